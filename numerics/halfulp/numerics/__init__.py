@@ -1,0 +1,1 @@
+"""Formats, rounding, random bits, accumulators and the golden GEMM, on NumPy alone."""

@@ -1,0 +1,202 @@
+"""The golden model: what one GEMM asks for, and the codes it must give (docs/numerics.md, section 3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from halfulp.numerics.accumulators import Accumulator, ExactAccumulator, parse_accumulator
+from halfulp.numerics.exact import FINITE, INFINITE, NAN, RealArray, from_integers
+from halfulp.numerics.formats import CodeArray, Format, get_format
+from halfulp.numerics.random_bits import MAX_OUTPUT_BITS, check_seed, output_words
+from halfulp.numerics.rounding import NEAREST_EVEN, Rounding, check_overflow
+
+__all__ = ["GemmResult", "GemmSpec", "check_operands", "exact_gemm", "golden_gemm", "round_output"]
+
+SCALE_LIMIT = 1 << 14
+"""The power-of-two rescaling s is held to ±this, which no format here needs more of."""
+
+
+@dataclass(frozen=True)
+class GemmSpec:
+    """What one GEMM asks for: C[i, j] = round_out(2**scale * sum over k of a[i, k] * b[k, j]).
+
+    Formats, rounding and accumulator may be given as the strings of the command line.
+    """
+
+    a: Format
+    b: Format
+    out: Format = field(default_factory=lambda: get_format("float32"))
+    accumulator: Accumulator = ExactAccumulator()
+    rounding: Rounding = NEAREST_EVEN
+    scale: int = 0
+    overflow: str = "saturate"
+
+    def __post_init__(self) -> None:
+        for name in ("a", "b", "out"):
+            object.__setattr__(self, name, get_format(getattr(self, name)))
+        object.__setattr__(self, "accumulator", parse_accumulator(self.accumulator))
+        if isinstance(self.rounding, str):
+            object.__setattr__(self, "rounding", Rounding.parse(self.rounding))
+        check_overflow(self.overflow)
+        if self.rounding.random_bits > MAX_OUTPUT_BITS:
+            raise ValueError(f"output rounding takes at most {MAX_OUTPUT_BITS} random bits, not {self.rounding}")
+        if isinstance(self.scale, bool) or not isinstance(self.scale, int):
+            raise TypeError(f"scale must be an integer power of two, not {self.scale!r}")
+        if abs(self.scale) > SCALE_LIMIT:
+            raise ValueError(f"scale must be within ±{SCALE_LIMIT}, not {self.scale}")
+
+    def __str__(self) -> str:
+        text = f"{self.a}×{self.b} → {self.accumulator} → {self.out}, {self.rounding}, {self.overflow}"
+        return f"{text}, ×2^{self.scale}" if self.scale else text
+
+
+class GemmResult(NamedTuple):
+    """Output codes [M, N] in the output format's `code_dtype`, and the sticky status flags of the whole GEMM."""
+
+    codes: CodeArray
+    invalid: bool
+    overflow: bool
+
+
+def check_operands(a: npt.ArrayLike, b: npt.ArrayLike, spec: GemmSpec) -> tuple[CodeArray, CodeArray]:
+    """Return the codes A [M, K] and B [K, N] in their formats' dtypes, or raise naming what does not fit."""
+    codes_a, codes_b = np.asarray(a), np.asarray(b)
+    if codes_a.ndim != 2 or codes_b.ndim != 2:
+        raise ValueError(f"A and B must be matrices, not of shapes {codes_a.shape} and {codes_b.shape}")
+    if codes_a.shape[1] != codes_b.shape[0]:
+        raise ValueError(f"A is [M, K] and B is [K, N]: {codes_a.shape} and {codes_b.shape} differ in K")
+    if 0 in codes_a.shape or 0 in codes_b.shape:
+        raise ValueError(f"M, N and K must be at least 1: A is {codes_a.shape}, B is {codes_b.shape}")
+    if isinstance(spec.accumulator, ExactAccumulator):
+        spec.accumulator.check_k(codes_a.shape[1])
+    return spec.a.check_codes(codes_a), spec.b.check_codes(codes_b)
+
+
+def golden_gemm(a: npt.ArrayLike, b: npt.ArrayLike, spec: GemmSpec, *, seed: int = 0) -> GemmResult:
+    """The GEMM that every implementation must equal: A [M, K] and B [K, N] are codes, so is the result's C [M, N]."""
+    check_seed(seed)
+    codes_a, codes_b = check_operands(a, b, spec)
+    if not isinstance(spec.accumulator, ExactAccumulator):
+        raise TypeError(f"no golden model of accumulator {spec.accumulator}")
+    return round_output(exact_gemm(spec.a.decode(codes_a), spec.b.decode(codes_b)), spec, seed=seed)
+
+
+def round_output(
+    sums: RealArray, spec: GemmSpec, *, seed: int, row_offset: int = 0, column_offset: int = 0
+) -> GemmResult:
+    """Scale by 2**s and round accumulated sums [M, N] once to the output format. A GEMM never outputs -0.
+
+    The offsets place a tile in its GEMM: its random bits are those of (row_offset + i, column_offset + j).
+    """
+    rows, columns = sums.significand.shape
+    random = None
+    if spec.rounding.is_stochastic:
+        i, j = row_offset + np.arange(rows), column_offset + np.arange(columns)
+        random = output_words(seed, i, j, spec.rounding.random_bits)
+    # The golden model rounds the magnitude, then clears the sign of what became zero.
+    scaled = sums._replace(exponent=sums.exponent + spec.scale)
+    codes, invalid, overflow = spec.out.encode(scaled, spec.rounding, random, spec.overflow)
+    zero = spec.out.decode(codes)
+    minus_zero = (zero.kind == FINITE) & (zero.significand == 0) & zero.negative
+    codes = np.where(minus_zero, np.zeros_like(codes), codes)
+    return GemmResult(codes, bool(invalid.any()), bool(overflow.any()))
+
+
+def exact_gemm(a: RealArray, b: RealArray) -> RealArray:
+    """Exact dot products of A [M, K] with B [K, N], NaN and Inf propagated as IEEE 754 does.
+
+    Operands become integers in units of the least exponent that occurs; these are multiplied in int64 where no sum
+    can leave it, else as Python integers.
+    """
+    lsb_a, lsb_b = _least_exponent(a), _least_exponent(b)
+    bits = _span(a, lsb_a) + _span(b, lsb_b) + a.significand.shape[1].bit_length()
+    if bits <= 62:
+        sums = _aligned(a, lsb_a, np.int64) @ _aligned(b, lsb_b, np.int64)
+    else:
+        sums = _split_matmul(a, lsb_a, b, lsb_b)
+    result = from_integers(sums, lsb_a + lsb_b)
+    if (a.kind != FINITE).any() or (b.kind != FINITE).any():
+        result = _with_specials(result, a, b)
+    return result
+
+
+def _least_exponent(x: RealArray) -> int:
+    used = x.exponent[x.significand != 0]
+    return int(used.min()) if used.size else 0
+
+
+def _span(x: RealArray, lsb: int) -> int:
+    """Bits of the largest magnitude in units of 2**lsb (an upper bound)."""
+    used = x.significand != 0
+    if not used.any():
+        return 0
+    lengths = np.frexp(x.significand[used].astype(np.float64))[1] + x.exponent[used] - lsb
+    return int(lengths.max())
+
+
+def _aligned(x: RealArray, lsb: int, dtype: type) -> npt.NDArray:
+    """Signed integers x / 2**lsb."""
+    shift = np.where(x.significand != 0, x.exponent - lsb, 0)
+    signed = np.where(x.negative, -x.significand, x.significand)
+    return signed.astype(dtype) << shift.astype(dtype)
+
+
+def _split_matmul(a: RealArray, lsb_a: int, b: RealArray, lsb_b: int) -> npt.NDArray[np.object_]:
+    """Integer matmul of any width: operands split into groups of nearby exponents, each group's product in int64."""
+    total = np.zeros((a.significand.shape[0], b.significand.shape[1]), object)
+    room = 62 - a.significand.shape[1].bit_length()
+    for group_a, base_a in _exponent_groups(a, lsb_a, room // 2):
+        for group_b, base_b in _exponent_groups(b, lsb_b, room // 2):
+            part = group_a @ group_b
+            total += part.astype(object) << (base_a + base_b)
+    return total
+
+
+def _exponent_groups(x: RealArray, lsb: int, bits: int) -> list[tuple[npt.NDArray[np.int64], int]]:
+    """Split integers x / 2**lsb into a sum of (int64 array below 2**bits) * 2**base, a group each range of exponents.
+
+    An operand's significand has at most 24 bits, so groups of exponents `bits - 24` wide never exceed `bits`.
+    """
+    shift = np.where(x.significand != 0, x.exponent - lsb, 0)
+    signed = np.where(x.negative, -x.significand, x.significand)
+    widest = int(x.significand.max()).bit_length()
+    step = max(bits - widest + 1, 1)
+    groups = []
+    for base in range(0, int(shift.max()) + 1, step):
+        inside = (shift >= base) & (shift < base + step) & (x.significand != 0)
+        if inside.any():
+            groups.append((np.where(inside, signed << np.where(inside, shift - base, 0), 0), base))
+    return groups
+
+
+def _with_specials(sums: RealArray, a: RealArray, b: RealArray) -> RealArray:
+    """Replace the sums that NaN and Inf operands decide: NaN, Inf - Inf and 0 * Inf give NaN, Inf alone Inf."""
+
+    def count(left: npt.NDArray[np.bool_], right: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        return (left.astype(np.float64) @ right.astype(np.float64)) > 0
+
+    nan_a, nan_b = a.kind == NAN, b.kind == NAN
+    inf_a, inf_b = a.kind == INFINITE, b.kind == INFINITE
+    zero_a = (a.kind == FINITE) & (a.significand == 0)
+    zero_b = (b.kind == FINITE) & (b.significand == 0)
+    plus_a, plus_b = ~a.negative & ~nan_a & ~zero_a, ~b.negative & ~nan_b & ~zero_b
+    minus_a, minus_b = a.negative & ~nan_a & ~zero_a, b.negative & ~nan_b & ~zero_b
+    nan = nan_a.any(axis=1)[:, None] | nan_b.any(axis=0)[None, :]
+    nan |= count(inf_a, zero_b) | count(zero_a, inf_b)
+    plus = count(inf_a & plus_a, plus_b) | count(inf_a & minus_a, minus_b)
+    plus |= count(plus_a, inf_b & plus_b) | count(minus_a, inf_b & minus_b)
+    minus = count(inf_a & plus_a, minus_b) | count(inf_a & minus_a, plus_b)
+    minus |= count(plus_a, inf_b & minus_b) | count(minus_a, inf_b & plus_b)
+    nan |= plus & minus
+    kind = np.where(nan, NAN, np.where(plus | minus, INFINITE, sums.kind)).astype(np.uint8)
+    decided = kind != FINITE
+    return RealArray(
+        np.where(decided, minus & ~nan, sums.negative),
+        np.where(decided, 0, sums.significand),
+        np.where(decided, 0, sums.exponent),
+        kind,
+    )
