@@ -1,0 +1,207 @@
+"""`ArrayConfig`: the one description of a core that generates, names, sizes and drives it. NumPy only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from halfulp.numerics.accumulators import MAX_ACCUMULATOR_BITS, Accumulator, ExactAccumulator, parse_accumulator
+from halfulp.numerics.formats import FloatFormat, Format, IntFormat, get_format
+from halfulp.numerics.gemm import GemmSpec
+from halfulp.numerics.names import unknown_name
+from halfulp.numerics.rounding import KINDS
+
+__all__ = ["BURST_BEATS", "ArrayConfig", "UnsupportedSpecError"]
+
+BURST_BEATS = 16
+"""Longest AXI burst that a core issues; also the length, in bus words, of the blocks in which operands are loaded."""
+
+MAX_FORMATS = 8
+LANES = (1, 2, 4, 8)
+
+
+class UnsupportedSpecError(ValueError):
+    """A GEMM that a core cannot run; the message names what the core has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayConfig:
+    """One accelerator core.
+
+    Parameters
+    ----------
+    rows, columns
+        R and C: processing elements of the output-stationary array, 1 to 64 each.
+    a_formats, b_formats, out_formats
+        Operand and output formats, selectable a GEMM; the position in the tuple is the number in the registers.
+    accumulator
+        `ExactAccumulator` with its max_k.
+    roundings
+        Rounding modes built in, of ``nearest_even``, ``toward_zero``, ``stochastic``, ``stochastic_floor``.
+    lanes
+        L: results rounded a clock at the array's edge; 1, 2, 4 or 8, dividing `columns`.
+    bus_width
+        AXI data width in bits: 64 or 128.
+    buffer_depth
+        Bus words a bank (a bank serves one row or one column); a power of two, at least 4 blocks of 16 words.
+    queue_depth
+        Descriptors that can wait, at least 4.
+    reads_outstanding
+        Read bursts in flight.
+    """
+
+    rows: int = 8
+    columns: int = 8
+    a_formats: tuple[Format, ...] = ("float8_e4m3fn", "float8_e5m2")  # type: ignore[assignment]
+    b_formats: tuple[Format, ...] = ("float8_e4m3fn",)  # type: ignore[assignment]
+    out_formats: tuple[Format, ...] = ("float32", "bfloat16", "float8_e4m3fn", "float8_e5m2")  # type: ignore[assignment]
+    accumulator: Accumulator = ExactAccumulator(8192)
+    roundings: tuple[str, ...] = KINDS
+    lanes: int = 4
+    bus_width: int = 64
+    buffer_depth: int = 512
+    queue_depth: int = 4
+    reads_outstanding: int = 16
+
+    def __post_init__(self) -> None:
+        for name in ("a_formats", "b_formats", "out_formats"):
+            given = getattr(self, name)
+            if isinstance(given, (str, Format)):
+                given = (given,)
+            formats = tuple(get_format(f) for f in given)
+            object.__setattr__(self, name, formats)
+            if not 1 <= len(formats) <= MAX_FORMATS or len(set(formats)) != len(formats):
+                raise ValueError(f"{name} must be 1 to {MAX_FORMATS} different formats, not {_names(formats)}")
+        object.__setattr__(self, "accumulator", parse_accumulator(self.accumulator))
+        object.__setattr__(self, "roundings", tuple(self.roundings))
+        self._check_sizes()
+        self._check_arithmetic()
+
+    def _check_sizes(self) -> None:
+        for f in ("rows", "columns", "lanes", "bus_width", "buffer_depth", "queue_depth", "reads_outstanding"):
+            value = getattr(self, f)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"{f} must be an integer, not {value!r}")
+        for f in ("rows", "columns"):
+            if not 1 <= getattr(self, f) <= 64:
+                raise ValueError(f"{f} must be 1 to 64, not {getattr(self, f)}")
+        if self.lanes not in LANES or self.columns % self.lanes:
+            raise ValueError(f"lanes must be 1, 2, 4 or 8 and divide columns = {self.columns}, not {self.lanes}")
+        if self.bus_width not in (64, 128):
+            raise ValueError(f"bus_width must be 64 or 128, not {self.bus_width}")
+        depth = self.buffer_depth
+        if depth & (depth - 1) or not 4 * BURST_BEATS <= depth <= 1 << 16:
+            raise ValueError(f"buffer_depth must be a power of two from {4 * BURST_BEATS} to 65536 words, not {depth}")
+        if not 4 <= self.queue_depth <= 64 or self.queue_depth & (self.queue_depth - 1):
+            raise ValueError(f"queue_depth must be a power of two from 4 to 64, not {self.queue_depth}")
+        if not 2 <= self.reads_outstanding <= 64 or self.reads_outstanding & (self.reads_outstanding - 1):
+            raise ValueError(f"reads_outstanding must be a power of two from 2 to 64, not {self.reads_outstanding}")
+
+    def _check_arithmetic(self) -> None:
+        for kind in self.roundings:
+            if kind not in KINDS:
+                raise unknown_name("rounding", kind, KINDS)
+        if not self.roundings or len(set(self.roundings)) != len(self.roundings):
+            raise ValueError(f"roundings must be one or more different modes, not {self.roundings}")
+        if not isinstance(self.accumulator, ExactAccumulator) or self.accumulator.max_k is None:
+            raise ValueError(f"the accumulator of a core must be exact:MAX_K, not {self.accumulator}")
+        if self.accumulator_bits > MAX_ACCUMULATOR_BITS:
+            raise ValueError(
+                f"an exact accumulator of {_names(self.a_formats)} × {_names(self.b_formats)}, "
+                f"max_k {self.max_k}, needs {self.accumulator_bits} bits; at most {MAX_ACCUMULATOR_BITS} are built: "
+                "take narrower formats, or the emulator"
+            )
+
+    @property
+    def max_k(self) -> int:
+        """Largest K that the accumulator holds exactly."""
+        assert isinstance(self.accumulator, ExactAccumulator) and self.accumulator.max_k is not None
+        return self.accumulator.max_k
+
+    @property
+    def accumulator_bits(self) -> int:
+        """Width of a PE's accumulator, sign included: the widest that some pair of the operand formats needs."""
+        return max(ExactAccumulator.width(a, b, self.max_k) for a in self.a_formats for b in self.b_formats)
+
+    @property
+    def bus_bytes(self) -> int:
+        """Bytes a bus word."""
+        return self.bus_width // 8
+
+    @property
+    def a_bytes(self) -> int:
+        """Bytes in memory of each A element: the container of the widest A format, for all of them."""
+        return max(f.container_bytes for f in self.a_formats)
+
+    @property
+    def b_bytes(self) -> int:
+        """Bytes in memory of each B element."""
+        return max(f.container_bytes for f in self.b_formats)
+
+    @property
+    def name(self) -> str:
+        """Short name of this configuration, unique by its hash: names builds and caches."""
+        digest = hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:10]
+        return f"halfulp_{self.rows}x{self.columns}_{self.a_formats[0]}_{digest}"
+
+    def check_spec(self, spec: GemmSpec, k: int | None = None) -> None:
+        """Raise `UnsupportedSpecError` where this core cannot run `spec` (with that K), naming what it has."""
+        for role, fmt, have in (
+            ("A", spec.a, self.a_formats),
+            ("B", spec.b, self.b_formats),
+            ("output", spec.out, self.out_formats),
+        ):
+            if fmt not in have:
+                raise UnsupportedSpecError(f"{role} format {fmt} is not built in; the core has {_names(have)}")
+        if spec.rounding.kind not in self.roundings:
+            raise UnsupportedSpecError(
+                f"rounding {spec.rounding} is not built in; the core has {', '.join(self.roundings)}"
+            )
+        if not isinstance(spec.accumulator, ExactAccumulator):
+            raise UnsupportedSpecError(f"accumulator {spec.accumulator} is not built in; the core has exact")
+        limit = min(self.max_k, spec.accumulator.max_k or self.max_k)
+        if k is not None and k > limit:
+            raise UnsupportedSpecError(f"K = {k} is beyond the exact accumulator's max_k = {limit}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON or TOML data; `from_dict` reads it back."""
+        data: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name in ("a_formats", "b_formats", "out_formats"):
+            data[name] = [f.name for f in data[name]]
+        data["accumulator"] = str(self.accumulator)
+        data["roundings"] = list(self.roundings)
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ArrayConfig:
+        """Build from plain data; raise on a key that is no parameter, naming the nearest."""
+        known = [f.name for f in fields(cls)]
+        for key in data:
+            if key not in known:
+                raise unknown_name("array parameter", key, known)
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+
+    def replace(self, **changes: Any) -> ArrayConfig:
+        """A copy with some parameters changed."""
+        return replace(self, **changes)
+
+
+def format_word(fmt: Format) -> int:
+    """A format as the 32-bit word that the core's configuration registers show.
+
+    Bits 3:0 family (1 float, 2 integer); float: 7:4 exponent bits, 12:8 mantissa bits, 14:13 specials (0 ieee, 1 fn,
+    2 finite), 15 subnormals; integer: 13:8 width, 14 signed.
+    """
+    if isinstance(fmt, FloatFormat):
+        specials = ("ieee", "fn", "finite").index(fmt.specials)
+        return 1 | fmt.exponent_bits << 4 | fmt.mantissa_bits << 8 | specials << 13 | fmt.subnormals << 15
+    if isinstance(fmt, IntFormat):
+        return 2 | fmt.width << 8 | fmt.signed << 14
+    raise TypeError(f"format {fmt} has no configuration word")
+
+
+def _names(formats: tuple[Format, ...]) -> str:
+    return ", ".join(f.name for f in formats)

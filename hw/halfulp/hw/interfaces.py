@@ -1,0 +1,232 @@
+"""Shapes and signatures that the core's blocks share. A block's own shapes stay in its file.
+
+Data flows: descriptor queue → scheduler → loader (AXI reads → operand buffers) and sequencer (buffers → array);
+array → drain (rounding lanes) → writer (AXI writes).
+"""
+
+from __future__ import annotations
+
+from amaranth import unsigned
+from amaranth.hdl import signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+from halfulp.hw.config import ArrayConfig
+
+__all__ = [
+    "ArrayFeedSignature",
+    "AxiLiteSignature",
+    "AxiReadSignature",
+    "AxiWriteSignature",
+    "descriptor_layout",
+    "output_group_layout",
+    "result_layout",
+    "tile_layout",
+]
+
+
+def descriptor_layout(config: ArrayConfig) -> data.StructLayout:
+    """One GEMM as the descriptor registers give it, after its checks. Field names are the registers'."""
+    return data.StructLayout(
+        {
+            "a_address": unsigned(64),
+            "b_address": unsigned(64),
+            "c_address": unsigned(64),
+            "a_stride": unsigned(32),
+            "b_stride": unsigned(32),
+            "c_stride": unsigned(32),
+            "m": unsigned(32),
+            "n": unsigned(32),
+            "k": unsigned(32),
+            "a_across_k": unsigned(1),
+            "b_across_k": unsigned(1),
+            "a_format": unsigned(3),
+            "b_format": unsigned(3),
+            "out_format": unsigned(3),
+            "rounding_mode": unsigned(2),
+            "overflow_ieee": unsigned(1),
+            "random_bits": unsigned(5),
+            "scale": signed(16),
+            "seed": unsigned(64),
+        }
+    )
+
+
+def tile_layout(config: ArrayConfig) -> data.StructLayout:
+    """One output tile, handed to the drain: where its results are in C, and how they are rounded.
+
+    row, column: i and j of its first result; rows, columns: how many are valid (1 to R, 1 to C); address: of
+    C[row, column]; last: no further tile in this GEMM. The others are the descriptor's.
+    """
+    return data.StructLayout(
+        {
+            "row": unsigned(32),
+            "column": unsigned(32),
+            "rows": unsigned(ceil_log2(config.rows + 1)),
+            "columns": unsigned(ceil_log2(config.columns + 1)),
+            "address": unsigned(64),
+            "c_stride": unsigned(32),
+            "a_format": unsigned(3),
+            "b_format": unsigned(3),
+            "out_format": unsigned(3),
+            "rounding_mode": unsigned(2),
+            "overflow_ieee": unsigned(1),
+            "random_bits": unsigned(5),
+            "scale": signed(16),
+            "seed": unsigned(64),
+            "last": unsigned(1),
+        }
+    )
+
+
+def output_group_layout(config: ArrayConfig) -> data.StructLayout:
+    """Up to L neighbouring results of one row of C, on their way from the drain to the writer.
+
+    codes: in the low bits of each 32-bit field; count: how many are valid, from index 0 (1 to L); bytes_log2: 0, 1
+    or 2, for codes of 1, 2 or 4 bytes; address: of the first code; last_of_row: of this tile's row; last_of_gemm.
+    """
+    return data.StructLayout(
+        {
+            "codes": data.ArrayLayout(unsigned(32), config.lanes),
+            "count": unsigned(ceil_log2(config.lanes + 1)),
+            "bytes_log2": unsigned(2),
+            "address": unsigned(64),
+            "last_of_row": unsigned(1),
+            "last_of_gemm": unsigned(1),
+        }
+    )
+
+
+def result_layout(config: ArrayConfig) -> data.StructLayout:
+    """One accumulated sum: an integer in units of both formats' least ulps, and what NaN and Inf operands made of it.
+
+    When `nan` is set, or both infinities are, the sum is NaN; else one infinity decides.
+    """
+    return data.StructLayout(
+        {
+            "sum": signed(config.accumulator_bits),
+            "nan": unsigned(1),
+            "plus_inf": unsigned(1),
+            "minus_inf": unsigned(1),
+        }
+    )
+
+
+class ArrayFeedSignature(wiring.Signature):
+    """Operands entering the array: codes at its left and upper edge, already skewed.
+
+    `a_code[i]` belongs to step k in the clock i clocks after `valid` of that step, `b_code[j]` j clocks after it;
+    `first` and `last` mark the tile's first and last step; nothing is accumulated where `valid` is 0 (a bubble may
+    stand between any two steps). `a_format` and `b_format` are constant over a tile and belong to the step like
+    `first` (not skewed: the array delays them).
+    """
+
+    def __init__(self, config: ArrayConfig) -> None:
+        super().__init__(
+            {
+                "valid": Out(1),
+                "first": Out(1),
+                "last": Out(1),
+                "a_format": Out(3),
+                "b_format": Out(3),
+                "a_code": Out(data.ArrayLayout(unsigned(8 * config.a_bytes), config.rows)),
+                "b_code": Out(data.ArrayLayout(unsigned(8 * config.b_bytes), config.columns)),
+            }
+        )
+
+
+class AxiLiteSignature(wiring.Signature):
+    """AXI4-Lite of 32 bits, as the initiator sees it. Names are the standard's, so that vendor tools infer it."""
+
+    def __init__(self, address_width: int = 12) -> None:
+        super().__init__(
+            {
+                "awaddr": Out(address_width),
+                "awprot": Out(3),
+                "awvalid": Out(1),
+                "awready": In(1),
+                "wdata": Out(32),
+                "wstrb": Out(4),
+                "wvalid": Out(1),
+                "wready": In(1),
+                "bresp": In(2),
+                "bvalid": In(1),
+                "bready": Out(1),
+                "araddr": Out(address_width),
+                "arprot": Out(3),
+                "arvalid": Out(1),
+                "arready": In(1),
+                "rdata": In(32),
+                "rresp": In(2),
+                "rvalid": In(1),
+                "rready": Out(1),
+            }
+        )
+
+
+class AxiReadSignature(wiring.Signature):
+    """The read channels of AXI4 (64-bit addresses, INCR bursts, one id), as the initiator sees them."""
+
+    def __init__(self, bus_width: int) -> None:
+        super().__init__(
+            {
+                "arid": Out(1),
+                "araddr": Out(64),
+                "arlen": Out(8),
+                "arsize": Out(3),
+                "arburst": Out(2),
+                "arlock": Out(1),
+                "arcache": Out(4),
+                "arprot": Out(3),
+                "arqos": Out(4),
+                "arvalid": Out(1),
+                "arready": In(1),
+                "rid": In(1),
+                "rdata": In(bus_width),
+                "rresp": In(2),
+                "rlast": In(1),
+                "rvalid": In(1),
+                "rready": Out(1),
+            }
+        )
+
+
+class AxiWriteSignature(wiring.Signature):
+    """The write channels of AXI4, as the initiator sees them."""
+
+    def __init__(self, bus_width: int) -> None:
+        super().__init__(
+            {
+                "awid": Out(1),
+                "awaddr": Out(64),
+                "awlen": Out(8),
+                "awsize": Out(3),
+                "awburst": Out(2),
+                "awlock": Out(1),
+                "awcache": Out(4),
+                "awprot": Out(3),
+                "awqos": Out(4),
+                "awvalid": Out(1),
+                "awready": In(1),
+                "wdata": Out(bus_width),
+                "wstrb": Out(bus_width // 8),
+                "wlast": Out(1),
+                "wvalid": Out(1),
+                "wready": In(1),
+                "bid": In(1),
+                "bresp": In(2),
+                "bvalid": In(1),
+                "bready": Out(1),
+            }
+        )
+
+
+def tile_stream(config: ArrayConfig) -> stream.Signature:
+    """Tiles from the sequencer to the drain."""
+    return stream.Signature(tile_layout(config))
+
+
+def output_stream(config: ArrayConfig) -> stream.Signature:
+    """Rounded results from the drain to the writer."""
+    return stream.Signature(output_group_layout(config))
