@@ -1,0 +1,98 @@
+# Everything a checkout needs: `make help` lists it.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+BIN := .venv/bin
+STAMP := .venv/.ready
+SOURCES := numerics hw sim boards host models cli
+
+# Python that makes the environment: the first of these that works, or what the caller names.
+PYTHON ?=
+PYTHONS := $(or $(PYTHON),python3.11 python3.12 python3.10 python3)
+# Where `make demo` trains; `halfulp devices` lists what there is.
+DEVICE ?= rtl:8x8
+# Test processes. They share the cores, so more of them than cores only costs memory.
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+# Given to pytest as they are: make test ARGS="-k rounding".
+ARGS ?=
+# Of `make fuzz`: a number repeats a run that failed.
+SEED ?= fresh
+
+.PHONY: help setup demo test lint format fuzz wheel clean distclean
+
+help: ## this list
+	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
+	echo "  variables: PYTHON=, DEVICE= (demo), JOBS= ARGS= (test, fuzz), SEED= (fuzz)"
+
+setup: $(STAMP) ## .venv with everything, pinned by constraints.txt (PYTHON=python3.12 to choose)
+
+# Done again when the requirements change. A set-up that was interrupted leaves `incomplete` behind and no stamp:
+# pip may then take half a package for a whole one, so the next set-up starts from nothing.
+$(STAMP): pyproject.toml constraints.txt
+	@exec 9>.setup.lock
+	if command -v flock >/dev/null; then flock 9; fi
+	if [[ -e $@ && ! pyproject.toml -nt $@ && ! constraints.txt -nt $@ ]]; then
+		exit 0 # another make finished it while this one waited
+	fi
+	rm -f $@
+	if [[ -e .venv/incomplete ]] || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then
+		python=
+		for candidate in $(PYTHONS); do
+			if "$$candidate" -c 'import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
+					>/dev/null 2>&1; then
+				python=$$candidate
+				break
+			fi
+		done
+		if [[ -z $$python ]]; then
+			echo "make: no Python 3.10 to 3.12 with venv among: $(PYTHONS). Install one (Debian: python3 and" \
+				"python3-venv) or name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2
+			exit 1
+		fi
+		echo "Making .venv with $$("$$python" --version)."
+		rm -rf .venv
+		mkdir .venv
+		touch .venv/incomplete
+		"$$python" -m venv .venv
+	fi
+	touch .venv/incomplete
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	rm .venv/incomplete
+	touch $@
+
+demo: setup ## train on cycle-accurate RTL, checked bit for bit against the emulator (DEVICE=rtl:8x8)
+	$(BIN)/halfulp train mlp mnist5k --recipe fp8-hybrid --device $(DEVICE) --check emulator --epochs 1
+
+test: setup ## the tests, one process a core
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+fuzz: setup ## the randomised tests only, with a fresh seed and more examples (SEED=… repeats)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --fuzz --seed $(SEED) $(ARGS)
+
+# The stubs of Amaranth want Python 3.11; without them its whole interface is unknown to pyright.
+lint: setup ## style, format and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	if $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+		$(BIN)/pyright
+	else
+		echo "Types are not checked on Python 3.10: there are no stubs of Amaranth for it."
+	fi
+
+format: setup ## what lint can mend by itself
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+wheel: setup ## dist/halfulp-….whl
+	$(BIN)/python -m hatchling build -t wheel
+
+clean: ## what builds and tools leave in the tree (not results/, not .venv/)
+	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find $(wildcard $(SOURCES)) tests \( -name __pycache__ -o -name sim_build \) -prune -exec rm -rf {} +
+
+distclean: clean ## and the environment
+	rm -rf .venv .setup.lock
