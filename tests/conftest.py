@@ -38,8 +38,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before the hypothesis plugin reads its seed
 def pytest_configure(config: pytest.Config) -> None:
-    # The processes of pytest-xdist are handed the options of the one that starts them: resolved here, once.
-    if config.option.seed == "fresh":
+    started_by = getattr(
+        config, "workerinput", None
+    )  # in a process of pytest-xdist, which draws no seed of its own
+    if started_by is not None:
+        config.option.seed = started_by["seed"]
+    elif config.option.seed == "fresh":
         config.option.seed = str(secrets.randbits(32))
     try:
         int(config.option.seed)
@@ -54,6 +58,11 @@ def pytest_configure(config: pytest.Config) -> None:
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if workers > 1:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+
+
+@pytest.hookimpl(optionalhook=True)  # there is no such hook without pytest-xdist
+def pytest_configure_node(node) -> None:
+    node.workerinput["seed"] = node.config.option.seed
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -75,8 +84,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_runtest_makereport(item: pytest.Item):
     report = yield
     if report.failed and _is_random(item):
-        seed = item.config.option.seed
-        report.sections.append(("seed", f"repeat with: pytest --seed {seed} {item.nodeid!r}"))
+        options = f"--seed {item.config.option.seed}" + (" --fuzz" if item.config.option.fuzz else "")
+        report.sections.append(("seed", f"repeat with: pytest {options} {item.nodeid!r}"))
     return report
 
 

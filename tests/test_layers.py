@@ -132,7 +132,7 @@ def test_imports_from_below_and_from_outside_are_allowed(tmp_path: Path):
 
 
 def import_with_numpy_only(module: str, *paths: Path) -> subprocess.CompletedProcess[str]:
-    """Import a module in a fresh interpreter that finds nothing but the standard library, NumPy and halfulp."""
+    """Import a module in an interpreter that finds nothing but the standard library, NumPy and halfulp."""
     program = f"""
         import sys
 

@@ -26,7 +26,7 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(enco
 
 
 def declared(extras: list[str] | None = None) -> list[Requirement]:
-    """The requirements of the base package and of the extras (by default all), less those on our own extras."""
+    """The requirements of the base package and of the extras (all if None), less those on our own extras."""
     optional = PROJECT["optional-dependencies"]
     lines = list(PROJECT["dependencies"])
     for extra in optional if extras is None else extras:
