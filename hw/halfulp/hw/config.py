@@ -9,12 +9,12 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from halfulp.numerics.accumulators import MAX_ACCUMULATOR_BITS, Accumulator, ExactAccumulator, parse_accumulator
-from halfulp.numerics.formats import FloatFormat, Format, IntFormat, get_format
+from halfulp.numerics.formats import FORMATS, FloatFormat, Format, IntFormat, get_format
 from halfulp.numerics.gemm import GemmSpec
 from halfulp.numerics.names import unknown_name
 from halfulp.numerics.rounding import KINDS
 
-__all__ = ["BURST_BEATS", "ArrayConfig", "UnsupportedSpecError"]
+__all__ = ["BURST_BEATS", "ArrayConfig", "UnsupportedSpecError", "format_from_word", "format_word"]
 
 BURST_BEATS = 16
 """Longest AXI burst that a core issues; also the length, in bus words, of the blocks in which operands are loaded."""
@@ -201,6 +201,25 @@ def format_word(fmt: Format) -> int:
     if isinstance(fmt, IntFormat):
         return 2 | fmt.width << 8 | fmt.signed << 14
     raise TypeError(f"format {fmt} has no configuration word")
+
+
+def format_from_word(word: int) -> Format:
+    """The format of a configuration word, under its registered name where it has one; see `format_word`."""
+    for fmt in FORMATS.members():
+        if format_word(fmt) == word:
+            return fmt
+    if word & 0xF == 2:
+        width, is_signed = word >> 8 & 0x3F, word >> 14 & 1
+        made: Format = IntFormat(f"{'' if is_signed else 'u'}int{width}", width, signed=bool(is_signed))
+    elif word & 0xF == 1 and word >> 13 & 3 < 3:
+        exponent_bits, mantissa_bits = word >> 4 & 0xF, word >> 8 & 0x1F
+        specials, subnormals = ("ieee", "fn", "finite")[word >> 13 & 3], bool(word >> 15 & 1)
+        made = FloatFormat(f"e{exponent_bits}m{mantissa_bits}", exponent_bits, mantissa_bits, specials, subnormals)
+    else:
+        raise ValueError(f"configuration word {word:#010x} describes no format")
+    if format_word(made) != word:
+        raise ValueError(f"configuration word {word:#010x} describes no format")
+    return made
 
 
 def _names(formats: tuple[Format, ...]) -> str:

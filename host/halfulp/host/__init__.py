@@ -1,0 +1,1 @@
+"""Devices, driver, PyTorch ops, recipes and optimisers."""
