@@ -1,0 +1,1 @@
+"""Board descriptions, platforms and bitstream builds."""
