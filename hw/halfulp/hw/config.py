@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from halfulp.numerics.accumulators import MAX_ACCUMULATOR_BITS, Accumulator, ExactAccumulator, parse_accumulator
 from halfulp.numerics.formats import FORMATS, FloatFormat, Format, IntFormat, get_format
@@ -21,6 +21,11 @@ BURST_BEATS = 16
 
 MAX_FORMATS = 8
 LANES = (1, 2, 4, 8)
+_ACCUMULATOR = ExactAccumulator(8192)
+
+
+FormatNames: TypeAlias = str | Format | Sequence[str | Format]
+"""One format or several, each as an object or by name."""
 
 
 class UnsupportedSpecError(ValueError):
@@ -55,16 +60,37 @@ class ArrayConfig:
 
     rows: int = 8
     columns: int = 8
-    a_formats: tuple[Format, ...] = ("float8_e4m3fn", "float8_e5m2")  # type: ignore[assignment]
-    b_formats: tuple[Format, ...] = ("float8_e4m3fn",)  # type: ignore[assignment]
-    out_formats: tuple[Format, ...] = ("float32", "bfloat16", "float8_e4m3fn", "float8_e5m2")  # type: ignore[assignment]
-    accumulator: Accumulator = ExactAccumulator(8192)
+    a_formats: tuple[Format, ...] = (get_format("float8_e4m3fn"), get_format("float8_e5m2"))
+    b_formats: tuple[Format, ...] = (get_format("float8_e4m3fn"),)
+    out_formats: tuple[Format, ...] = tuple(map(get_format, ("float32", "bfloat16", "float8_e4m3fn", "float8_e5m2")))
+    accumulator: Accumulator = field(default_factory=lambda: ExactAccumulator(8192))
     roundings: tuple[str, ...] = KINDS
     lanes: int = 4
     bus_width: int = 64
     buffer_depth: int = 512
     queue_depth: int = 4
     reads_outstanding: int = 16
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            rows: int = ...,
+            columns: int = ...,
+            a_formats: FormatNames = ...,
+            b_formats: FormatNames = ...,
+            out_formats: FormatNames = ...,
+            accumulator: str | Accumulator = ...,
+            roundings: Sequence[str] = ...,
+            lanes: int = ...,
+            bus_width: int = ...,
+            buffer_depth: int = ...,
+            queue_depth: int = ...,
+            reads_outstanding: int = ...,
+        ) -> None:
+            # What the constructor takes: names serve as well as the objects that the attributes then hold.
+            ...
 
     def __post_init__(self) -> None:
         for name in ("a_formats", "b_formats", "out_formats"):
@@ -118,7 +144,8 @@ class ArrayConfig:
     @property
     def max_k(self) -> int:
         """Largest K that the accumulator holds exactly."""
-        assert isinstance(self.accumulator, ExactAccumulator) and self.accumulator.max_k is not None
+        assert isinstance(self.accumulator, ExactAccumulator)
+        assert self.accumulator.max_k is not None
         return self.accumulator.max_k
 
     @property
@@ -182,7 +209,8 @@ class ArrayConfig:
         for key in data:
             if key not in known:
                 raise unknown_name("array parameter", key, known)
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+        arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        return cls(**arguments)
 
     def replace(self, **changes: Any) -> ArrayConfig:
         """A copy with some parameters changed."""
@@ -208,16 +236,16 @@ def format_from_word(word: int) -> Format:
     for fmt in FORMATS.members():
         if format_word(fmt) == word:
             return fmt
+    made: Format | None = None
     if word & 0xF == 2:
-        width, is_signed = word >> 8 & 0x3F, word >> 14 & 1
-        made: Format = IntFormat(f"{'' if is_signed else 'u'}int{width}", width, signed=bool(is_signed))
+        made = get_format(f"{'' if word >> 14 & 1 else 'u'}int{word >> 8 & 0x3F}")
     elif word & 0xF == 1 and word >> 13 & 3 < 3:
-        exponent_bits, mantissa_bits = word >> 4 & 0xF, word >> 8 & 0x1F
+        # As short as it can be spelled: a suffix only for what differs from the plain format.
+        plain = get_format(f"e{word >> 4 & 0xF}m{word >> 8 & 0x1F}")
         specials, subnormals = ("ieee", "fn", "finite")[word >> 13 & 3], bool(word >> 15 & 1)
-        made = FloatFormat(f"e{exponent_bits}m{mantissa_bits}", exponent_bits, mantissa_bits, specials, subnormals)
-    else:
-        raise ValueError(f"configuration word {word:#010x} describes no format")
-    if format_word(made) != word:
+        suffix = "" if isinstance(plain, FloatFormat) and plain.specials == specials else f"-{specials}"
+        made = get_format(f"e{word >> 4 & 0xF}m{word >> 8 & 0x1F}{suffix}{'' if subnormals else '-nosub'}")
+    if made is None or format_word(made) != word:
         raise ValueError(f"configuration word {word:#010x} describes no format")
     return made
 

@@ -69,43 +69,93 @@ REGISTERS: tuple[Register, ...] = (
     # Identity and configuration: constants of the core.
     Register("id", 0x000, "ro", "Fixed word 0x68756C70."),
     Register("version", 0x004, "ro", "Version of this register map: major in bits 31:16, minor in bits 15:0."),
-    Register("config_array", 0x008, "ro", "Shape of the array.",
-             (Field("rows", 0, 16, "R."), Field("columns", 16, 16, "C."))),
-    Register("config_datapath", 0x00C, "ro", "Datapath.", (
-        Field("lanes", 0, 8, "L: results rounded a clock."),
-        Field("bus_bytes", 8, 8, "Bytes a bus word."),
-        Field("queue_depth", 16, 8, "Descriptors that can wait."),
-        Field("reads_outstanding", 24, 8, "Read bursts in flight."))),
+    Register(
+        "config_array", 0x008, "ro", "Shape of the array.", (Field("rows", 0, 16, "R."), Field("columns", 16, 16, "C."))
+    ),
+    Register(
+        "config_datapath",
+        0x00C,
+        "ro",
+        "Datapath.",
+        (
+            Field("lanes", 0, 8, "L: results rounded a clock."),
+            Field("bus_bytes", 8, 8, "Bytes a bus word."),
+            Field("queue_depth", 16, 8, "Descriptors that can wait."),
+            Field("reads_outstanding", 24, 8, "Read bursts in flight."),
+        ),
+    ),
     Register("config_buffer", 0x010, "ro", "Operand buffer depth: bus words a bank."),
-    Register("config_accumulator", 0x014, "ro", "Accumulator.", (
-        Field("kind", 0, 4, "0: exact."), Field("bits", 8, 8, "Width, sign included."))),
+    Register(
+        "config_accumulator",
+        0x014,
+        "ro",
+        "Accumulator.",
+        (Field("kind", 0, 4, "0: exact."), Field("bits", 8, 8, "Width, sign included.")),
+    ),
     Register("config_max_k", 0x018, "ro", "Largest K."),
-    Register("config_rounding", 0x01C, "ro", "Rounding modes built in.", (
-        Field("modes", 0, 4, "One bit a mode: nearest_even, toward_zero, stochastic, stochastic_floor."),)),
-    Register("config_formats", 0x020, "ro", "How many formats are built in.", (
-        Field("a", 0, 4, "Formats of A."), Field("b", 4, 4, "Formats of B."), Field("out", 8, 4, "Output formats."))),
-    *(Register(f"config_a_format{n}", 0x040 + 4 * n, "ro", f"Format {n} of A; 0 where there is none.")
-      for n in range(8)),
-    *(Register(f"config_b_format{n}", 0x060 + 4 * n, "ro", f"Format {n} of B; 0 where there is none.")
-      for n in range(8)),
-    *(Register(f"config_out_format{n}", 0x080 + 4 * n, "ro", f"Output format {n}; 0 where there is none.")
-      for n in range(8)),
+    Register(
+        "config_rounding",
+        0x01C,
+        "ro",
+        "Rounding modes built in.",
+        (Field("modes", 0, 4, "One bit a mode: nearest_even, toward_zero, stochastic, stochastic_floor."),),
+    ),
+    Register(
+        "config_formats",
+        0x020,
+        "ro",
+        "How many formats are built in.",
+        (Field("a", 0, 4, "Formats of A."), Field("b", 4, 4, "Formats of B."), Field("out", 8, 4, "Output formats.")),
+    ),
+    *(
+        Register(f"config_a_format{n}", 0x040 + 4 * n, "ro", f"Format {n} of A; 0 where there is none.")
+        for n in range(8)
+    ),
+    *(
+        Register(f"config_b_format{n}", 0x060 + 4 * n, "ro", f"Format {n} of B; 0 where there is none.")
+        for n in range(8)
+    ),
+    *(
+        Register(f"config_out_format{n}", 0x080 + 4 * n, "ro", f"Output format {n}; 0 where there is none.")
+        for n in range(8)
+    ),
     # Control and status.
-    Register("control", 0x100, "w1", "Actions.", (
-        Field("start", 0, 1, "Queue the GEMM that the descriptor registers hold."),
-        Field("clear", 1, 1, "Clear the sticky status bits, the failing address and the counters."),
-        Field("reset", 2, 1, "Drop all queued GEMMs and stop the running one; bursts already promised are completed."))),
-    Register("status", 0x104, "ro", "State and sticky flags.", (
-        Field("busy", 0, 1, "A GEMM is running or queued."),
-        Field("done", 1, 1, "Sticky: a GEMM has ended."),
-        Field("error", 2, 1, "Sticky: a GEMM was refused or stopped; error_code says why."),
-        Field("invalid", 3, 1, "Sticky: a NaN had no code in the output format."),
-        Field("overflow", 4, 1, "Sticky: a result was beyond the largest finite one."),
-        Field("queue_full", 5, 1, "No more descriptors fit."),
-        Field("error_code", 8, 8, "First error since the last clear; see ErrorCode."))),
+    Register(
+        "control",
+        0x100,
+        "w1",
+        "Actions.",
+        (
+            Field("start", 0, 1, "Queue the GEMM that the descriptor registers hold."),
+            Field("clear", 1, 1, "Clear the sticky status bits, the failing address and the counters."),
+            Field(
+                "reset", 2, 1, "Drop all queued GEMMs and stop the running one; bursts already promised are completed."
+            ),
+        ),
+    ),
+    Register(
+        "status",
+        0x104,
+        "ro",
+        "State and sticky flags.",
+        (
+            Field("busy", 0, 1, "A GEMM is running or queued."),
+            Field("done", 1, 1, "Sticky: a GEMM has ended."),
+            Field("error", 2, 1, "Sticky: a GEMM was refused or stopped; error_code says why."),
+            Field("invalid", 3, 1, "Sticky: a NaN had no code in the output format."),
+            Field("overflow", 4, 1, "Sticky: a result was beyond the largest finite one."),
+            Field("queue_full", 5, 1, "No more descriptors fit."),
+            Field("error_code", 8, 8, "First error since the last clear; see ErrorCode."),
+        ),
+    ),
     Register("completed", 0x108, "ro", "GEMMs ended since reset, modulo 2**32, refused ones included."),
-    Register("interrupt_enable", 0x10C, "rw", "Interrupt line = (done and bit 0) or (error and bit 1).", (
-        Field("done", 0, 1, "On done."), Field("error", 1, 1, "On error."))),
+    Register(
+        "interrupt_enable",
+        0x10C,
+        "rw",
+        "Interrupt line = (done and bit 0) or (error and bit 1).",
+        (Field("done", 0, 1, "On done."), Field("error", 1, 1, "On error.")),
+    ),
     *_pair("fail_address", 0x110, "ro", "Address of the first read or write burst that failed"),
     *_pair("cycles", 0x120, "ro", "Clocks while busy, since the last clear"),
     *_pair("array_busy_cycles", 0x128, "ro", "Clocks in which operands entered the array"),
@@ -121,15 +171,34 @@ REGISTERS: tuple[Register, ...] = (
     Register("m", 0x1A4, "rw", "M: rows of A and C."),
     Register("n", 0x1A8, "rw", "N: columns of B and C."),
     Register("k", 0x1AC, "rw", "K: columns of A, rows of B."),
-    Register("layout", 0x1B0, "rw", "Operand layouts.", (
-        Field("a_across_k", 0, 1, "0: A[m, k] at a + m·stride + k·bytes; 1: at a + k·stride + m·bytes."),
-        Field("b_across_k", 1, 1, "0: B[k, n] at b + n·stride + k·bytes; 1: at b + k·stride + n·bytes."))),
-    Register("formats", 0x1B4, "rw", "Numbers of the formats.", (
-        Field("a", 0, 8, "Of A."), Field("b", 8, 8, "Of B."), Field("out", 16, 8, "Of the output."))),
-    Register("rounding", 0x1B8, "rw", "Output rounding.", (
-        Field("mode", 0, 4, "0 nearest_even, 1 toward_zero, 2 stochastic, 3 stochastic_floor."),
-        Field("overflow_ieee", 4, 1, "Overflow to Inf or NaN, not to the largest finite."),
-        Field("random_bits", 8, 8, "r, 1 to 16, of the stochastic modes."))),
+    Register(
+        "layout",
+        0x1B0,
+        "rw",
+        "Operand layouts.",
+        (
+            Field("a_across_k", 0, 1, "0: A[m, k] at a + m·stride + k·bytes; 1: at a + k·stride + m·bytes."),
+            Field("b_across_k", 1, 1, "0: B[k, n] at b + n·stride + k·bytes; 1: at b + k·stride + n·bytes."),
+        ),
+    ),
+    Register(
+        "formats",
+        0x1B4,
+        "rw",
+        "Numbers of the formats.",
+        (Field("a", 0, 8, "Of A."), Field("b", 8, 8, "Of B."), Field("out", 16, 8, "Of the output.")),
+    ),
+    Register(
+        "rounding",
+        0x1B8,
+        "rw",
+        "Output rounding.",
+        (
+            Field("mode", 0, 4, "0 nearest_even, 1 toward_zero, 2 stochastic, 3 stochastic_floor."),
+            Field("overflow_ieee", 4, 1, "Overflow to Inf or NaN, not to the largest finite."),
+            Field("random_bits", 8, 8, "r, 1 to 16, of the stochastic modes."),
+        ),
+    ),
     Register("scale", 0x1BC, "rw", "s, two's complement: results are multiplied by 2**s; -16384 to 16384."),
     *_pair("seed", 0x1C0, "rw", "Seed of the random bits"),
 )
