@@ -1,0 +1,103 @@
+"""AXI4-Lite target: handshakes on one side, plain register strobes on the other."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out, PureInterface
+
+from halfulp.hw.interfaces import AxiLiteSignature
+
+__all__ = ["AxiLiteTarget"]
+
+
+class AxiLiteTarget(wiring.Component):
+    """Turns AXI4-Lite transfers into single-clock register accesses.
+
+    Write address and write data may come in either order, any number of clocks apart; all responses are OKAY. One
+    write and one read are in progress at a time, independently of each other, and every ready is a register: no path
+    leads through this block from a channel's valid to its ready.
+
+    Parameters
+    ----------
+    address_width
+        Bits of the byte address.
+
+    Members
+    -------
+    bus : In(AxiLiteSignature(address_width))
+    write_enable : Out(1)
+        One clock a write: `write_address` (of 32-bit words), `write_data` and `write_strobe` (a bit a byte) are valid.
+    read_enable : Out(1)
+        One clock a read: `read_data` for `read_address` (of words) is taken at its end.
+    """
+
+    bus: PureInterface
+    write_enable: Signal
+    write_address: Signal
+    write_data: Signal
+    write_strobe: Signal
+    read_enable: Signal
+    read_address: Signal
+    read_data: Signal
+
+    def __init__(self, *, address_width: int = 12) -> None:
+        if not 3 <= address_width <= 64:
+            raise ValueError(f"address_width must be 3 to 64 bits, not {address_width!r}")
+        super().__init__(
+            {
+                "bus": In(AxiLiteSignature(address_width)),
+                "write_enable": Out(1),
+                "write_address": Out(address_width - 2),
+                "write_data": Out(32),
+                "write_strobe": Out(4),
+                "read_enable": Out(1),
+                "read_address": Out(address_width - 2),
+                "read_data": In(32),
+            }
+        )
+
+    @property
+    def read_latency(self) -> int:
+        """Clocks from the one in which a read address is accepted to the first with its data on the bus."""
+        return 2
+
+    @property
+    def write_latency(self) -> int:
+        """Clocks from the one in which the later of address and data is accepted to the first with its response."""
+        return 2
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        bus = self.bus
+
+        have_address = Signal()
+        have_data = Signal()
+        m.d.comb += [
+            bus.awready.eq(~have_address),
+            bus.wready.eq(~have_data),
+            bus.bresp.eq(0),
+            self.write_enable.eq(have_address & have_data & ~bus.bvalid),
+        ]
+        with m.If(bus.awvalid & bus.awready):
+            m.d.sync += [have_address.eq(1), self.write_address.eq(bus.awaddr[2:])]
+        with m.If(bus.wvalid & bus.wready):
+            m.d.sync += [have_data.eq(1), self.write_data.eq(bus.wdata), self.write_strobe.eq(bus.wstrb)]
+        with m.If(self.write_enable):
+            m.d.sync += [have_address.eq(0), have_data.eq(0), bus.bvalid.eq(1)]
+        with m.If(bus.bvalid & bus.bready):
+            m.d.sync += bus.bvalid.eq(0)
+
+        have_read = Signal()
+        m.d.comb += [
+            bus.arready.eq(~have_read),
+            bus.rresp.eq(0),
+            self.read_enable.eq(have_read & ~bus.rvalid),
+        ]
+        with m.If(bus.arvalid & bus.arready):
+            m.d.sync += [have_read.eq(1), self.read_address.eq(bus.araddr[2:])]
+        with m.If(self.read_enable):
+            m.d.sync += [have_read.eq(0), bus.rvalid.eq(1), bus.rdata.eq(self.read_data)]
+        with m.If(bus.rvalid & bus.rready):
+            m.d.sync += bus.rvalid.eq(0)
+        return m

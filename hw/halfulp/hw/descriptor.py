@@ -1,0 +1,187 @@
+"""The queue of GEMMs and the checks that each must pass before it causes any traffic."""
+
+from __future__ import annotations
+
+from amaranth.hdl import Module, Mux, ResetInserter, Signal, Value, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.wiring import In, Out
+
+from halfulp.hw.config import ArrayConfig
+from halfulp.hw.interfaces import descriptor_layout
+from halfulp.hw.register_file import settings_layout
+from halfulp.hw.registers import ErrorCode
+from halfulp.numerics.formats import Format
+from halfulp.numerics.gemm import SCALE_LIMIT
+from halfulp.numerics.random_bits import MAX_OUTPUT_BITS
+from halfulp.numerics.rounding import KINDS
+
+__all__ = ["DescriptorQueue", "request_from_settings", "request_layout"]
+
+STOCHASTIC = (KINDS.index("stochastic"), KINDS.index("stochastic_floor"))
+
+
+def request_layout() -> data.StructLayout:
+    """One GEMM as the registers hold it, unchecked: fields as wide as the registers', so that nothing is cut off."""
+    return data.StructLayout(
+        {
+            "a_address": unsigned(64),
+            "b_address": unsigned(64),
+            "c_address": unsigned(64),
+            "a_stride": unsigned(32),
+            "b_stride": unsigned(32),
+            "c_stride": unsigned(32),
+            "m": unsigned(32),
+            "n": unsigned(32),
+            "k": unsigned(32),
+            "a_across_k": unsigned(1),
+            "b_across_k": unsigned(1),
+            "a_format": unsigned(8),
+            "b_format": unsigned(8),
+            "out_format": unsigned(8),
+            "rounding_mode": unsigned(4),
+            "overflow_ieee": unsigned(1),
+            "random_bits": unsigned(8),
+            "scale": unsigned(32),
+            "seed": unsigned(64),
+        }
+    )
+
+
+def request_from_settings(settings: data.View) -> dict[str, Value]:
+    """The fields of `request_layout` from the rw registers."""
+    words = {name for name in settings_layout().members if name in request_layout().members}
+    request: dict[str, Value] = {name: settings[name] for name in words}
+    for name in ("a_address", "b_address", "c_address", "seed"):
+        low, high = settings[f"{name}_low"], settings[f"{name}_high"]
+        request[name] = low | high << 32
+    for name in ("a_across_k", "b_across_k"):
+        request[name] = settings.layout[name]
+    for name in ("a", "b", "out"):
+        request[f"{name}_format"] = settings.formats[name]
+    request["rounding_mode"] = settings.rounding.mode
+    request["overflow_ieee"] = settings.rounding.overflow_ieee
+    request["random_bits"] = settings.rounding.random_bits
+    return request
+
+
+class DescriptorQueue(wiring.Component):
+    """Holds waiting GEMMs; checks each as it leaves, in order.
+
+    Checks, in this order of precedence: no size is 0; K is at most max_k; the formats and the rounding mode are built
+    in, and a stochastic one has 1 to 16 random bits; A, B and C and their strides are multiples of an element; the
+    scale is within ±16384.
+
+    Parameters
+    ----------
+    config
+        Depth of the queue and everything that is checked against.
+
+    Members
+    -------
+    push : In(stream.Signature(request_layout()))
+        `ready` is 0 while the queue is full.
+    descriptor : Out(stream.Signature(descriptor_layout(config)))
+        GEMMs that passed.
+    refused : Out(1)
+        One clock for a GEMM that did not pass, with `error_code`.
+    flush : In(1)
+        Forget everything that waits; what is pushed meanwhile is lost.
+    """
+
+    push: stream.Interface
+    descriptor: stream.Interface
+    refused: Signal
+    error_code: Signal
+    flush: Signal
+
+    def __init__(self, *, config: ArrayConfig) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "push": In(stream.Signature(request_layout())),
+                "descriptor": Out(stream.Signature(descriptor_layout(config))),
+                "refused": Out(1),
+                "error_code": Out(8),
+                "flush": In(1),
+            }
+        )
+
+    @property
+    def latency(self) -> int:
+        """Clocks from the one that pushes into an empty queue to the first with `descriptor.valid` or `refused`."""
+        return 3
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        layout = request_layout()
+        fifo = SyncFIFOBuffered(width=layout.size, depth=self._config.queue_depth)
+        m.submodules.fifo = ResetInserter(self.flush)(fifo)
+        m.d.comb += [
+            fifo.w_data.eq(self.push.payload.as_value()),
+            fifo.w_en.eq(self.push.valid),
+            self.push.ready.eq(fifo.w_rdy),
+        ]
+
+        # The checks are registered on their way from the queue to the output.
+        request = data.View(layout, fifo.r_data)
+        checked = Signal()
+        code = Signal(8)
+        m.d.comb += [
+            self.descriptor.valid.eq(checked & (code == ErrorCode.NONE)),
+            self.refused.eq(checked & (code != ErrorCode.NONE)),
+            self.error_code.eq(code),
+            fifo.r_en.eq(~checked | self.refused | self.descriptor.ready),
+        ]
+        with m.If(fifo.r_en):
+            m.d.sync += checked.eq(fifo.r_rdy)
+            with m.If(fifo.r_rdy):
+                m.d.sync += code.eq(self._check(request))
+                m.d.sync += [self.descriptor.payload[name].eq(request[name]) for name in layout.members]
+        with m.If(self.flush):
+            m.d.sync += checked.eq(0)
+        return m
+
+    def _check(self, request: data.View) -> Value:
+        """The ErrorCode of a request, NONE where nothing is wrong."""
+        config = self._config
+        code: Value | ErrorCode = ErrorCode.NONE
+        for failed, error in reversed(
+            (
+                ((request.m == 0) | (request.n == 0) | (request.k == 0), ErrorCode.ZERO_SIZE),
+                (request.k > config.max_k, ErrorCode.K_TOO_LARGE),
+                (
+                    (request.a_format >= len(config.a_formats))
+                    | (request.b_format >= len(config.b_formats))
+                    | (request.out_format >= len(config.out_formats)),
+                    ErrorCode.UNSUPPORTED_FORMAT,
+                ),
+                (self._rounding_fails(request), ErrorCode.UNSUPPORTED_ROUNDING),
+                (self._misaligned(request), ErrorCode.MISALIGNED),
+                (
+                    (request.scale.as_signed() > SCALE_LIMIT) | (request.scale.as_signed() < -SCALE_LIMIT),
+                    ErrorCode.SCALE_OUT_OF_RANGE,
+                ),
+            )
+        ):
+            code = Mux(failed, error, code)
+        return Value.cast(code)
+
+    def _rounding_fails(self, request: data.View) -> Value:
+        mode, bits = request.rounding_mode, request.random_bits
+        built_in = mode.matches(*(KINDS.index(kind) for kind in self._config.roundings))
+        return ~built_in | (mode.matches(*STOCHASTIC) & ((bits == 0) | (bits > MAX_OUTPUT_BITS)))
+
+    def _misaligned(self, request: data.View) -> Value:
+        config = self._config
+        a = request.a_address[:2] | request.a_stride[:2]
+        b = request.b_address[:2] | request.b_stride[:2]
+        c = request.c_address[:2] | request.c_stride[:2]
+        wide = {size: _numbers(config.out_formats, size) for size in (2, 4)}
+        out_mask = Mux(request.out_format.matches(*wide[4]), 3, Mux(request.out_format.matches(*wide[2]), 1, 0))
+        return ((a & (config.a_bytes - 1)) | (b & (config.b_bytes - 1)) | (c & out_mask)).any()
+
+
+def _numbers(formats: tuple[Format, ...], container_bytes: int) -> list[int]:
+    """Which of the formats have containers of this many bytes."""
+    return [n for n, fmt in enumerate(formats) if fmt.container_bytes == container_bytes]

@@ -1,0 +1,259 @@
+"""The registers of registers.py in hardware: descriptor, actions, sticky status, counters, interrupt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out, PureInterface, connect, flipped
+
+from halfulp.hw.axi_lite import AxiLiteTarget
+from halfulp.hw.config import ArrayConfig, format_word
+from halfulp.hw.interfaces import AxiLiteSignature
+from halfulp.hw.registers import CORE_ID, CORE_VERSION, REGISTERS, ErrorCode, Register, register
+from halfulp.numerics.rounding import KINDS
+
+__all__ = ["RegisterFile", "configuration_words", "events_layout", "settings_layout", "wide_counter"]
+
+COUNTERS = ("cycles", "array_busy_cycles", "read_stall_cycles", "write_stall_cycles")
+
+
+def configuration_words(config: ArrayConfig) -> dict[str, int]:
+    """Values of the registers that show what a core is, by name of register: id, version and all `config_…`."""
+    words = {
+        "id": CORE_ID,
+        "version": CORE_VERSION,
+        "config_array": _pack("config_array", rows=config.rows, columns=config.columns),
+        "config_datapath": _pack(
+            "config_datapath",
+            lanes=config.lanes,
+            bus_bytes=config.bus_bytes,
+            queue_depth=config.queue_depth,
+            reads_outstanding=config.reads_outstanding,
+        ),
+        "config_buffer": config.buffer_depth,
+        "config_accumulator": _pack("config_accumulator", kind=0, bits=config.accumulator_bits),
+        "config_max_k": config.max_k,
+        "config_rounding": _pack(
+            "config_rounding", modes=sum(1 << i for i, kind in enumerate(KINDS) if kind in config.roundings)
+        ),
+        "config_formats": _pack(
+            "config_formats", a=len(config.a_formats), b=len(config.b_formats), out=len(config.out_formats)
+        ),
+    }
+    for role, formats in (("a", config.a_formats), ("b", config.b_formats), ("out", config.out_formats)):
+        words.update({f"config_{role}_format{n}": format_word(fmt) for n, fmt in enumerate(formats)})
+    return words
+
+
+def _pack(name: str, **values: int) -> int:
+    """A register's word of the values of its fields."""
+    word = 0
+    for key, value in values.items():
+        field = register(name).field(key)
+        if value >> field.width:
+            raise ValueError(f"{name}.{key} is {field.width} bits wide: {value} does not fit")
+        word |= value << field.lsb
+    return word
+
+
+def settings_layout() -> data.StructLayout:
+    """The rw registers as one struct: a number each, or a struct of a register's fields."""
+    return data.StructLayout({r.name: _shape(r) for r in REGISTERS if r.access == "rw"})
+
+
+def _shape(reg: Register) -> data.StructLayout | int:
+    return data.StructLayout({f.name: f.width for f in reg.fields}) if reg.fields else 32
+
+
+def events_layout() -> data.StructLayout:
+    """What the core reports to its status registers, each valid in every clock.
+
+    busy, queue_full: states; ended: GEMMs that ended in this clock; error with error_code: an error in this clock,
+    and with `failed` also the address of the burst that did; invalid, overflow: a result set the flag; the counted
+    states array_busy, read_stall and write_stall.
+    """
+    return data.StructLayout(
+        {
+            "busy": 1,
+            "queue_full": 1,
+            "ended": 16,
+            "error": 1,
+            "error_code": 8,
+            "failed": 1,
+            "fail_address": 64,
+            "invalid": 1,
+            "overflow": 1,
+            "array_busy": 1,
+            "read_stall": 1,
+            "write_stall": 1,
+        }
+    )
+
+
+class RegisterFile(wiring.Component):
+    """All registers of `REGISTERS` behind AXI4-Lite.
+
+    Write strobes are honoured byte by byte; bits that no field declares, write-only registers and addresses without
+    a register read 0. An event in the very clock of a `clear` is kept. The counters' high words follow their low
+    words one clock late, so a driver reads high, low, high until both high words agree.
+
+    Parameters
+    ----------
+    config
+        Gives the constant words.
+
+    Members
+    -------
+    bus : In(AxiLiteSignature())
+    start, reset : Out(1)
+        The actions of `control`, one clock each.
+    settings : Out(settings_layout())
+        The rw registers; stable from the clock of `start` on until the next write.
+    events : In(events_layout())
+    interrupt : Out(1)
+        A level, registered.
+    """
+
+    bus: PureInterface
+    start: Signal
+    reset: Signal
+    settings: data.View
+    events: data.View
+    interrupt: Signal
+
+    def __init__(self, *, config: ArrayConfig) -> None:
+        self._words = configuration_words(config)
+        super().__init__(
+            {
+                "bus": In(AxiLiteSignature()),
+                "start": Out(1),
+                "reset": Out(1),
+                "settings": Out(settings_layout()),
+                "events": In(events_layout()),
+                "interrupt": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.target = target = AxiLiteTarget()
+        connect(m, flipped(self.bus), target.bus)
+
+        clear = Signal()
+        actions = {"start": self.start, "clear": clear, "reset": self.reset}
+        readable = self._status(m, clear)
+        readable.update({name: Const(word, 32) for name, word in self._words.items()})
+
+        with m.If(target.write_enable):
+            with m.Switch(target.write_address):
+                for reg in REGISTERS:
+                    if reg.access == "ro":
+                        continue
+                    with m.Case(reg.offset >> 2):
+                        if reg.access == "w1":
+                            for f in reg.fields:
+                                strobe = target.write_strobe[f.lsb // 8]
+                                m.d.comb += actions[f.name].eq(target.write_data[f.lsb] & strobe)
+                        else:
+                            self._write(m, reg, target)
+        readable.update({reg.name: self._word(reg) for reg in REGISTERS if reg.access == "rw"})
+
+        # Evaluated only in the clock of a read, which keeps simulators from walking this multiplexer in every one.
+        with m.If(target.read_enable):
+            with m.Switch(target.read_address):
+                for reg in REGISTERS:
+                    if reg.name in readable:
+                        with m.Case(reg.offset >> 2):
+                            m.d.comb += target.read_data.eq(readable[reg.name])
+        return m
+
+    def _write(self, m: Module, reg: Register, target: AxiLiteTarget) -> None:
+        """Update the bits of a rw register whose bytes are strobed."""
+        setting = self.settings[reg.name]
+        parts = [(setting[f.name], f.lsb, f.width) for f in reg.fields] or [(setting, 0, 32)]
+        for part, lsb, width in parts:
+            for byte in range(lsb // 8, (lsb + width + 7) // 8):
+                low, high = max(lsb, 8 * byte), min(lsb + width, 8 * byte + 8)
+                with m.If(target.write_strobe[byte]):
+                    m.d.sync += part[low - lsb : high - lsb].eq(target.write_data[low:high])
+
+    def _word(self, reg: Register) -> Value:
+        """A rw register as it is read: reserved bits 0."""
+        setting = self.settings[reg.name]
+        return _place(reg, {f.name: setting[f.name] for f in reg.fields}) if reg.fields else setting
+
+    def _status(self, m: Module, clear: Signal) -> dict[str, Value]:
+        """Sticky status, counters and the interrupt; what their registers read."""
+        events = self.events
+        sticky = {name: Signal(name=name) for name in ("done", "error", "invalid", "overflow")}
+        error_code = Signal(8)
+        fail_address = Signal(64)
+        failed = Signal()
+        completed = Signal(32)
+
+        with m.If(clear):
+            m.d.sync += [flag.eq(0) for flag in sticky.values()]
+            m.d.sync += [error_code.eq(ErrorCode.NONE), fail_address.eq(0), failed.eq(0)]
+        happened = {
+            "done": events.ended.any(),
+            "error": events.error,
+            "invalid": events.invalid,
+            "overflow": events.overflow,
+        }
+        for name, flag in sticky.items():
+            with m.If(happened[name]):
+                m.d.sync += flag.eq(1)
+        with m.If(events.error & (~sticky["error"] | clear)):
+            m.d.sync += error_code.eq(events.error_code)
+        with m.If(events.failed & (~failed | clear)):
+            m.d.sync += [failed.eq(1), fail_address.eq(events.fail_address)]
+        with m.If(events.ended.any()):
+            m.d.sync += completed.eq(completed + events.ended)
+
+        enable = self.settings.interrupt_enable
+        m.d.sync += self.interrupt.eq((sticky["done"] & enable.done) | (sticky["error"] & enable.error))
+
+        state = {"busy": events.busy, "queue_full": events.queue_full, "error_code": error_code, **sticky}
+        readable: dict[str, Value] = {
+            "status": _place(register("status"), state),
+            "completed": completed,
+            "fail_address_low": fail_address[:32],
+            "fail_address_high": fail_address[32:],
+        }
+        counted = (events.busy, events.array_busy, events.read_stall, events.write_stall)
+        for name, event in zip(COUNTERS, counted, strict=True):
+            low, high = wide_counter(m, name, event, clear)
+            readable |= {f"{name}_low": low, f"{name}_high": high}
+        return readable
+
+
+def wide_counter(m: Module, name: str, event: Value, clear: Value, *, half_width: int = 32) -> tuple[Signal, Signal]:
+    """Add a counter to `m`, as two halves with a registered carry, so that no adder is wider than one; return them."""
+    low = Signal(half_width, name=f"{name}_low")
+    high = Signal(half_width, name=f"{name}_high")
+    carry = Signal(name=f"{name}_carry")
+    with m.If(event | clear):
+        m.d.sync += Cat(low, carry).eq(Mux(clear, 0, low) + event)
+    with m.Else():
+        m.d.sync += carry.eq(0)
+    with m.If(clear):
+        m.d.sync += high.eq(0)
+    with m.Elif(carry):
+        m.d.sync += high.eq(high + 1)
+    return low, high
+
+
+def _place(reg: Register, values: Mapping[str, Value]) -> Value:
+    """A register's word: each field at its bits, 0 elsewhere."""
+    parts: list[Value] = []
+    filled = 0
+    for f in sorted(reg.fields, key=lambda f: f.lsb):
+        if f.lsb > filled:
+            parts.append(Const(0, f.lsb - filled))
+        parts.append(values[f.name])
+        filled = f.lsb + f.width
+    if filled < 32:
+        parts.append(Const(0, 32 - filled))
+    return Cat(*parts)

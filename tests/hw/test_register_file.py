@@ -1,0 +1,243 @@
+"""Registers: every address of the map, strobes, reserved bits, actions, sticky status, counters, interrupt."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from amaranth.hdl import Module, Signal
+from amaranth.sim import Simulator
+from halfulp.hw.config import ArrayConfig, format_word
+from halfulp.hw.register_file import RegisterFile, configuration_words, wide_counter
+from halfulp.hw.registers import CORE_ID, REGISTERS, ErrorCode, register
+
+from .axi_models import AxiLiteInitiator
+
+CONFIG = ArrayConfig(rows=2, columns=6, lanes=2, buffer_depth=64)
+
+Bench = Callable[[Any, AxiLiteInitiator], Awaitable[None]]
+
+
+def simulate(dut: RegisterFile, bench: Bench, *, seed: int = 0, gap: int = 0) -> None:
+    sim = Simulator(dut)
+    sim.add_clock(1e-6)
+    bus = AxiLiteInitiator(dut.bus, seed=seed, gap=gap)
+
+    async def testbench(ctx: Any) -> None:
+        await bench(ctx, bus)
+
+    sim.add_testbench(testbench)
+    sim.run()
+
+
+def mask(name: str) -> int:
+    fields = register(name).fields
+    return sum(((1 << f.width) - 1) << f.lsb for f in fields) if fields else 0xFFFFFFFF
+
+
+@pytest.mark.parametrize("gap", [0, 3])
+def test_every_address_reads_what_the_map_declares(seed: int, gap: int) -> None:
+    words = configuration_words(CONFIG)
+    names = {r.offset: r.name for r in REGISTERS}
+
+    async def bench(ctx: Any, bus: AxiLiteInitiator) -> None:
+        for offset in range(0, 0x200, 4):
+            assert await bus.read(ctx, offset) == words.get(names.get(offset, ""), 0), hex(offset)
+        assert await bus.read(ctx, 0xFFC) == 0
+
+    simulate(RegisterFile(config=CONFIG), bench, seed=seed, gap=gap)
+    assert words["id"] == CORE_ID
+    assert words["config_array"] == 6 << 16 | 2
+    assert words["config_a_format1"] == format_word(CONFIG.a_formats[1])
+
+
+def test_rw_registers_keep_declared_bits_by_strobe(rng, seed: int) -> None:
+    dut = RegisterFile(config=CONFIG)
+    writable = [r for r in REGISTERS if r.access == "rw"]
+
+    async def bench(ctx: Any, bus: AxiLiteInitiator) -> None:
+        expected = dict.fromkeys((r.name for r in writable), 0)
+        for _ in range(3):
+            for r in writable:
+                value, strobe = int(rng.integers(1 << 32)), int(rng.integers(16))
+                bytes_written = sum(0xFF << 8 * b for b in range(4) if strobe >> b & 1)
+                await bus.write(ctx, r.offset, value, strobe)
+                kept = expected[r.name] & ~bytes_written
+                expected[r.name] = (kept | value & bytes_written) & mask(r.name)
+            for r in writable:
+                assert await bus.read(ctx, r.offset) == expected[r.name], r.name
+        assert ctx.get(dut.settings.m) == expected["m"]
+        out = register("formats").field("out")
+        assert ctx.get(dut.settings.formats.out) == expected["formats"] >> out.lsb & 0xFF
+
+    simulate(dut, bench, seed=seed, gap=2)
+
+
+def test_read_only_registers_ignore_writes(seed: int) -> None:
+    words = configuration_words(CONFIG)
+
+    async def bench(ctx: Any, bus: AxiLiteInitiator) -> None:
+        for r in REGISTERS:
+            if r.access == "ro":
+                await bus.write(ctx, r.offset, 0xFFFFFFFF)
+                assert await bus.read(ctx, r.offset) == words.get(r.name, 0), r.name
+
+    simulate(RegisterFile(config=CONFIG), bench)
+
+
+def test_actions_last_one_clock_and_obey_their_strobe() -> None:
+    dut = RegisterFile(config=CONFIG)
+    seen: list[tuple[int, int]] = []
+
+    async def watch(ctx: Any) -> None:
+        async for _, _, start, reset in ctx.tick().sample(dut.start, dut.reset):
+            if start or reset:
+                seen.append((start, reset))
+
+    async def testbench(ctx: Any) -> None:
+        bus = AxiLiteInitiator(dut.bus)
+        control = register("control").offset
+        await bus.write(ctx, control, 0b001)
+        await bus.write(ctx, control, 0b100)
+        await bus.write(ctx, control, 0b101, strobe=0b1110)
+        await bus.write(ctx, control, 0b101)
+        await bus.write(ctx, control, 0b010)
+        assert await bus.read(ctx, control) == 0
+
+    sim = Simulator(dut)
+    sim.add_clock(1e-6)
+    sim.add_testbench(watch, background=True)
+    sim.add_testbench(testbench)
+    sim.run()
+    assert seen == [(1, 0), (0, 1), (1, 1)]
+
+
+def test_sticky_status_keeps_the_first_error_until_cleared() -> None:
+    dut = RegisterFile(config=CONFIG)
+    status, control = register("status").offset, register("control").offset
+
+    async def pulse(ctx: Any, **events: int) -> None:
+        for name, value in events.items():
+            ctx.set(dut.events[name], value)
+        await ctx.tick()
+        for name in events:
+            ctx.set(dut.events[name], 0)
+
+    async def bench(ctx: Any, bus: AxiLiteInitiator) -> None:
+        await pulse(ctx, invalid=1)
+        assert await bus.read(ctx, status) == 0b01000
+        await pulse(ctx, overflow=1)
+        assert await bus.read(ctx, status) == 0b11000
+        await pulse(ctx, ended=1, error=1, error_code=ErrorCode.K_TOO_LARGE)
+        await pulse(ctx, error=1, error_code=ErrorCode.READ_ERROR, failed=1, fail_address=0x12345678_9ABCDEF0)
+        await pulse(ctx, error=1, error_code=ErrorCode.WRITE_ERROR, failed=1, fail_address=0x10)
+        assert await bus.read(ctx, status) == 0b11110 | ErrorCode.K_TOO_LARGE << 8
+        assert await bus.read(ctx, register("fail_address_low").offset) == 0x9ABCDEF0
+        assert await bus.read(ctx, register("fail_address_high").offset) == 0x12345678
+        await pulse(ctx, ended=5)
+        assert await bus.read(ctx, register("completed").offset) == 6
+
+        await bus.write(ctx, control, 0b010)
+        assert await bus.read(ctx, status) == 0
+        assert await bus.read(ctx, register("fail_address_low").offset) == 0
+        assert await bus.read(ctx, register("completed").offset) == 6
+
+        ctx.set(dut.events.busy, 1)
+        ctx.set(dut.events.queue_full, 1)
+        assert await bus.read(ctx, status) == 0b100001
+
+    simulate(dut, bench)
+
+
+def test_event_in_the_clock_of_a_clear_is_kept() -> None:
+    dut = RegisterFile(config=CONFIG)
+
+    async def bench(ctx: Any, bus: AxiLiteInitiator) -> None:
+        # Held through the whole write, the events meet the clear for certain.
+        for name in ("ended", "error", "invalid", "overflow", "failed"):
+            ctx.set(dut.events[name], 1)
+        ctx.set(dut.events.error_code, 9)
+        ctx.set(dut.events.fail_address, 0x40)
+        await bus.write(ctx, register("control").offset, 0b010)
+        for name in ("ended", "error", "invalid", "overflow", "failed"):
+            ctx.set(dut.events[name], 0)
+        assert await bus.read(ctx, register("status").offset) == 0b11110 | 9 << 8
+        assert await bus.read(ctx, register("fail_address_low").offset) == 0x40
+
+    simulate(dut, bench)
+
+
+def test_counters_count_clocks_of_their_own_event() -> None:
+    dut = RegisterFile(config=CONFIG)
+    counters = {
+        "cycles": "busy",
+        "array_busy_cycles": "array_busy",
+        "read_stall_cycles": "read_stall",
+        "write_stall_cycles": "write_stall",
+    }
+
+    async def bench(ctx: Any, bus: AxiLiteInitiator) -> None:
+        for clocks, (name, event) in enumerate(counters.items(), start=3):
+            ctx.set(dut.events[event], 1)
+            await ctx.tick().repeat(clocks)
+            ctx.set(dut.events[event], 0)
+            assert await bus.read(ctx, register(f"{name}_low").offset) == clocks
+            assert await bus.read(ctx, register(f"{name}_high").offset) == 0
+        await bus.write(ctx, register("control").offset, 0b010)
+        for name in counters:
+            assert await bus.read(ctx, register(f"{name}_low").offset) == 0
+
+    simulate(dut, bench)
+
+
+def test_wide_counter_carries_into_its_high_half() -> None:
+    m = Module()
+    event, clear = Signal(init=1), Signal()
+    low, high = wide_counter(m, "clocks", event, clear, half_width=3)
+    seen = []
+
+    async def testbench(ctx: Any) -> None:
+        for _ in range(70):
+            seen.append(ctx.get(high) << 3 | ctx.get(low))
+            await ctx.tick()
+        ctx.set(event, 0)
+        await ctx.tick().repeat(2)
+        seen.append(ctx.get(high) << 3 | ctx.get(low))
+
+    sim = Simulator(m)
+    sim.add_clock(1e-6)
+    sim.add_testbench(testbench)
+    sim.run()
+    # The high half follows one clock after the low half has wrapped.
+    assert all(value % 64 == n % 64 for n, value in enumerate(seen[:70]) if n % 8)
+    assert seen[70] == 70 % 64
+
+
+@pytest.mark.parametrize(("event", "bit"), [("ended", 0), ("error", 1)])
+def test_interrupt_follows_its_enabled_cause(event: str, bit: int) -> None:
+    dut = RegisterFile(config=CONFIG)
+    enable, control = register("interrupt_enable").offset, register("control").offset
+
+    async def bench(ctx: Any, bus: AxiLiteInitiator) -> None:
+        await bus.write(ctx, enable, 2 >> bit)
+        ctx.set(dut.events[event], 1)
+        await ctx.tick()
+        ctx.set(dut.events[event], 0)
+        await ctx.tick().repeat(3)
+        assert ctx.get(dut.interrupt) == 0
+        await bus.write(ctx, enable, 1 << bit)
+        await ctx.tick()
+        assert ctx.get(dut.interrupt) == 1
+        await bus.write(ctx, control, 0b010)
+        await ctx.tick()
+        assert ctx.get(dut.interrupt) == 0
+
+    simulate(dut, bench)
+
+
+def test_a_configuration_word_too_wide_is_refused() -> None:
+    from halfulp.hw.register_file import _pack
+
+    with pytest.raises(ValueError, match=r"config_formats.a is 4 bits wide: 16 does not fit"):
+        _pack("config_formats", a=16)
