@@ -1,0 +1,130 @@
+"""Tensors as codes: scaling, quantising, and keeping the codes for as long as the tensor does not change."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from halfulp.host.recipe import TensorRole
+from halfulp.host.scaling import scale_exponent
+from halfulp.numerics.exact import from_float64
+from halfulp.numerics.formats import Format
+from halfulp.numerics.random_bits import output_words
+from halfulp.numerics.rounding import Rounding
+
+__all__ = ["CODE_DTYPES", "Operand", "OperandCache", "decode_codes", "largest_magnitude", "quantise_operand"]
+
+CODE_DTYPES = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32}
+"""Torch dtype of codes, by the format's container bytes."""
+
+FLOAT_DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float8_e4m3fn": torch.float8_e4m3fn,
+    "float8_e5m2": torch.float8_e5m2,
+}
+"""Formats that torch knows: their codes are read as what they are."""
+
+
+class Operand(NamedTuple):
+    """A quantised tensor: value = codes · 2**-exponent.
+
+    codes: of the tensor's shape, contiguous, dtype of `CODE_DTYPES`; exponent: s, the power of two that the tensor was
+    multiplied by; invalid: a NaN had no code.
+    """
+
+    codes: torch.Tensor
+    exponent: int
+    invalid: bool
+
+
+def largest_magnitude(x: torch.Tensor) -> float:
+    """The largest finite |x|, exactly; NaN and infinities are passed over, 0 where nothing is finite."""
+    if x.numel() == 0:
+        return 0.0
+    low, high = torch.aminmax(x)
+    amax = max(-low.item(), high.item())
+    if math.isfinite(amax) and not math.isnan(low.item()):
+        return amax
+    finite = torch.where(torch.isfinite(x), x, torch.zeros((), dtype=x.dtype))
+    return finite.abs().amax().item()
+
+
+def quantise_operand(x: torch.Tensor, fmt: Format, role: TensorRole, *, seed: int = 0) -> Operand:
+    """Scale and quantise a float32 tensor as its role says, rounding once, saturating.
+
+    A stochastic quantiser rounds element (i, j) of the tensor seen as a matrix (its last dimension the columns) with
+    the random bits that contract section 4 gives output (i, j) under `seed`.
+    """
+    if x.dtype != torch.float32:
+        raise TypeError(f"a tensor to be quantised must be float32, not {x.dtype}")
+    s = scale_exponent(largest_magnitude(x), fmt, margin=role.margin) if role.scaling == "dynamic" else 0
+    codes, invalid = _encode(x.detach().contiguous(), fmt, s, role.rounding, seed)
+    return Operand(codes, s, invalid)
+
+
+def _encode(x: torch.Tensor, fmt: Format, s: int, rounding: Rounding, seed: int) -> tuple[torch.Tensor, bool]:
+    values = from_float64(x.numpy())
+    random = None
+    if rounding.is_stochastic:
+        matrix = values.significand.reshape(-1, x.shape[-1])
+        words = output_words(seed, np.arange(matrix.shape[0]), np.arange(matrix.shape[1]), rounding.random_bits)
+        random = words.reshape(values.significand.shape)
+    encoded = fmt.encode(values._replace(exponent=values.exponent + s), rounding, random)
+    return torch.from_numpy(encoded.codes), bool(encoded.invalid.any())
+
+
+def decode_codes(codes: torch.Tensor, fmt: Format) -> torch.Tensor:
+    """The values of a result's codes as float32, exactly (formats of at most 24 significand bits)."""
+    dtype = FLOAT_DTYPES.get(fmt.name)
+    if dtype is not None:
+        return codes.view(dtype).to(torch.float32)
+    return torch.from_numpy(fmt.to_float64(codes.numpy()).astype(np.float32))
+
+
+class _Entry(NamedTuple):
+    version: int
+    key: tuple[object, ...]
+    operand: Operand
+
+
+class OperandCache:
+    """Operands kept for as long as their tensor lives and its version does not change.
+
+    A version is torch's own counter of in-place changes, which optimisers and `load_state_dict` raise. It does not see
+    writes through ``tensor.data`` or ``tensor.numpy()``: call `clear` after those.
+
+    Attributes
+    ----------
+    quantisations
+        How many tensors were quantised, not counting those that were found here.
+    """
+
+    def __init__(self) -> None:
+        self._entries: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self.quantisations = 0
+
+    def clear(self) -> None:
+        """Forget all operands."""
+        self._entries = WeakTensorKeyDictionary()
+
+    def get(self, x: torch.Tensor, fmt: Format, role: TensorRole, *, seed: int = 0) -> Operand:
+        """The operand of `x` [..., columns], quantised now or before. Its codes must not be written to."""
+        key = (fmt, role, seed if role.rounding.is_stochastic else 0)
+        # An inference tensor counts no versions: nothing would tell that it changed.
+        version = None if x.is_inference() else x._version
+        kept: list[_Entry] = (self._entries.get(x) or []) if version is not None else []
+        for entry in kept:
+            if entry.key == key and entry.version == version:
+                return entry.operand
+        operand = quantise_operand(x, fmt, role, seed=seed)
+        self.quantisations += 1
+        if version is not None:
+            current = [entry for entry in kept if entry.version == version]
+            self._entries[x] = [*current, _Entry(version, key, operand)]
+        return operand

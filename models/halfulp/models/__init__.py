@@ -1,0 +1,1 @@
+"""Networks, data, the training loop and experiments."""

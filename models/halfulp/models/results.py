@@ -1,0 +1,157 @@
+"""The folder of a training run: settings, metrics, checkpoint, plot. Each file is whole, or the one before it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+__all__ = ["ResultsError", "ResultsFolder", "write_whole"]
+
+CHECKPOINT_FORMAT = 1
+
+
+class ResultsError(ValueError):
+    """A results folder is missing, damaged, or not the one that the run needs."""
+
+
+def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file under another name, then rename it: at no moment is there half a file called `path`."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+class ResultsFolder:
+    """One run's folder.
+
+    ``run.json``
+        Settings, devices, versions.
+    ``metrics.jsonl``
+        A JSON object a line: ``{"event": "step", …}`` and ``{"event": "epoch", …}``.
+    ``checkpoint.pt``
+        All that `resume` needs.
+    ``weights.pt``
+        The state dict at the end, which the unconverted network loads.
+    ``training.png``
+        Loss and accuracy.
+
+    Parameters
+    ----------
+    path
+        An existing folder; `create` makes one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._metrics: IO[str] | None = None
+
+    @classmethod
+    def create(cls, parent: Path, *name: str) -> ResultsFolder:
+        """Make a new folder below `parent`, named by the parts of `name`, with ``-2``, ``-3``… if it is there."""
+        stem = "-".join(re.sub(r"[^\w.-]+", "_", part).strip("_-") for part in name)
+        parent.mkdir(parents=True, exist_ok=True)
+        number = 1
+        while True:
+            path = parent / (stem if number == 1 else f"{stem}-{number}")
+            try:
+                path.mkdir()
+            except FileExistsError:
+                number += 1
+            else:
+                return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> ResultsFolder:
+        """The folder of an earlier run; raise where there is none."""
+        if not path.is_dir():
+            raise ResultsError(f"no results folder {str(path)!r} to resume")
+        if not (path / "checkpoint.pt").exists():
+            raise ResultsError(f"results folder {str(path)!r} has no checkpoint.pt to resume from")
+        return cls(path)
+
+    def write_json(self, name: str, data: Any) -> None:
+        """Write one JSON file."""
+        text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+        write_whole(self.path / name, lambda file: file.write(text.encode()))
+
+    def start_metrics(self, records: Iterable[dict[str, Any]] = ()) -> None:
+        """Begin the metrics, with the `records` up to the checkpoint where a run is resumed: later ones come again."""
+        self.close()
+        text = "".join(json.dumps(record) + "\n" for record in records)
+        path = self.path / "metrics.jsonl"
+        write_whole(path, lambda file: file.write(text.encode()))
+        self._metrics = path.open("a", encoding="utf-8")
+
+    def append_metrics(self, record: dict[str, Any]) -> None:
+        """Add one record; `start_metrics` comes first."""
+        if self._metrics is None:
+            raise RuntimeError("metrics were not started")
+        self._metrics.write(json.dumps(record) + "\n")
+        self._metrics.flush()
+
+    def save_state(self, state: dict[str, Any]) -> None:
+        """Write the checkpoint: tensors, numbers, strings, and lists and dicts of them."""
+        write_whole(self.path / "checkpoint.pt", lambda file: torch.save({"format": CHECKPOINT_FORMAT, **state}, file))
+
+    def load_state(self) -> dict[str, Any]:
+        """Read the checkpoint; nothing in it is executed."""
+        path = self.path / "checkpoint.pt"
+        try:
+            state = torch.load(path, weights_only=True)
+            if state["format"] == CHECKPOINT_FORMAT:
+                return state
+        except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ResultsError(f"checkpoint {str(path)!r} is damaged: {reason}") from None
+        raise ResultsError(f"checkpoint {str(path)!r} has format {state['format']!r}, not {CHECKPOINT_FORMAT}")
+
+    def save_weights(self, weights: dict[str, torch.Tensor]) -> None:
+        """Write the state dict."""
+        write_whole(self.path / "weights.pt", lambda file: torch.save(weights, file))
+
+    def plot(self, title: str, records: Iterable[dict[str, Any]]) -> None:
+        """Draw loss and accuracy against the step, as ``training.png``."""
+        # Drawn without pyplot: no window system, no global state, and a faster import.
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        rows = list(records)
+        steps = [row for row in rows if row["event"] == "step"]
+        epochs = [row for row in rows if row["event"] == "epoch"]
+        figure = Figure(figsize=(9, 3.6), layout="constrained")
+        canvas = FigureCanvasAgg(figure)
+        figure.suptitle(title, fontsize="medium")
+        loss, accuracy = figure.subplots(1, 2)
+        loss.plot([r["step"] for r in steps], [r["loss"] for r in steps], lw=0.7, alpha=0.6, label="training batch")
+        loss.plot([r["step"] for r in epochs], [r["test_loss"] for r in epochs], "o-", ms=3, label="test images")
+        loss.set(xlabel="step", ylabel="cross-entropy in nats", ylim=(0, None))
+        loss.legend(fontsize="small")
+        percent = [100 * r["test_accuracy"] for r in epochs]
+        accuracy.plot([r["epoch"] for r in epochs], percent, "o-", ms=3)
+        accuracy.set(xlabel="epoch", ylabel="test images recognised in %")
+        accuracy.xaxis.get_major_locator().set_params(integer=True)
+        for axes in (loss, accuracy):
+            axes.grid(alpha=0.3)
+        write_whole(self.path / "training.png", lambda file: canvas.print_png(file))
+
+    def close(self) -> None:
+        """Close the metrics."""
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
