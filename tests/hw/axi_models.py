@@ -13,6 +13,8 @@ import numpy.typing as npt
 OKAY, SLVERR, DECERR = 0, 2, 3
 PAGE = 4096
 
+ADDRESS_FIELDS: tuple[str, ...] = ("id", "addr", "len", "size", "burst", "lock", "cache", "prot", "qos")
+
 
 class ProtocolError(AssertionError):
     """A rule of AXI4 was broken by the block under test."""
@@ -106,12 +108,11 @@ class AxiMemory:
 
     async def serve_reads(self, ctx: Any, axi: Any) -> None:
         """Simulator process for the read channels."""
-        names = ("id", "addr", "len", "size", "burst", "lock", "cache", "prot", "qos")
         queue: deque[Burst] = deque()
         offered: Burst | None = None
         stable: tuple[int, ...] | None = None
         clock = 0
-        signals = [getattr(axi, f"ar{name}") for name in names]
+        signals = [getattr(axi, f"ar{name}") for name in ADDRESS_FIELDS]
         sampled = ctx.tick().sample(axi.arvalid, axi.arready, axi.rvalid, axi.rready, *signals)
         async for _, reset, arvalid, arready, rvalid, rready, *address in _values(sampled):
             clock += 1
@@ -122,7 +123,7 @@ class AxiMemory:
                 continue
             stable = _stable("AR", arvalid, arready, tuple(address), stable)
             if arvalid and arready:
-                bus = dict(zip(names, address, strict=True))
+                bus = dict(zip(ADDRESS_FIELDS, address, strict=True))
                 self._check_address("AR", bus, queue)
                 self.reads.append((bus["addr"], bus["len"] + 1))
                 queue.append(Burst(bus["addr"], bus["len"] + 1, self._due(clock)))
@@ -145,14 +146,13 @@ class AxiMemory:
 
     async def serve_writes(self, ctx: Any, axi: Any) -> None:
         """Simulator process for the write channels. Data may come before their address."""
-        names = ("id", "addr", "len", "size", "burst", "lock", "cache", "prot", "qos")
         queue: deque[Burst] = deque()
         beats: deque[tuple[int, int, int]] = deque()
         answers: deque[Burst] = deque()
         stable_address: tuple[int, ...] | None = None
         stable_data: tuple[int, ...] | None = None
         clock = 0
-        signals = [getattr(axi, f"aw{name}") for name in names]
+        signals = [getattr(axi, f"aw{name}") for name in ADDRESS_FIELDS]
         data = [axi.wdata, axi.wstrb, axi.wlast]
         handshakes = [axi.awvalid, axi.awready, axi.wvalid, axi.wready, axi.bvalid, axi.bready]
         sampled = ctx.tick().sample(*handshakes, *data, *signals)
@@ -168,7 +168,7 @@ class AxiMemory:
             stable_address = _stable("AW", awvalid, awready, address, stable_address)
             stable_data = _stable("W", wvalid, wready, word, stable_data)
             if awvalid and awready:
-                bus = dict(zip(names, address, strict=True))
+                bus = dict(zip(ADDRESS_FIELDS, address, strict=True))
                 self._check_address("AW", bus, queue)
                 self.writes.append((bus["addr"], bus["len"] + 1))
                 queue.append(Burst(bus["addr"], bus["len"] + 1, 0))

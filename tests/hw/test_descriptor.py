@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from amaranth.sim import Simulator
+
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.descriptor import DescriptorQueue, request_layout
 from halfulp.hw.registers import ErrorCode

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from amaranth.hdl import Module, Signal
 from amaranth.sim import Simulator
+
 from halfulp.hw.config import ArrayConfig, format_word
 from halfulp.hw.register_file import RegisterFile, configuration_words, wide_counter
 from halfulp.hw.registers import CORE_ID, REGISTERS, ErrorCode, register

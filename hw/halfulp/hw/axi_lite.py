@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from amaranth.hdl import Module, Signal
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out, PureInterface
+from amaranth.lib.wiring import In, Out
 
 from halfulp.hw.interfaces import AxiLiteSignature
 
@@ -32,7 +34,7 @@ class AxiLiteTarget(wiring.Component):
         One clock a read: `read_data` for `read_address` (of words) is taken at its end.
     """
 
-    bus: PureInterface
+    bus: Any
     write_enable: Signal
     write_address: Signal
     write_data: Signal
@@ -68,6 +70,7 @@ class AxiLiteTarget(wiring.Component):
         return 2
 
     def elaborate(self, platform: object) -> Module:
+        """Build the block."""
         m = Module()
         bus = self.bus
 

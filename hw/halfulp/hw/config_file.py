@@ -57,8 +57,9 @@ def _check_types(data: dict[str, Any]) -> None:
         if key not in defaults:
             raise unknown_name("array parameter", key, defaults)
         wanted = type(defaults[key])
-        wrong = not isinstance(value, wanted) or isinstance(value, bool)
-        if wrong or (wanted is list and not all(isinstance(item, str) for item in value)):
+        items = value if isinstance(value, list) else []
+        fits = isinstance(value, wanted) and not isinstance(value, bool)
+        if not fits or not all(isinstance(item, str) for item in items):
             raise TypeError(f"{key} must be {EXPECTED[wanted]}, not {value!r}")
 
 

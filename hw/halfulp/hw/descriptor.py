@@ -113,6 +113,7 @@ class DescriptorQueue(wiring.Component):
         return 3
 
     def elaborate(self, platform: object) -> Module:
+        """Build the block."""
         m = Module()
         layout = request_layout()
         fifo = SyncFIFOBuffered(width=layout.size, depth=self._config.queue_depth)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
-from amaranth.lib.wiring import In, Out, PureInterface, connect, flipped
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from halfulp.hw.axi_lite import AxiLiteTarget
 from halfulp.hw.config import ArrayConfig, format_word
@@ -116,7 +117,7 @@ class RegisterFile(wiring.Component):
         A level, registered.
     """
 
-    bus: PureInterface
+    bus: Any
     start: Signal
     reset: Signal
     settings: data.View
@@ -137,6 +138,7 @@ class RegisterFile(wiring.Component):
         )
 
     def elaborate(self, platform: object) -> Module:
+        """Build the block."""
         m = Module()
         m.submodules.target = target = AxiLiteTarget()
         connect(m, flipped(self.bus), target.bus)

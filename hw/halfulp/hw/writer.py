@@ -1,0 +1,421 @@
+"""Output groups to AXI4 write bursts: packing into bus words, cutting at 16 beats and 4 KiB, collecting responses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth.hdl import Array, Cat, Const, Module, Mux, ResetInserter, Signal, Value
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2, exact_log2
+
+from halfulp.hw.config import BURST_BEATS, ArrayConfig
+from halfulp.hw.interfaces import AxiWriteSignature, output_group_layout
+
+__all__ = ["BurstPacker", "BurstWriter", "Writer", "burst_layout", "word_layout"]
+
+WRITES_OUTSTANDING = 16
+"""Bursts whose responses may be awaited at a time."""
+
+WORD_DEPTH = 4 * BURST_BEATS
+"""Bus words that wait for the bus: a burst is announced when all of its words are here, and the next ones fill up."""
+
+PAGE_BYTES = 4096
+"""No burst crosses a multiple of this address (AXI4 specification, A3.4.1)."""
+
+
+def word_layout(config: ArrayConfig) -> data.StructLayout:
+    """One bus word to be written: its bytes, and a strobe bit for each that is."""
+    return data.StructLayout({"data": config.bus_width, "strobe": config.bus_bytes})
+
+
+def burst_layout(config: ArrayConfig) -> data.StructLayout:
+    """One burst: address of its first bus word, in bus words; beats - 1; whether it is the last of its GEMM."""
+    return data.StructLayout(
+        {
+            "word_address": 64 - exact_log2(config.bus_bytes),
+            "beats_less_1": exact_log2(BURST_BEATS),
+            "last_of_gemm": 1,
+        }
+    )
+
+
+class BurstPacker(wiring.Component):
+    """Packs groups of output codes into bus words and gathers these into bursts.
+
+    Groups of one tile row follow each other without gaps, so the word that a group ends in is kept and merged with
+    the next group's first one, up to the end of the row. A burst ends with a row, after 16 words, and before 4 KiB.
+
+    Parameters
+    ----------
+    config
+        Lanes and bus width.
+
+    Members
+    -------
+    groups : In(stream.Signature(output_group_layout(config)))
+        A group that fits one bus word is taken every clock; a wider one takes a clock each word.
+    words : Out(stream.Signature(word_layout(config)))
+    bursts : Out(stream.Signature(burst_layout(config)))
+        Valid only together with the burst's last word, which moves in the same clock.
+    flush : In(1)
+        Forget everything.
+    idle : Out(1)
+        Nothing is held here.
+    """
+
+    groups: stream.Interface
+    words: stream.Interface
+    bursts: stream.Interface
+    flush: Signal
+    idle: Signal
+
+    def __init__(self, *, config: ArrayConfig) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "groups": In(stream.Signature(output_group_layout(config))),
+                "words": Out(stream.Signature(word_layout(config))),
+                "bursts": Out(stream.Signature(burst_layout(config))),
+                "flush": In(1),
+                "idle": Out(1),
+            }
+        )
+
+    @property
+    def latency(self) -> int:
+        """Clocks from the one that takes a group to the first with its first complete word."""
+        return 2
+
+    def elaborate(self, platform: object) -> Module:
+        """Build the block."""
+        m = Module()
+        config = self._config
+        bus_bytes, bus_width = config.bus_bytes, config.bus_width
+        offset_bits = exact_log2(bus_bytes)
+        group = self.groups.payload
+
+        # Stage 1: codes to contiguous bytes.
+        packed_valid = Signal()
+        packed = Signal(32 * config.lanes)
+        byte_count = Signal(ceil_log2(4 * config.lanes + 1))
+        packed_address = Signal(64)
+        packed_last_of_row = Signal()
+        packed_last_of_gemm = Signal()
+
+        # Stage 2: bytes at their places in consecutive bus words, of which the first leaves first.
+        words_most = (4 * config.lanes + bus_bytes - 2) // bus_bytes + 1
+        aligned_valid = Signal()
+        aligned = Signal(bus_width * words_most)
+        strobes = Signal(bus_bytes * words_most)
+        words_behind = Signal(range(words_most))
+        word_address = Signal(64 - offset_bits)
+        keep_last = Signal()
+        last_of_row = Signal()
+        last_of_gemm = Signal()
+
+        # What the next group's first word is merged with.
+        kept = Signal(word_layout(config))
+
+        aligned_free = Signal()
+        packed_free = Signal()
+        m.d.comb += [
+            packed_free.eq(~packed_valid | aligned_free),
+            self.groups.ready.eq(packed_free),
+            self.idle.eq(~packed_valid & ~aligned_valid & ~kept.strobe.any()),
+        ]
+        with m.If(packed_free):
+            m.d.sync += packed_valid.eq(self.groups.valid)
+            with m.If(self.groups.valid):
+                m.d.sync += [
+                    packed.eq(_contiguous(group, config.lanes)),
+                    byte_count.eq(group.count << group.bytes_log2),
+                    packed_address.eq(group.address),
+                    packed_last_of_row.eq(group.last_of_row),
+                    packed_last_of_gemm.eq(group.last_of_gemm),
+                ]
+
+        offset = packed_address[:offset_bits]
+        end = Signal(range(4 * config.lanes + bus_bytes))
+        m.d.comb += end.eq(offset + byte_count)
+        with m.If(aligned_free):
+            m.d.sync += aligned_valid.eq(packed_valid)
+            with m.If(packed_valid):
+                ones = Const((1 << 4 * config.lanes) - 1, 4 * config.lanes)
+                count_mask = ~(ones << byte_count)[: 4 * config.lanes]
+                m.d.sync += [
+                    aligned.eq(packed << Cat(Const(0, 3), offset)),
+                    strobes.eq(count_mask << offset),
+                    words_behind.eq((end - 1)[offset_bits:]),
+                    word_address.eq(packed_address[offset_bits:]),
+                    keep_last.eq(end[:offset_bits].any() & ~packed_last_of_row),
+                    last_of_row.eq(packed_last_of_row),
+                    last_of_gemm.eq(packed_last_of_gemm),
+                ]
+
+        # One word leaves a clock; the last one of a group, where it is kept, costs no clock of its own.
+        head = Signal(word_layout(config))
+        pushes = Signal()
+        closes = Signal()
+        finishes = Signal()
+        moves = Signal()
+        m.d.comb += [
+            head.data.eq(aligned[:bus_width] | kept.data),
+            head.strobe.eq(strobes[:bus_bytes] | kept.strobe),
+            pushes.eq((words_behind != 0) | ~keep_last),
+            finishes.eq((words_behind == 0) | ((words_behind == 1) & keep_last)),
+            moves.eq(aligned_valid & (~pushes | (self.words.ready & (self.bursts.ready | ~closes)))),
+            aligned_free.eq(~aligned_valid | (moves & finishes)),
+        ]
+        with m.If(moves):
+            with m.If(~pushes):
+                m.d.sync += kept.eq(head)
+            with m.Elif((words_behind == 1) & keep_last):
+                m.d.sync += [
+                    kept.data.eq(aligned[bus_width : 2 * bus_width]),
+                    kept.strobe.eq(strobes[bus_bytes : 2 * bus_bytes]),
+                ]
+            with m.Else():
+                m.d.sync += kept.eq(0)
+            with m.If(~finishes):
+                m.d.sync += [
+                    aligned.eq(aligned[bus_width:]),
+                    strobes.eq(strobes[bus_bytes:]),
+                    words_behind.eq(words_behind - 1),
+                    word_address.eq(word_address + 1),
+                ]
+
+        # Bursts.
+        beats_less_1 = Signal(exact_log2(BURST_BEATS))
+        first_address = Signal.like(word_address)
+        page_words = PAGE_BYTES // bus_bytes
+        ends_row = last_of_row & (words_behind == 0)
+        m.d.comb += [
+            closes.eq(ends_row | (beats_less_1 == BURST_BEATS - 1) | word_address[: exact_log2(page_words)].all()),
+            self.words.payload.eq(head),
+            self.words.valid.eq(aligned_valid & pushes & (self.bursts.ready | ~closes)),
+            self.bursts.payload.word_address.eq(Mux(beats_less_1 == 0, word_address, first_address)),
+            self.bursts.payload.beats_less_1.eq(beats_less_1),
+            self.bursts.payload.last_of_gemm.eq(last_of_gemm & ends_row),
+            self.bursts.valid.eq(aligned_valid & pushes & closes & self.words.ready),
+        ]
+        with m.If(moves & pushes):
+            m.d.sync += beats_less_1.eq(Mux(closes, 0, beats_less_1 + 1))
+            with m.If(beats_less_1 == 0):
+                m.d.sync += first_address.eq(word_address)
+
+        with m.If(self.flush):
+            m.d.sync += [packed_valid.eq(0), aligned_valid.eq(0), kept.eq(0), beats_less_1.eq(0)]
+        return m
+
+
+def _contiguous(group: data.View, lanes: int) -> Value:
+    """The codes of a group side by side, whatever their size."""
+    codes = [group.codes[lane] for lane in range(lanes)]
+    by_size = [Cat(*(code[: 8 << log2] for code in codes)) for log2 in range(3)]
+    return Array(by_size)[group.bytes_log2]
+
+
+class BurstWriter(wiring.Component):
+    """Puts gathered bursts on the AXI4 write channels and collects their responses.
+
+    Write data never waits for a write address to be accepted, as the standard demands, and runs one burst ahead of
+    it at the most. Up to 16 bursts await their responses.
+
+    Parameters
+    ----------
+    config
+        Bus width.
+
+    Members
+    -------
+    words : In(stream.Signature(word_layout(config)))
+    bursts : In(stream.Signature(burst_layout(config)))
+        A burst must come only when all its words are waiting in `words`.
+    axi : Out(AxiWriteSignature(config.bus_width))
+    done : Out(1)
+        One clock: the last burst of a GEMM has been answered, as had all before it; none had failed.
+    error : Out(1), error_address : Out(64)
+        One clock for a SLVERR or DECERR, with the address of its burst.
+    flush : In(1)
+        Start no burst; finish the one begun, with all strobes 0 from the next beat on; report nothing.
+    idle : Out(1)
+        Nothing is promised on the bus.
+    """
+
+    words: stream.Interface
+    bursts: stream.Interface
+    axi: Any
+    done: Signal
+    error: Signal
+    error_address: Signal
+    flush: Signal
+    idle: Signal
+
+    def __init__(self, *, config: ArrayConfig) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "words": In(stream.Signature(word_layout(config))),
+                "bursts": In(stream.Signature(burst_layout(config))),
+                "axi": Out(AxiWriteSignature(config.bus_width)),
+                "done": Out(1),
+                "error": Out(1),
+                "error_address": Out(64),
+                "flush": In(1),
+                "idle": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        """Build the block."""
+        m = Module()
+        config, axi, burst = self._config, self.axi, self.bursts.payload
+        offset_bits = exact_log2(config.bus_bytes)
+
+        # Bursts that await their responses, in order: all have one id.
+        entry_layout = data.StructLayout({"word_address": 64 - offset_bits, "last_of_gemm": 1})
+        m.submodules.awaited = awaited = SyncFIFOBuffered(width=entry_layout.size, depth=WRITES_OUTSTANDING)
+        entry = data.View(entry_layout, awaited.r_data)
+
+        # A beat register in front of the bus, so that what is offered stays as it is whatever happens behind it.
+        beats_left = Signal(range(BURST_BEATS + 1))
+        beat_free = Signal()
+        more = Signal()
+        begin = Signal()
+        m.d.comb += [
+            beat_free.eq(~axi.wvalid | axi.wready),
+            more.eq(beats_left != 0),
+            begin.eq(
+                self.bursts.valid
+                & ~self.flush
+                & (~axi.awvalid | axi.awready)
+                & ((beats_left == 0) | ((beats_left == 1) & beat_free))
+                & awaited.w_rdy
+            ),
+            self.bursts.ready.eq(begin),
+            self.words.ready.eq(more & beat_free),
+            awaited.w_en.eq(begin),
+            awaited.w_data.eq(Cat(burst.word_address, burst.last_of_gemm)),
+        ]
+        with m.If(axi.awvalid & axi.awready):
+            m.d.sync += axi.awvalid.eq(0)
+        with m.If(beat_free):
+            m.d.sync += axi.wvalid.eq(more)
+            with m.If(more):
+                # A flush has emptied the queue of words: the beats still promised carry none.
+                m.d.sync += [
+                    axi.wdata.eq(self.words.payload.data),
+                    axi.wstrb.eq(Mux(self.words.valid & ~self.flush, self.words.payload.strobe, 0)),
+                    axi.wlast.eq(beats_left == 1),
+                    beats_left.eq(beats_left - 1),
+                ]
+        with m.If(begin):
+            m.d.sync += [
+                axi.awvalid.eq(1),
+                axi.awaddr.eq(Cat(Const(0, offset_bits), burst.word_address)),
+                axi.awlen.eq(burst.beats_less_1),
+                beats_left.eq(burst.beats_less_1 + 1),
+            ]
+        m.d.comb += [
+            axi.awid.eq(0),
+            axi.awsize.eq(offset_bits),
+            axi.awburst.eq(1),  # INCR
+            axi.awlock.eq(0),
+            axi.awcache.eq(0b0011),  # normal, non-cacheable, bufferable
+            axi.awprot.eq(0),
+            axi.awqos.eq(0),
+        ]
+
+        failed = axi.bresp[1]  # SLVERR and DECERR
+        answered = Signal()
+        m.d.comb += [
+            axi.bready.eq(awaited.r_rdy),
+            answered.eq(axi.bvalid & axi.bready),
+            awaited.r_en.eq(answered),
+            self.done.eq(answered & entry.last_of_gemm & ~failed & ~self.flush),
+            self.error.eq(answered & failed & ~self.flush),
+            self.error_address.eq(Cat(Const(0, offset_bits), entry.word_address)),
+            self.idle.eq(~axi.awvalid & ~axi.wvalid & (beats_left == 0) & (awaited.w_level == 0)),
+        ]
+        return m
+
+
+class Writer(wiring.Component):
+    """Writes output groups to memory.
+
+    Parameters
+    ----------
+    config
+        Lanes and bus width.
+
+    Members
+    -------
+    groups : In(stream.Signature(output_group_layout(config)))
+        Rounded results; one that fits a bus word is taken every clock as long as the bus keeps up.
+    axi : Out(AxiWriteSignature(config.bus_width))
+        INCR bursts of full bus words, at most 16, never across 4 KiB; once a burst has begun its data come without
+        gaps.
+    done : Out(1)
+        One clock: the group with `last_of_gemm` is in memory, and so is everything before it.
+    error : Out(1), error_address : Out(64)
+        One clock for a SLVERR or DECERR, with the address of its burst.
+    flush : In(1)
+        Forget the groups, complete what is promised on the bus (with strobes 0), report nothing. Until `idle`.
+    idle : Out(1)
+        Nothing is held or promised.
+    """
+
+    groups: stream.Interface
+    axi: Any
+    done: Signal
+    error: Signal
+    error_address: Signal
+    flush: Signal
+    idle: Signal
+
+    def __init__(self, *, config: ArrayConfig) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "groups": In(stream.Signature(output_group_layout(config))),
+                "axi": Out(AxiWriteSignature(config.bus_width)),
+                "done": Out(1),
+                "error": Out(1),
+                "error_address": Out(64),
+                "flush": In(1),
+                "idle": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        """Build the block."""
+        m = Module()
+        config = self._config
+        m.submodules.packer = packer = BurstPacker(config=config)
+        m.submodules.bus = bus = BurstWriter(config=config)
+        words = SyncFIFOBuffered(width=word_layout(config).size, depth=WORD_DEPTH)
+        bursts = SyncFIFOBuffered(width=burst_layout(config).size, depth=WORD_DEPTH // 2)
+        m.submodules.words = ResetInserter(self.flush)(words)
+        m.submodules.bursts = ResetInserter(self.flush)(bursts)
+        for queue, source, target in ((words, packer.words, bus.words), (bursts, packer.bursts, bus.bursts)):
+            m.d.comb += [
+                queue.w_data.eq(source.payload.as_value()),
+                queue.w_en.eq(source.valid),
+                source.ready.eq(queue.w_rdy),
+                target.payload.eq(queue.r_data),
+                target.valid.eq(queue.r_rdy),
+                queue.r_en.eq(target.ready),
+            ]
+        wiring.connect(m, wiring.flipped(self.groups), packer.groups)
+        wiring.connect(m, bus.axi, wiring.flipped(self.axi))
+        m.d.comb += [
+            packer.flush.eq(self.flush),
+            bus.flush.eq(self.flush),
+            self.done.eq(bus.done),
+            self.error.eq(bus.error),
+            self.error_address.eq(bus.error_address),
+            self.idle.eq(packer.idle & bus.idle & (words.w_level == 0) & (bursts.w_level == 0)),
+        ]
+        return m
