@@ -21,9 +21,9 @@ class Accumulator(ABC):  # noqa: B024  (a closed family: what differs is data, m
 
 @dataclass(frozen=True)
 class ExactAccumulator(Accumulator):
-    """Fixed point wide enough that no sum of `max_k` products is inexact (Kulisch); None: as long as is needed.
+    """Fixed point wide enough that no sum of `max_k` products is inexact (Kulisch).
 
-    Spelled ``exact`` or ``exact:MAX_K``.
+    Spelled ``exact`` (no limit, for software) or ``exact:MAX_K``.
     """
 
     max_k: int | None = None
@@ -39,7 +39,7 @@ class ExactAccumulator(Accumulator):
 
     @staticmethod
     def width(a: Format, b: Format, max_k: int) -> int:
-        """Bits, sign included, of a sum of max_k products of formats a and b in units of both formats' least ulps."""
+        """Bits, sign included, of a sum of max_k products, in units of both formats' least ulps."""
         return (a.max_units * b.max_units * max_k).bit_length() + 1
 
     def __str__(self) -> str:

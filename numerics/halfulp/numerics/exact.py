@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FINITE", "INFINITE", "NAN", "RealArray", "bit_length", "from_float64", "from_integers", "shift_right_jam"]
+__all__ = [
+    "FINITE",
+    "INFINITE",
+    "NAN",
+    "RealArray",
+    "bit_length",
+    "from_float64",
+    "from_integers",
+    "shift_right_jam",
+]
 
 FINITE, INFINITE, NAN = 0, 1, 2
 """Values of `RealArray.kind`."""
@@ -24,15 +33,19 @@ class RealArray(NamedTuple):
     negative: bool; significand: int64, 0 <= significand < 2**62; exponent: int64;
     kind: uint8, one of `FINITE`, `INFINITE`, `NAN`. All of one shape. A zero keeps its sign.
 
-    A value that needs more than 62 bits carries its inexact tail as one *jammed* sticky bit in the significand's
-    lowest place: rounding to any format of at most 24 significand bits, with at most 34 bits of fraction looked at,
-    gives what the full value would have given.
+    A value that needs more than 62 bits carries its inexact tail as one *jammed* sticky bit in the
+    significand's lowest place: rounding to any format of at most 24 significand bits, with at most 34 bits of
+    fraction looked at, gives what the full value would have given.
     """
 
     negative: npt.NDArray[np.bool_]
     significand: IntArray
     exponent: IntArray
     kind: npt.NDArray[np.uint8]
+
+    def at(self, index: Any) -> RealArray:
+        """The elements that NumPy's indexing by `index` selects."""
+        return RealArray(self.negative[index], self.significand[index], self.exponent[index], self.kind[index])
 
 
 def bit_length(x: IntArray) -> IntArray:
@@ -44,7 +57,7 @@ def bit_length(x: IntArray) -> IntArray:
 
 
 def shift_right_jam(x: IntArray, shift: IntArray) -> IntArray:
-    """Shift each x >= 0 right by `shift` >= 0 of any size, ORing all bits lost into the lowest bit (sticky)."""
+    """Shift x >= 0 right by `shift` >= 0 of any size, ORing all bits lost into the lowest bit (sticky)."""
     s = np.minimum(shift, 63)
     kept = x >> s
     lost = (kept << s) != x
@@ -52,8 +65,9 @@ def shift_right_jam(x: IntArray, shift: IntArray) -> IntArray:
 
 
 def from_float64(x: npt.ArrayLike) -> RealArray:
-    """Take float64 (or narrower) numbers apart, exactly; subnormals, infinities, NaN and signed zeros included."""
-    values = np.asarray(x, dtype=np.float64)
+    """Take float64 (or narrower) numbers apart, exactly: subnormals, infinities, NaN, signed zeros."""
+    with np.errstate(invalid="ignore"):  # the widening of a signalling NaN
+        values = np.asarray(x, dtype=np.float64)
     bits = np.ascontiguousarray(values).view(np.int64).reshape(values.shape)
     field = (bits >> 52) & 0x7FF
     fraction = bits & ((1 << 52) - 1)
@@ -65,11 +79,12 @@ def from_float64(x: npt.ArrayLike) -> RealArray:
 
 
 def from_integers(x: npt.NDArray[np.int64] | npt.NDArray[np.object_], exponent: int) -> RealArray:
-    """The numbers x * 2**exponent of signed integers: int64, or Python integers of any size in an object array."""
+    """The numbers x * 2**exponent of signed integers, int64 or Python integers in an object array."""
     if x.dtype != np.object_:
         wide = x.astype(np.int64)
         negative = wide < 0
-        # -2**63 has no int64 magnitude; unsigned arithmetic gives it, and one jammed shift brings it below 2**62.
+        # -2**63 has no int64 magnitude; unsigned arithmetic gives it, and one jammed shift brings it below
+        # 2**62.
         magnitude = np.where(negative, (~wide).astype(np.uint64) + np.uint64(1), wide.astype(np.uint64))
         halved = (magnitude >> np.uint64(2)) | ((magnitude & np.uint64(3)) != 0)
         large = magnitude >= np.uint64(1 << SIGNIFICAND_BITS)

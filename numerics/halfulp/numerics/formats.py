@@ -1,7 +1,7 @@
 """Number formats: what a code means, and the code that a real number rounds to (docs/numerics.md, section 1).
 
-A format is one frozen, hashable value. NumPy, Amaranth shapes, host packing, the command line and the docs all read
-this one object. Plain floats and integers are a line each in the table at the end.
+A format is one frozen, hashable value. NumPy, Amaranth shapes, host packing, the command line and the docs
+all read this one object. Plain floats and integers are a line each in the table at the end.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ CodeArray = npt.NDArray[np.unsignedinteger]
 class Encoded(NamedTuple):
     """Codes and the two sticky status flags, elementwise.
 
-    codes: the format's `code_dtype`; invalid: a NaN had no code; overflow: a magnitude was beyond the largest finite.
+    codes: the format's `code_dtype`; invalid: a NaN had no code; overflow: a magnitude was beyond the largest
+    finite.
     """
 
     codes: CodeArray
@@ -39,8 +40,8 @@ class Encoded(NamedTuple):
 class Format(ABC):
     """A scalar number format.
 
-    Every finite code is ±significand * 2**exponent with integers; `lsb_exponent` is the least such exponent, so that
-    every finite value is an integer multiple of 2**lsb_exponent.
+    Every finite code is ±significand * 2**exponent with integers; `lsb_exponent` is the least such exponent,
+    so that every finite value is an integer multiple of 2**lsb_exponent.
     """
 
     name: str
@@ -63,7 +64,7 @@ class Format(ABC):
     @property
     @abstractmethod
     def max_shift(self) -> int:
-        """Largest exponent that `decode` gives, less `lsb_exponent`: how far a significand is shifted to align."""
+        """Largest exponent that `decode` gives, less `lsb_exponent`: how far a significand is shifted."""
 
     @property
     @abstractmethod
@@ -109,7 +110,7 @@ class Format(ABC):
         return self.code_dtype.itemsize
 
     def check_codes(self, codes: npt.ArrayLike) -> CodeArray:
-        """Return `codes` in `code_dtype`, or raise where they are no integers or one is outside the format."""
+        """Return `codes` in `code_dtype`, or raise where they are no integers or one is out of range."""
         given = np.asarray(codes)
         if given.dtype.kind not in "ui":
             raise TypeError(f"{self.name} codes must be integers, not {given.dtype}")
@@ -144,11 +145,11 @@ class FloatFormat(Format):
     exponent_bits, mantissa_bits
         X (1 to 8) and Y (0 to 23).
     specials
-        ``ieee``: the topmost exponent field means Inf and NaN; ``fn``: only the all-ones code is NaN, no Inf (OCP
-        E4M3); ``finite``: every code is a number (OCP FP6 and FP4).
+        ``ieee``: the topmost exponent field means Inf and NaN; ``fn``: only the all-ones code is NaN, no Inf
+        (OCP E4M3); ``finite``: every code is a number (OCP FP6 and FP4).
     subnormals
-        Without them the codes of exponent field 0 are zero, and the gap from 0 to the smallest normal is rounded as
-        one ulp.
+        Without them the codes of exponent field 0 are zero, and the gap from 0 to the smallest normal is
+        rounded as one ulp.
     """
 
     exponent_bits: int
@@ -256,7 +257,7 @@ class FloatFormat(Format):
         random: npt.NDArray[np.uint32] | None = None,
         overflow: str = "saturate",
     ) -> Encoded:
-        """See `Format.encode`. The exponent field is added, not inserted, so a significand's carry goes into it."""
+        """See `Format.encode`. The exponent field is added, so that a significand's carry goes into it."""
         check_overflow(overflow)
         leading = values.exponent + bit_length(values.significand) - 1
         normal = leading >= self.min_normal_exponent
@@ -264,7 +265,9 @@ class FloatFormat(Format):
             ulp = np.maximum(leading - self.mantissa_bits, self.lsb_exponent)
         else:
             ulp = np.where(normal, leading - self.mantissa_bits, self.min_normal_exponent)
-        multiples = round_to_multiple(values.significand, values.exponent, ulp, rounding, random)
+        # Without fraction bits lo is 1 at every normal number; the code's lowest bit is the exponent field's.
+        odd = normal & ((leading - self.lsb_exponent) & 1 == 0) if self.mantissa_bits == 0 else None
+        multiples = round_to_multiple(values.significand, values.exponent, ulp, rounding, random, odd)
         # Keep the sum below in range for exponents of any size: all beyond this limit overflow alike.
         shift = np.clip(ulp - self.lsb_exponent, 0, 1 << 20)
         code = (shift << self.mantissa_bits) + multiples
@@ -376,15 +379,23 @@ class IntFormat(Format):
 
 
 def _parse_family(name: str) -> Format | None:
-    if match := re.fullmatch(r"e(\d+)m(\d+)", name):
-        return FloatFormat(name, int(match[1]), int(match[2]))
+    if match := re.fullmatch(r"e(\d+)m(\d+)(-ieee|-fn|-finite)?(-nosub)?", name):
+        plain = FORMATS.get(f"e{match[1]}m{match[2]}") if match[3] or match[4] else None
+        specials = match[3][1:] if match[3] else plain.specials if isinstance(plain, FloatFormat) else "ieee"
+        return FloatFormat(name, int(match[1]), int(match[2]), specials, subnormals=not match[4])
     if match := re.fullmatch(r"(u?)int(\d+)", name):
         return IntFormat(name, int(match[2]), signed=not match[1])
     return None
 
 
-FORMATS: Registry[Format] = Registry("format", parse=_parse_family, family="any eXmY with X <= 8, Y <= 23, or intN")
-"""All named formats. Names follow ml_dtypes; the field's short names are aliases."""
+FAMILY = "any eXmY with X <= 8, Y <= 23 and suffixes -ieee, -fn, -finite, -nosub, or any intN or uintN"
+
+FORMATS: Registry[Format] = Registry("format", parse=_parse_family, family=FAMILY)
+"""All named formats. Names follow ml_dtypes; the field's short names are aliases.
+
+``eXmY`` takes the suffixes ``-ieee``, ``-fn``, ``-finite`` (what the topmost codes mean) and ``-nosub`` (no
+subnormals).
+"""
 
 for _format, *_aliases in (
     (FloatFormat("float32", 8, 23), "fp32", "e8m23"),

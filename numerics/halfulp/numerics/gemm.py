@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from halfulp.numerics.accumulators import Accumulator, ExactAccumulator, parse_accumulator
-from halfulp.numerics.exact import FINITE, INFINITE, NAN, RealArray, from_integers
+from halfulp.numerics.exact import FINITE, INFINITE, NAN, RealArray, bit_length, from_integers
 from halfulp.numerics.formats import CodeArray, Format, get_format
 from halfulp.numerics.random_bits import MAX_OUTPUT_BITS, check_seed, output_words
 from halfulp.numerics.rounding import NEAREST_EVEN, Rounding, check_overflow
@@ -18,6 +18,9 @@ __all__ = ["GemmResult", "GemmSpec", "check_operands", "exact_gemm", "golden_gem
 
 SCALE_LIMIT = 1 << 14
 """The power-of-two rescaling s is held to ±this, which no format here needs more of."""
+
+SLICE_BITS, CHUNK = 20, 4096
+"""A sum of CHUNK products of two slices stays below 2**52, so that a float64 matmul is exact in any order."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,23 @@ class GemmSpec:
     a: Format
     b: Format
     out: Format = field(default_factory=lambda: get_format("float32"))
-    accumulator: Accumulator = ExactAccumulator()
+    accumulator: Accumulator = field(default_factory=ExactAccumulator)
     rounding: Rounding = NEAREST_EVEN
     scale: int = 0
     overflow: str = "saturate"
+
+    if TYPE_CHECKING:  # what may be given, which is more than what is held
+
+        def __init__(
+            self,
+            a: Format | str,
+            b: Format | str,
+            out: Format | str = ...,
+            accumulator: Accumulator | str = ...,
+            rounding: Rounding | str = ...,
+            scale: int = ...,
+            overflow: str = ...,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         for name in ("a", "b", "out"):
@@ -55,7 +71,7 @@ class GemmSpec:
 
 
 class GemmResult(NamedTuple):
-    """Output codes [M, N] in the output format's `code_dtype`, and the sticky status flags of the whole GEMM."""
+    """Output codes [M, N] in the output format's `code_dtype`, and the sticky flags of the whole GEMM."""
 
     codes: CodeArray
     invalid: bool
@@ -77,7 +93,7 @@ def check_operands(a: npt.ArrayLike, b: npt.ArrayLike, spec: GemmSpec) -> tuple[
 
 
 def golden_gemm(a: npt.ArrayLike, b: npt.ArrayLike, spec: GemmSpec, *, seed: int = 0) -> GemmResult:
-    """The GEMM that every implementation must equal: A [M, K] and B [K, N] are codes, so is the result's C [M, N]."""
+    """The GEMM that every implementation must equal: codes A [M, K] and B [K, N] give codes C [M, N]."""
     check_seed(seed)
     codes_a, codes_b = check_operands(a, b, spec)
     if not isinstance(spec.accumulator, ExactAccumulator):
@@ -109,15 +125,23 @@ def round_output(
 def exact_gemm(a: RealArray, b: RealArray) -> RealArray:
     """Exact dot products of A [M, K] with B [K, N], NaN and Inf propagated as IEEE 754 does.
 
-    Operands become integers in units of the least exponent that occurs; these are multiplied in int64 where no sum
-    can leave it, else as Python integers.
+    Operands are integers in units of the least exponent that occurs, cut into slices of `SLICE_BITS`. The
+    product of two slices is a float64 matmul that is exact, for no sum in it has more than 53 bits; slices
+    are put together in int64 where that holds the whole sum, else as Python integers.
     """
     lsb_a, lsb_b = _least_exponent(a), _least_exponent(b)
-    bits = _span(a, lsb_a) + _span(b, lsb_b) + a.significand.shape[1].bit_length()
-    if bits <= 62:
-        sums = _aligned(a, lsb_a, np.int64) @ _aligned(b, lsb_b, np.int64)
-    else:
-        sums = _split_matmul(a, lsb_a, b, lsb_b)
+    depth = a.significand.shape[1]
+    bits_a, bits_b = _span(a, lsb_a), _span(b, lsb_b)
+    whole: type = np.int64 if bits_a + bits_b + depth.bit_length() <= 62 else object
+    sums = np.zeros((a.significand.shape[0], b.significand.shape[1]), whole)
+    for start in range(0, depth, CHUNK):
+        some_a, some_b = a.at(np.s_[:, start : start + CHUNK]), b.at(np.s_[start : start + CHUNK])
+        slices_b = [(base, _slice(some_b, lsb_b, base)) for base in range(0, bits_b, SLICE_BITS)]
+        for base_a in range(0, bits_a, SLICE_BITS):
+            slice_a = _slice(some_a, lsb_a, base_a)
+            for base_b, slice_b in slices_b:
+                product = (slice_a @ slice_b).astype(np.int64).astype(whole)
+                sums += product << (base_a + base_b)
     result = from_integers(sums, lsb_a + lsb_b)
     if (a.kind != FINITE).any() or (b.kind != FINITE).any():
         result = _with_specials(result, a, b)
@@ -130,51 +154,23 @@ def _least_exponent(x: RealArray) -> int:
 
 
 def _span(x: RealArray, lsb: int) -> int:
-    """Bits of the largest magnitude in units of 2**lsb (an upper bound)."""
+    """Bits of the largest magnitude in units of 2**lsb."""
     used = x.significand != 0
-    if not used.any():
-        return 0
-    lengths = np.frexp(x.significand[used].astype(np.float64))[1] + x.exponent[used] - lsb
-    return int(lengths.max())
+    return int((bit_length(x.significand) + x.exponent - lsb)[used].max()) if used.any() else 0
 
 
-def _aligned(x: RealArray, lsb: int, dtype: type) -> npt.NDArray:
-    """Signed integers x / 2**lsb."""
-    shift = np.where(x.significand != 0, x.exponent - lsb, 0)
-    signed = np.where(x.negative, -x.significand, x.significand)
-    return signed.astype(dtype) << shift.astype(dtype)
-
-
-def _split_matmul(a: RealArray, lsb_a: int, b: RealArray, lsb_b: int) -> npt.NDArray[np.object_]:
-    """Integer matmul of any width: operands split into groups of nearby exponents, each group's product in int64."""
-    total = np.zeros((a.significand.shape[0], b.significand.shape[1]), object)
-    room = 62 - a.significand.shape[1].bit_length()
-    for group_a, base_a in _exponent_groups(a, lsb_a, room // 2):
-        for group_b, base_b in _exponent_groups(b, lsb_b, room // 2):
-            part = group_a @ group_b
-            total += part.astype(object) << (base_a + base_b)
-    return total
-
-
-def _exponent_groups(x: RealArray, lsb: int, bits: int) -> list[tuple[npt.NDArray[np.int64], int]]:
-    """Split integers x / 2**lsb into a sum of (int64 array below 2**bits) * 2**base, a group each range of exponents.
-
-    An operand's significand has at most 24 bits, so groups of exponents `bits - 24` wide never exceed `bits`.
-    """
-    shift = np.where(x.significand != 0, x.exponent - lsb, 0)
-    signed = np.where(x.negative, -x.significand, x.significand)
-    widest = int(x.significand.max()).bit_length()
-    step = max(bits - widest + 1, 1)
-    groups = []
-    for base in range(0, int(shift.max()) + 1, step):
-        inside = (shift >= base) & (shift < base + step) & (x.significand != 0)
-        if inside.any():
-            groups.append((np.where(inside, signed << np.where(inside, shift - base, 0), 0), base))
-    return groups
+def _slice(x: RealArray, lsb: int, base: int) -> npt.NDArray[np.float64]:
+    """Bits base to base + SLICE_BITS - 1 of the magnitudes in units of 2**lsb, with the numbers' signs."""
+    mask = (1 << SLICE_BITS) - 1
+    shift = np.where(x.significand != 0, x.exponent - lsb - base, 0)
+    raised = (x.significand & mask) << np.clip(shift, 0, SLICE_BITS)
+    lowered = x.significand >> np.clip(-shift, 0, 63)
+    bits = np.where(shift >= 0, raised, lowered) & mask
+    return np.where(x.negative, -bits, bits).astype(np.float64)
 
 
 def _with_specials(sums: RealArray, a: RealArray, b: RealArray) -> RealArray:
-    """Replace the sums that NaN and Inf operands decide: NaN, Inf - Inf and 0 * Inf give NaN, Inf alone Inf."""
+    """Replace the sums that NaN and Inf decide: NaN, Inf - Inf and 0 * Inf give NaN, Inf alone Inf."""
 
     def count(left: npt.NDArray[np.bool_], right: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         return (left.astype(np.float64) @ right.astype(np.float64)) > 0

@@ -32,7 +32,8 @@ class Registry(Generic[T]):
     kind
         What is named, for messages: ``"format"``, ``"recipe"``.
     parse
-        Called with a name that is not registered; returns the object, or None where the name is of no known family.
+        Called with a name that is not registered; returns the object, or None where the name is of no known
+        family.
     family
         How names of the family look, for messages: ``"any eXmY or intN"``.
     """

@@ -1,4 +1,4 @@
-"""Random bits as pure functions of (seed, position): Threefry-2x32 and xorshift32 (docs/numerics.md, section 4)."""
+"""Random bits as functions of (seed, position): Threefry-2x32, xorshift32 (docs/numerics.md, section 4)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def threefry2x32(seed: int, x0: npt.ArrayLike, x1: npt.ArrayLike) -> tuple[Words
 
 
 def xorshift32(x: npt.ArrayLike) -> Words:
-    """One step of Marsaglia's xorshift32 with shifts (13, 17, 5), elementwise (J. Stat. Software 8(14), 2003)."""
+    """One step of xorshift32 with shifts (13, 17, 5), elementwise (Marsaglia, J. Stat. Software 8(14), 2003)."""
     y = np.asarray(x, np.uint32)
     y = y ^ (y << np.uint32(13))
     y = y ^ (y >> np.uint32(17))
@@ -58,7 +58,8 @@ def xorshift32(x: npt.ArrayLike) -> Words:
 def output_words(seed: int, rows: npt.ArrayLike, columns: npt.ArrayLike, random_bits: int) -> Words:
     """The R of `random_bits` <= 16 bits that rounds each output (i, j); rows [M] and columns [N] give [M, N].
 
-    Four 16-bit lanes of one Threefry output serve columns 4q to 4q + 3: low and high half of word 0, then of word 1.
+    Four 16-bit lanes of one Threefry output serve columns 4q to 4q + 3: low and high half of word 0, then of
+    word 1.
     """
     if not 1 <= random_bits <= MAX_OUTPUT_BITS:
         raise ValueError(f"an output is rounded with 1 to {MAX_OUTPUT_BITS} random bits, not {random_bits}")
@@ -73,8 +74,8 @@ def output_words(seed: int, rows: npt.ArrayLike, columns: npt.ArrayLike, random_
 def accumulator_words(seed: int, rows: npt.ArrayLike, columns: npt.ArrayLike) -> tuple[Words, Words]:
     """Row words row_i(0) [M] and column words col_j(0) [N] of rounding in the accumulator.
 
-    Step k uses the top r bits of row_i(k) xor col_j(k); `xorshift32` takes both from k to k + 1. Zero is a fixed
-    point of xorshift32, so it is replaced by 1.
+    Step k uses the top r bits of row_i(k) xor col_j(k); `xorshift32` takes both from k to k + 1. Zero is a
+    fixed point of xorshift32, so it is replaced by 1.
     """
     row, _ = threefry2x32(seed, rows, ROW_COUNTER)
     column, _ = threefry2x32(seed, columns, COLUMN_COUNTER)

@@ -1,4 +1,4 @@
-"""The four rounding modes (docs/numerics.md, section 2), on exact values, with the random bits as an argument."""
+"""The four rounding modes on exact values, random bits as an argument (docs/numerics.md, section 2)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ __all__ = ["NEAREST_EVEN", "OVERFLOWS", "TOWARD_ZERO", "Rounding", "check_overfl
 
 KINDS = ("nearest_even", "toward_zero", "stochastic", "stochastic_floor")
 OVERFLOWS = ("saturate", "ieee")
-"""What a finite value beyond the largest finite one becomes: that largest one, or Inf (NaN where there is no Inf)."""
+"""What a finite value beyond the largest becomes: that largest one, or Inf (NaN where there is no Inf)."""
 
 
 @dataclass(frozen=True)
 class Rounding:
     """A rounding mode: one of `KINDS`, with the number of random bits r for the stochastic ones.
 
-    Spelled ``nearest_even``, ``toward_zero``, ``stochastic:R``, ``stochastic_floor:R`` (1 <= R <= 32; at the output
-    of a GEMM at most 16).
+    Spelled ``nearest_even``, ``toward_zero``, ``stochastic:R``, ``stochastic_floor:R`` (1 <= R <= 32; at the
+    output of a GEMM at most 16).
     """
 
     kind: str
@@ -78,19 +78,24 @@ def round_to_multiple(
     ulp_exponent: IntArray,
     rounding: Rounding,
     random: npt.NDArray[np.uint32] | None = None,
+    odd: npt.NDArray[np.bool_] | None = None,
 ) -> IntArray:
     """Round magnitudes significand * 2**exponent to integer multiples of 2**ulp_exponent.
 
-    With x = lo + f * ulp, 0 <= f < 1, the result is lo + carry, where the fraction f is read as a fixed-point number
-    of g bits with a jammed sticky bit, and carry = (f + addend >= 1) for a constant or random addend a mode.
+    With x = (lo + f) * ulp, lo an integer and 0 <= f < 1, the result is lo + carry, where the fraction f is
+    read as a fixed-point number of g bits with a jammed sticky bit, and carry = (f + addend >= 1) for a
+    constant or random addend a mode.
 
     Parameters
     ----------
     significand, exponent, ulp_exponent
-        int64 arrays of one shape; see `RealArray`. Results beyond 2**(61 - g) multiples come out as about that large
-        a number, which is beyond every format, so that the caller's overflow test still holds.
+        int64 arrays of one shape; see `RealArray`. Results beyond 2**61 multiples come out as about that
+        large a number, which is beyond every format, so that the caller's overflow test still holds.
     random
         uint32 array of that shape, each below 2**r: the R of the contract. Only for stochastic modes.
+    odd
+        Whether the code of lo is odd, for a tie of `nearest_even`; where not given, lo's own parity, which is
+        that of its code in every format with a fraction bit.
 
     Returns
     -------
@@ -98,22 +103,24 @@ def round_to_multiple(
     """
     r = rounding.random_bits
     g = r + 2 if rounding.is_stochastic else 2
-    shift = exponent - (ulp_exponent - g)  # from units of 2**exponent to units of ulp / 2**g
+    shift = exponent - ulp_exponent
     # An exact left shift, limited to what int64 holds: only values far beyond every format meet the limit.
-    left = np.clip(shift, 0, 61 - bit_length(significand))
-    fixed = np.where(shift >= 0, significand << left, shift_right_jam(significand, np.maximum(-shift, 0)))
+    left = np.clip(shift, 0, 62 - bit_length(significand))
+    right = np.clip(-shift, 0, 63)
+    lo = (significand << left) >> right
     if rounding.kind == "toward_zero":
-        return fixed >> g
+        return lo
+    remainder = np.where(shift < 0, significand - (lo << right), 0)
+    longer = np.maximum(-shift - g, 0)  # how many more bits the remainder has than f
+    fraction = shift_right_jam(remainder, longer) << np.clip(g + shift, 0, g)
     if rounding.kind == "nearest_even":
-        # f is in quarters, the lower one sticky: up iff f = 3/4 (above a half), or f = 2/4 (the tie) and lo is odd.
-        odd = (fixed >> g) & 1
-        return (fixed + 1 + odd) >> g
+        # f is in quarters, the lower one sticky: up iff f = 3/4 (above a half), or f = 2/4 (the tie) and lo
+        # is odd.
+        parity = lo & 1 if odd is None else odd.astype(np.int64)
+        return lo + ((fraction + 1 + parity) >> g)
     if random is None:
         raise ValueError(f"rounding {rounding} needs random words")
     word = random.astype(np.int64)
-    if rounding.kind == "stochastic":
-        addend = (2 * word + 1) << 1  # (R + 1/2) / 2**r in units of 2**-(r+2)
-    else:
-        addend = word << 2
-    return (fixed + addend) >> g
-
+    # R / 2**r in units of 2**-(r+2), and the 1/2 that centres it.
+    addend = (word << 2) + (2 if rounding.kind == "stochastic" else 0)
+    return lo + ((fraction + addend) >> g)
