@@ -1,0 +1,252 @@
+"""The processing element (PE): multiply, align, accumulate, and hand the finished sum over.
+
+A kind of accumulator is a kind of PE: a subclass of `ProcessingElement`, entered in `PROCESSING_ELEMENTS`. Array and
+drain know only this base class.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from halfulp.hw.config import ArrayConfig
+from halfulp.hw.interfaces import result_layout
+from halfulp.hw.operand import operand_layout
+from halfulp.numerics.accumulators import Accumulator, ExactAccumulator
+
+__all__ = [
+    "PROCESSING_ELEMENTS",
+    "ExactProcessingElement",
+    "ProcessingElement",
+    "control_layout",
+    "processing_element",
+]
+
+
+def control_layout() -> data.StructLayout:
+    """What goes with a step's operands: valid, and whether the step is its tile's first or last."""
+    return data.StructLayout({"valid": 1, "first": 1, "last": 1})
+
+
+class ProcessingElement(wiring.Component, ABC):
+    """One output of a tile at a time: what every kind of PE offers to the array.
+
+    Members
+    -------
+    a, b, control : In
+        A decoded operand of each side, and their step's flags. Nothing is accumulated where `control.valid` is 0.
+    a_out, b_out, control_out : Out
+        The same one clock later, for the neighbours on the right (a, control) and below (b).
+    shift, below : In
+        Where `shift` is 1 the result register takes `below`, unless it captures a sum in the same clock.
+    result : Out(result_layout(config))
+        The result register: the last finished sum, or what was shifted in since.
+    captured : Out(1)
+        1 in the clock at whose end the result register takes a finished sum: `latency` clocks after that tile's last
+        step was at the inputs.
+    """
+
+    a: data.View[data.StructLayout]
+    b: data.View[data.StructLayout]
+    control: data.View[data.StructLayout]
+    a_out: data.View[data.StructLayout]
+    b_out: data.View[data.StructLayout]
+    control_out: data.View[data.StructLayout]
+    shift: Signal
+    below: data.View[data.StructLayout]
+    result: data.View[data.StructLayout]
+    captured: Signal
+
+    def __init__(self, *, config: ArrayConfig) -> None:
+        self.config = config
+        self.a_layout = operand_layout(config.a_formats)
+        self.b_layout = operand_layout(config.b_formats)
+        super().__init__(
+            {
+                "a": In(self.a_layout),
+                "b": In(self.b_layout),
+                "control": In(control_layout()),
+                "a_out": Out(self.a_layout),
+                "b_out": Out(self.b_layout),
+                "control_out": Out(control_layout()),
+                "shift": In(1),
+                "below": In(result_layout(config)),
+                "result": Out(result_layout(config)),
+                "captured": Out(1),
+            }
+        )
+
+    @classmethod
+    @abstractmethod
+    def latency_of(cls, config: ArrayConfig) -> int:
+        """Clocks from a tile's last step at a PE's inputs to the clock in which `captured` is 1."""
+
+    @property
+    def latency(self) -> int:
+        """Clocks from a tile's last step at the inputs to the clock in which `captured` is 1."""
+        return self.latency_of(self.config)
+
+    @abstractmethod
+    def elaborate(self, platform: object) -> Module:
+        """Build the block."""
+
+
+class ExactProcessingElement(ProcessingElement):
+    """Sums products exactly, in fixed point wide enough for max_k of them (Kulisch).
+
+    Takes a step a clock, tiles without a gap, and tiles that were broken off: a step with `first` starts anew.
+
+    Registers: operands, product, and for formats with exponents the aligned product; then the accumulator. Both forms
+    have a latency of 3 clocks: fixed point captures the accumulator's register, one clock after its last sum, which
+    keeps all of multiply-accumulate inside one DSP block; floats capture the adder's output.
+    """
+
+    @classmethod
+    def latency_of(cls, config: ArrayConfig) -> int:
+        """3, whatever the formats."""
+        return 3
+
+    def elaborate(self, platform: object) -> Module:
+        """Build the block."""
+        m = Module()
+        a, b, control = self.a_out, self.b_out, self.control_out
+        m.d.sync += [a.eq(self.a), b.eq(self.b), control.eq(self.control)]
+
+        product = Signal(_product_shape(a, b), reset_less=True)
+        m.d.sync += product.eq(a["significand"] * b["significand"])
+        first = Signal()
+        last = Signal()
+        valid = Signal()
+        m.d.sync += [
+            valid.eq(control["valid"]),
+            first.eq(control["valid"] & control["first"]),
+            last.eq(control["valid"] & control["last"]),
+        ]
+        has_exponent = "shift" in self.a_layout.members or "shift" in self.b_layout.members
+        specials = _Specials(self.a_layout, self.b_layout)
+        accumulator = Signal(signed(self.config.accumulator_bits), reset_less=True)
+        if not has_exponent and not specials.names:
+            with m.If(valid):
+                m.d.sync += accumulator.eq(product + Mux(first, 0, accumulator))
+            m.d.sync += self.captured.eq(last)
+            self._capture(m, {"sum": accumulator})
+            return m
+
+        specials.multiply(m, a, b)
+        aligned = self._align(m, a, b, product)
+        specials.align(m, negative=product[-1])
+        take = Signal()
+        m.d.sync += [take.eq(valid), self.captured.eq(last)]
+        total = Signal.like(accumulator)
+        m.d.comb += total.eq(accumulator + aligned)
+        # A finished sum is taken from the adder, so its accumulator is free to be cleared in that very clock, which
+        # the first step of the next tile asks for one clock ahead: a synchronous clear costs no logic in the adder.
+        with m.If(take):
+            m.d.sync += accumulator.eq(total)
+        with m.If(first):
+            m.d.sync += accumulator.eq(0)
+        self._capture(m, {"sum": total, **specials.accumulate(m, take, first)})
+        return m
+
+    def _align(self, m: Module, a: Any, b: Any, product: Signal) -> Signal:
+        """Register the product shifted left by both operands' shifts, in the width that the formats need."""
+        shifts = [operand["shift"] for operand in (a, b) if "shift" in operand.shape().members]
+        pairs = [(x, y) for x in self.config.a_formats for y in self.config.b_formats]
+        width = max((x.max_units * y.max_units).bit_length() for x, y in pairs) + 1
+        aligned = Signal(signed(width), reset_less=True)
+        if not shifts:
+            m.d.sync += aligned.eq(product)
+            return aligned
+        most = max(x.max_shift + y.max_shift for x, y in pairs)
+        amount = Signal(most.bit_length(), reset_less=True)
+        m.d.sync += [amount.eq(sum(shifts[1:], shifts[0])), aligned.eq(_shift_left(product, amount, width))]
+        return aligned
+
+    def _capture(self, m: Module, finished: dict[str, Value]) -> None:
+        """The result register: loaded from `finished` in a clock with `captured`, else shifted."""
+        for name, _ in self.result.shape():
+            if name not in finished:
+                continue  # no operand format has this special: the flag stays 0
+            register = Signal.like(self.result[name], name=f"result_{name}", reset_less=True)
+            m.d.comb += self.result[name].eq(register)
+            with m.If(self.captured):
+                m.d.sync += register.eq(finished[name])
+            with m.Elif(self.shift):
+                m.d.sync += register.eq(self.below[name])
+
+
+class _Specials:
+    """NaN and infinities beside the sum, a pipeline stage a method. Only flags that the operand formats can set."""
+
+    def __init__(self, a_layout: data.StructLayout, b_layout: data.StructLayout) -> None:
+        has_inf = "inf" in a_layout.members or "inf" in b_layout.members
+        has_nan = has_inf or "nan" in a_layout.members or "nan" in b_layout.members
+        self.names = (("nan",) if has_nan else ()) + (("plus_inf", "minus_inf") if has_inf else ())
+        self.nan = Signal(reset_less=True)
+        self.inf = Signal(reset_less=True)
+        self.flags = {name: Signal(name=f"aligned_{name}", reset_less=True) for name in self.names}
+
+    def multiply(self, m: Module, a: Any, b: Any) -> None:
+        """Beside the product: NaN operands and 0 * Inf give NaN, another Inf operand Inf."""
+        nan, inf = Const(0), Const(0)
+        for one, other in ((a, b), (b, a)):
+            if "nan" in one.shape().members:
+                nan = nan | one["nan"]
+            if "inf" in one.shape().members:
+                # A NaN's significand is 0 as well, which gives NaN too.
+                nan = nan | (one["inf"] & ~other["significand"].any())
+                inf = inf | one["inf"]
+        m.d.sync += [self.nan.eq(nan), self.inf.eq(inf)]
+
+    def align(self, m: Module, *, negative: Value) -> None:
+        """Beside the aligned product: an infinity has the sign of the product, whose factors are not 0."""
+        source = {"nan": self.nan, "plus_inf": self.inf & ~negative, "minus_inf": self.inf & negative}
+        m.d.sync += [flag.eq(source[name]) for name, flag in self.flags.items()]
+
+    def accumulate(self, m: Module, take: Value, clear: Value) -> dict[str, Value]:
+        """Beside the accumulator: each flag is sticky over a tile."""
+        totals: dict[str, Value] = {}
+        for name, flag in self.flags.items():
+            sticky = Signal(name=f"sticky_{name}", reset_less=True)
+            totals[name] = sticky | flag
+            with m.If(take):
+                m.d.sync += sticky.eq(sticky | flag)
+            with m.If(clear):
+                m.d.sync += sticky.eq(0)
+        return totals
+
+
+def _product_shape(a: Any, b: Any) -> Shape:
+    return signed(len(a["significand"]) + len(b["significand"]))
+
+
+def _shift_left(value: Value, amount: Value, width: int) -> Value:
+    """Signed `value` shifted left by `amount`, cut to `width` bits.
+
+    The shift operator's result is as wide as the largest amount could make it: beyond 64 bits, where simulation slows
+    down a lot. So the amount's high bits, which a narrow result has little room for, shift in steps that are cut.
+    """
+    low = len(amount)
+    while low and len(value) + (1 << low) - 1 > max(width, 64):
+        low -= 1
+    shifted = value << amount[:low] if low else value
+    for bit in range(low, len(amount)):
+        far = Cat(Const(0, 1 << bit), shifted)[:width].as_signed()
+        shifted = Mux(amount[bit], far, shifted)
+    return shifted
+
+
+PROCESSING_ELEMENTS: dict[type[Accumulator], type[ProcessingElement]] = {ExactAccumulator: ExactProcessingElement}
+"""The PE of each kind of accumulator."""
+
+
+def processing_element(config: ArrayConfig) -> type[ProcessingElement]:
+    """The kind of PE that `config.accumulator` asks for."""
+    kind = type(config.accumulator)
+    if kind not in PROCESSING_ELEMENTS:
+        raise ValueError(f"no processing element is built for accumulator {config.accumulator}")
+    return PROCESSING_ELEMENTS[kind]
