@@ -5,30 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 
+from halfulp.host.device import Device
 from halfulp.host.operands import Operand, OperandCache, decode_codes
 from halfulp.host.recipe import OPERANDS, GemmRole, Recipe
 from halfulp.host.seeds import gemm_seed
 from halfulp.numerics.gemm import GemmResult, GemmSpec
 from halfulp.numerics.random_bits import check_seed
 
-__all__ = ["GemmCall", "GemmCounts", "GemmRunner", "GemmSite", "SupportsGemm"]
-
-
-class SupportsGemm(Protocol):
-    """What a runner needs of a device: see `halfulp.host.device.Device`."""
-
-    @property
-    def name(self) -> str:
-        """What messages call it."""
-        ...
-
-    def gemm(self, a: torch.Tensor, b: torch.Tensor, spec: GemmSpec, *, seed: int = 0) -> GemmResult:
-        """C = A·B on codes A [M, K] and B [K, N]; tensors in, tensors out."""
-        ...
+__all__ = ["GemmCall", "GemmCounts", "GemmRunner", "GemmSite"]
 
 
 class GemmCall(NamedTuple):
@@ -86,9 +74,7 @@ class GemmRunner:
         The `OperandCache`.
     """
 
-    def __init__(
-        self, device: SupportsGemm, *, seed: int = 0, observer: Callable[[GemmCall], None] | None = None
-    ) -> None:
+    def __init__(self, device: Device, *, seed: int = 0, observer: Callable[[GemmCall], None] | None = None) -> None:
         self.device = device
         self.seed = check_seed(seed)
         self.observer = observer
@@ -131,7 +117,7 @@ class GemmRunner:
         spec = _scaled(gemm.spec, -(a.exponent + b.exponent))
         seed = gemm_seed(self.seed, layer=site.name, role=role, step=step, call=call)
         result = self.device.gemm(a.codes, b.codes, spec, seed=seed)
-        counters = getattr(self.device, "counters", None)
+        counters = self.device.counters
         self.counts.add(m * n * k, counters.cycles if counters is not None else None)
         if self.observer is not None:
             self.observer(GemmCall(site.name, role, step, call, spec, seed, result))
