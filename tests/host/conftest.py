@@ -122,7 +122,9 @@ class FakeCore:
 
     def wait(self, timeout_s: float) -> None:
         self._plugged()
-        if self.queue and not self.hangs:
+        if self.hangs:
+            raise TimeoutError("no interrupt")
+        if self.queue:
             self._run(self.queue.pop(0))
 
     def _plugged(self) -> None:

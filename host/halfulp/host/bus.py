@@ -52,5 +52,8 @@ class CoreBus(Protocol):
         ...
 
     def wait(self, timeout_s: float) -> object:
-        """Return when the interrupt line is high, or after about `timeout_s` seconds; earlier is allowed."""
+        """Return when the interrupt line is high, or after about `timeout_s` seconds, or earlier.
+
+        A TimeoutError says the same as returning late.
+        """
         ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -236,7 +237,7 @@ class Driver:
             elif now - since > self._timeout_s:
                 message = f"{self._name}: no progress for {self._timeout_s:g} s; the core was reset"
                 self._abandon(DeviceTimeoutError(message, self._registers.state()))
-            with self._registers.connected():
+            with self._registers.connected(), suppress(TimeoutError):
                 self._bus.wait(min(WAIT_SLICE_S, self._timeout_s))
 
     def _fail(self, number: int) -> NoReturn:
@@ -343,11 +344,11 @@ def _rows_in_memory(codes: CodeArray, k_axis: int) -> tuple[CodeArray, bool]:
     Rows run along the axis of the smaller stride, so that nothing is transposed. A vector becomes one row; a
     stride of 0 (a broadcast axis) is no contiguous one.
     """
-    along, across = codes.strides[k_axis], codes.strides[1 - k_axis]
     if 1 in codes.shape:
         across_k = codes.shape[k_axis] == 1
     else:
-        across_k = (abs(across) or np.inf) < (abs(along) or np.inf)
+        along, across = (abs(codes.strides[axis]) or np.inf for axis in (k_axis, 1 - k_axis))
+        across_k = across < along
     row_axis = k_axis if across_k else 1 - k_axis
     return (codes if row_axis == 0 else codes.T), across_k
 
