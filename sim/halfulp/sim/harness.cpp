@@ -106,6 +106,11 @@ public:
         return status == limit_reached && interrupt() ? interrupted : status;
     }
 
+    Status advance(uint64_t clocks) {
+        for (uint64_t end = cycles_ + clocks; cycles_ != end;) clock();
+        return check();
+    }
+
     Status read(uint32_t offset, uint32_t* value) {
         core_.s_axi_araddr = offset;
         core_.s_axi_arvalid = core_.s_axi_rready = 1;
@@ -190,6 +195,7 @@ EXPORT int core_write(Simulation* s, uint32_t offset, uint32_t value, uint32_t s
 }
 // Until the interrupt line is high, at most so many clocks.
 EXPORT int core_run(Simulation* s, uint64_t clocks) { return s->run(clocks); }
+EXPORT int core_advance(Simulation* s, uint64_t clocks) { return s->advance(clocks); }
 EXPORT uint64_t core_cycles(const Simulation* s) { return s->cycles(); }
 EXPORT int core_interrupt(const Simulation* s) { return s->interrupt(); }
 EXPORT uint32_t core_pending(Simulation* s) { return s->memory().pending(); }

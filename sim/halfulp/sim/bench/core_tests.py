@@ -1,0 +1,192 @@
+"""cocotb's tests of a whole core; `halfulp.sim.cosim.run_bench` starts them in a simulator.
+
+What to run comes in the environment variable HALFULP_BENCH: a JSON object with `config`, `seed` and `tests`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+
+import cocotb
+import numpy as np
+from cocotb.clock import Clock
+from cocotb.triggers import ClockCycles
+
+from halfulp.hw.config import ArrayConfig
+from halfulp.hw.registers import CORE_ID, ErrorCode
+from halfulp.sim.bench.handle import CoreHandle
+from halfulp.sim.bench.memory import BenchMemory
+from halfulp.sim.bench.monitor import BusMonitor
+from halfulp.sim.bench.registers import RegisterMaster
+from halfulp.sim.bench.scoreboard import Scoreboard
+from halfulp.sim.bench.stimulus import GemmCase, PlacedGemm, random_case
+
+PLAN = json.loads(os.environ["HALFULP_BENCH"])
+CONFIG = ArrayConfig.from_dict(PLAN["config"])
+MEMORY_BYTES = 1 << 20
+MAX_MACS = 4000
+CLOCKS_A_GEMM = 200_000
+"""More than any GEMM here takes with channels pausing nine clocks of ten: a core still busy then hangs."""
+
+
+class Bench:
+    """A core out of reset with its memory, register bus, monitor and scoreboard."""
+
+    def __init__(self, dut: CoreHandle, name: str) -> None:
+        seed = f"{PLAN['seed']} {name}"
+        self.random = random.Random(seed)
+        self.rng = np.random.default_rng(self.random.getrandbits(64))
+        self.dut = dut
+        # High addresses, so that no address bit is lost on the way unseen.
+        self.memory = BenchMemory(dut, nbytes=MEMORY_BYTES, base=self.random.getrandbits(40) << 24)
+        self.registers = RegisterMaster(dut)
+        self.scoreboard = Scoreboard()
+        self.monitor: BusMonitor
+        self._used = 0
+
+    async def start(self) -> None:
+        """Clock and reset."""
+        self.dut.aresetn.value = 0
+        Clock(self.dut.aclk, 10, unit="ns").start()
+        await ClockCycles(self.dut.aclk, 10)
+        self.dut.aresetn.value = 1
+        await ClockCycles(self.dut.aclk, 2)
+        self.monitor = BusMonitor(self.dut, bus_bytes=CONFIG.bus_bytes)
+        await self.registers.write("interrupt_enable", 3)
+
+    def place(self, case: GemmCase) -> PlacedGemm:
+        """Put a case into memory that no other of this batch uses, among random bytes."""
+        size = PlacedGemm.zone_bytes(case, CONFIG)
+        zone = self.memory.array[self._used : self._used + size]
+        zone[:] = self.rng.integers(0, 256, size, np.uint8)
+        address = self.memory.base + self._used
+        self._used += size
+        return PlacedGemm(case, CONFIG, zone, address)
+
+    async def run(self, cases: list[GemmCase]) -> None:
+        """Queue the cases, one behind the other, wait, and check results and flags."""
+        await self.registers.act("clear")
+        self._used = 0
+        completed = await self.registers.read("completed")
+        batch = [self.place(case) for case in cases]
+        for placed in batch:
+            self.dut._log.info("%s", placed.case)
+            await self.registers.start(placed.registers())
+        status = await self.registers.wait_idle(CLOCKS_A_GEMM * len(batch))
+        await self.registers.read("status")
+        self.monitor.check()
+        golden = [self.scoreboard.check(placed) for placed in batch]
+        if (await self.registers.read("completed") - completed) & 0xFFFF_FFFF != len(batch):
+            raise AssertionError("the count of completed GEMMs is not that of those started")
+        expected = 2 | any(g.invalid for g in golden) << 3 | any(g.overflow for g in golden) << 4
+        if status != expected:
+            raise AssertionError(f"status is {status:#x}, not {expected:#x}, after {[str(case) for case in cases]}")
+        if not self.monitor.idle:
+            raise AssertionError("the core is done, and bursts are not answered yet")
+        if not int(self.dut.interrupt.value):
+            raise AssertionError("no interrupt after the GEMMs ended")
+
+    def draw(self) -> GemmCase:
+        """A random case."""
+        return random_case(self.rng, CONFIG, max_macs=MAX_MACS)
+
+
+@cocotb.test(timeout_time=100, timeout_unit="ms")
+async def a_core_tells_what_it_is(dut: CoreHandle) -> None:
+    """The registers answer right after reset, and no interrupt is there."""
+    bench = Bench(dut, "identity")
+    await bench.start()
+    bench.registers.set_pauses(bench.random)
+    assert await bench.registers.read("id") == CORE_ID
+    assert await bench.registers.read("config_array") == CONFIG.rows | CONFIG.columns << 16
+    assert await bench.registers.read("status") == 0
+    assert not int(dut.interrupt.value)
+
+
+@cocotb.test(timeout_time=10, timeout_unit="sec")
+async def random_gemms_equal_the_golden_model(dut: CoreHandle) -> None:
+    """Shapes, formats, layouts, strides, addresses, rounding, scale, flags; pauses on every channel; queued GEMMs."""
+    bench = Bench(dut, "random")
+    await bench.start()
+    done = 0
+    while done < PLAN["tests"]:
+        cases = [bench.draw() for _ in range(min(bench.random.randint(1, 3), PLAN["tests"] - done))]
+        dut._log.info("pauses %s", bench.memory.set_pauses(bench.random))
+        await bench.run(cases)
+        done += len(cases)
+    score = bench.scoreboard
+    dut._log.info("%d GEMMs, %d results, %d MACs equal", score.gemms, score.results, score.macs)
+
+
+@cocotb.test(timeout_time=1, timeout_unit="sec")
+async def a_bus_error_stops_one_gemm_and_not_the_next(dut: CoreHandle) -> None:
+    """SLVERR on A, B and C: the core says what and where, answers every burst, and computes the next GEMM right."""
+    bench = Bench(dut, "bus errors")
+    await bench.start()
+    for operand, access, code in (
+        (0, "read", ErrorCode.READ_ERROR),
+        (1, "read", ErrorCode.READ_ERROR),
+        (2, "write", ErrorCode.WRITE_ERROR),
+    ):
+        bench.memory.set_pauses(bench.random)
+        await bench.registers.act("clear")
+        bench._used = 0
+        placed = bench.place(bench.draw())
+        address = placed.addresses[operand]
+        bench.memory.faults.append((range(address, address + 1), access))
+        await bench.registers.start(placed.registers())
+        status = await bench.registers.wait_idle(CLOCKS_A_GEMM)
+        bench.monitor.check()
+        assert status >> 8 & 0xFF == code, f"status {status:#x} after a {access} error"
+        failed = await bench.registers.read("fail_address_low")
+        failed |= await bench.registers.read("fail_address_high") << 32
+        # The failing beat lies in the burst whose address is kept.
+        assert 0 <= address - failed < 16 * CONFIG.bus_bytes, f"{failed:#x} kept for {address:#x}"
+        assert bench.monitor.idle
+        bench.memory.faults.clear()
+        await bench.run([bench.draw()])
+
+
+@cocotb.test(timeout_time=1, timeout_unit="sec")
+async def a_reset_in_mid_run_leaves_a_working_core(dut: CoreHandle) -> None:
+    """CONTROL.reset at random moments: promised bursts are completed, and the next GEMM is right."""
+    bench = Bench(dut, "resets")
+    await bench.start()
+    for _ in range(6):
+        bench.memory.set_pauses(bench.random)
+        bench._used = 0
+        for placed in [bench.place(bench.draw()) for _ in range(2)]:
+            await bench.registers.start(placed.registers())
+        await ClockCycles(dut.aclk, bench.random.randint(1, 400))
+        await bench.registers.act("reset")
+        await bench.registers.wait_idle(CLOCKS_A_GEMM)
+        bench.monitor.check()
+        assert bench.monitor.idle, "the core is idle after its reset, and bursts are not answered"
+        await bench.run([bench.draw()])
+
+
+@cocotb.test(timeout_time=100, timeout_unit="ms")
+async def a_refused_gemm_causes_no_traffic(dut: CoreHandle) -> None:
+    """Descriptors that break a rule each get their error code, and nothing is read or written."""
+    bench = Bench(dut, "refused")
+    await bench.start()
+    good = bench.place(bench.draw()).registers()
+    wrong = {
+        ErrorCode.ZERO_SIZE: {"k": 0},
+        ErrorCode.K_TOO_LARGE: {"k": CONFIG.max_k + 1},
+        ErrorCode.UNSUPPORTED_FORMAT: {"formats": 8},
+        ErrorCode.UNSUPPORTED_ROUNDING: {"rounding": 2},
+        ErrorCode.SCALE_OUT_OF_RANGE: {"scale": 20_000},
+    }
+    if ErrorCode.UNSUPPORTED_ROUNDING in wrong and "stochastic" not in CONFIG.roundings:
+        wrong[ErrorCode.UNSUPPORTED_ROUNDING] = {"rounding": 15}
+    for code, change in wrong.items():
+        await bench.registers.act("clear")
+        await bench.registers.start({**good, **change})
+        status = await bench.registers.wait_idle(1000)
+        assert status >> 8 & 0xFF == code, f"status {status:#x} for {change}, which is {code.name}"
+    bench.monitor.check()
+    assert (bench.monitor.reads, bench.monitor.writes) == (0, 0)
+    await bench.run([bench.draw()])

@@ -1,0 +1,249 @@
+"""Random GEMMs, and their operands and results in the memory of a core. No simulator needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from halfulp.hw.config import ArrayConfig
+from halfulp.numerics.exact import FINITE
+from halfulp.numerics.formats import CodeArray, Format
+from halfulp.numerics.gemm import SCALE_LIMIT, GemmResult, GemmSpec, golden_gemm
+from halfulp.numerics.random_bits import MAX_OUTPUT_BITS
+from halfulp.numerics.rounding import KINDS, Rounding
+
+__all__ = ["GemmCase", "PlacedGemm", "random_case"]
+
+PAGE = 4096
+"""Bursts end at its multiples; cases are placed anywhere in it."""
+
+
+@dataclass(frozen=True, eq=False)
+class GemmCase:
+    """One GEMM and how it lies in memory.
+
+    Attributes
+    ----------
+    spec, seed
+        What is asked for.
+    a, b
+        Codes, [M, K] and [K, N].
+    a_across_k, b_across_k
+        Memory rows run across K: A lies as [K, M], B as [K, N]; else as [M, K] and [N, K].
+    strides
+        Bytes from a memory row to the next, of A, B and C.
+    skews
+        Bytes from a page's start to the first element, of A, B and C.
+    """
+
+    spec: GemmSpec
+    seed: int
+    a: CodeArray
+    b: CodeArray
+    a_across_k: bool
+    b_across_k: bool
+    strides: tuple[int, int, int]
+    skews: tuple[int, int, int]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """M, N, K."""
+        return self.a.shape[0], self.b.shape[1], self.a.shape[1]
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates."""
+        m, n, k = self.shape
+        return m * n * k
+
+    def __str__(self) -> str:
+        m, n, k = self.shape
+        layouts = ["along K", "across K"]
+        return (
+            f"{m}×{n}×{k} (M×N×K), {self.spec}, A {layouts[self.a_across_k]}, B {layouts[self.b_across_k]}, "
+            f"strides {self.strides}, skews {self.skews}, seed {self.seed:#x}"
+        )
+
+    def golden(self) -> GemmResult:
+        """What every core must answer."""
+        return golden_gemm(self.a, self.b, self.spec, seed=self.seed)
+
+
+class PlacedGemm:
+    """A case in a core's memory.
+
+    Parameters
+    ----------
+    case, config
+        The GEMM and the core that runs it.
+    memory
+        A zone for this GEMM alone, [nbytes]; operands are written into it, the rest keeps its bytes.
+    address
+        Of the zone's first byte, a multiple of 4096.
+
+    Attributes
+    ----------
+    addresses
+        Of the first elements of A, B and C.
+    """
+
+    def __init__(self, case: GemmCase, config: ArrayConfig, memory: npt.NDArray[np.uint8], address: int) -> None:
+        if address % PAGE:
+            raise ValueError(f"a zone starts at a multiple of {PAGE}, not at {address:#x}")
+        self.case = case
+        self._config = config
+        self._memory = memory
+        stored_a = case.a.T if case.a_across_k else case.a
+        stored_b = case.b if case.b_across_k else case.b.T
+        out_bytes = case.spec.out.container_bytes
+        elements = (config.a_bytes, config.b_bytes, out_bytes)
+        m, n, _ = case.shape
+        shapes = (stored_a.shape, stored_b.shape, (m, n))
+        offsets, end = [], 0
+        for shape, stride, skew in zip(shapes, case.strides, case.skews, strict=True):
+            offsets.append(end + skew)
+            end = -(-(offsets[-1] + shape[0] * stride) // PAGE) * PAGE
+        if end > memory.size:
+            raise ValueError(f"the zone has {memory.size} bytes, and this GEMM needs {end}")
+        self.addresses = tuple(address + offset for offset in offsets)
+        self._c_index = _element_bytes(offsets[2], case.strides[2], (m, n), out_bytes)
+        for stored, offset, stride, size in zip(
+            (stored_a, stored_b), offsets[:2], case.strides[:2], elements[:2], strict=True
+        ):
+            raw = np.ascontiguousarray(stored, f"<u{size}").view(np.uint8).reshape(*stored.shape, size)
+            memory[_element_bytes(offset, stride, stored.shape, size)] = raw
+        self._before = memory.copy()
+
+    @staticmethod
+    def zone_bytes(case: GemmCase, config: ArrayConfig) -> int:
+        """Size of the zone that this case needs."""
+        m, n, k = case.shape
+        rows = (k if case.a_across_k else m, k if case.b_across_k else n, m)
+        return sum(
+            -(-(skew + count * stride) // PAGE) * PAGE
+            for skew, count, stride in zip(case.skews, rows, case.strides, strict=True)
+        )
+
+    def registers(self) -> dict[str, int]:
+        """The descriptor: values by register name."""
+        case, have = self.case, self._config
+        spec, (m, n, k) = case.spec, case.shape
+        values = {"m": m, "n": n, "k": k, "scale": spec.scale & 0xFFFF_FFFF}
+        for name, address, stride in zip("abc", self.addresses, case.strides, strict=True):
+            values[f"{name}_address_low"] = address & 0xFFFF_FFFF
+            values[f"{name}_address_high"] = address >> 32
+            values[f"{name}_stride"] = stride
+        values["layout"] = case.a_across_k | case.b_across_k << 1
+        numbers = have.a_formats.index(spec.a), have.b_formats.index(spec.b), have.out_formats.index(spec.out)
+        values["formats"] = numbers[0] | numbers[1] << 8 | numbers[2] << 16
+        rounding = KINDS.index(spec.rounding.kind) | (spec.overflow == "ieee") << 4
+        values["rounding"] = rounding | spec.rounding.random_bits << 8
+        values["seed_low"], values["seed_high"] = case.seed & 0xFFFF_FFFF, case.seed >> 32
+        return values
+
+    def result(self) -> CodeArray:
+        """Codes of C as they lie in memory now, [M, N]."""
+        dtype = self.case.spec.out.code_dtype
+        return self._memory[self._c_index].reshape(-1).view(dtype.newbyteorder("<")).reshape(self.case.shape[:2])
+
+    def strayed(self) -> int | None:
+        """Address of the first byte outside of C that has changed since the GEMM was placed."""
+        changed = self._memory != self._before
+        changed[self._c_index] = False
+        if not changed.any():
+            return None
+        return self.addresses[2] - int(self._c_index[0, 0, 0]) + int(np.argmax(changed))
+
+
+def random_case(
+    rng: np.random.Generator, config: ArrayConfig, *, max_macs: int = 20_000, special: float = 0.3
+) -> GemmCase:
+    """Draw a GEMM that this core can run.
+
+    Parameters
+    ----------
+    max_macs
+        Upper bound on M·N·K; sizes lie around multiples of the array's and of the buffer's.
+    special
+        Chance that operands may be any code, NaN and Inf included.
+    """
+    m, n, k = _sizes(rng, config, max_macs)
+    spec = GemmSpec(
+        a=_one(rng, config.a_formats),
+        b=_one(rng, config.b_formats),
+        out=_one(rng, config.out_formats),
+        rounding=_rounding(rng, config),
+        scale=_scale(rng),
+        overflow=_one(rng, ("saturate", "ieee")),
+    )
+    anything = bool(rng.random() < special)
+    a_across_k, b_across_k = (bool(bit) for bit in rng.integers(0, 2, 2))
+    sizes = (config.a_bytes, config.b_bytes, spec.out.container_bytes)
+    row_elements = (m if a_across_k else k, n if b_across_k else k, n)
+    strides = tuple(
+        size * (count + int(_one(rng, (0, 0, 1, 3, 8, rng.integers(0, 100)))))
+        for size, count in zip(sizes, row_elements, strict=True)
+    )
+    skews = tuple(size * int(_one(rng, (0, rng.integers(0, 16), rng.integers(0, PAGE // size)))) for size in sizes)
+    return GemmCase(
+        spec=spec,
+        seed=int(rng.integers(0, 1 << 64, dtype=np.uint64)),
+        a=_codes(rng, spec.a, (m, k), anything),
+        b=_codes(rng, spec.b, (k, n), anything),
+        a_across_k=a_across_k,
+        b_across_k=b_across_k,
+        strides=(strides[0], strides[1], strides[2]),
+        skews=(skews[0], skews[1], skews[2]),
+    )
+
+
+def _element_bytes(offset: int, stride: int, shape: tuple[int, ...], size: int) -> npt.NDArray[np.intp]:
+    """Index of each byte of each element, [rows, columns, size]."""
+    rows, columns = np.arange(shape[0]) * stride, np.arange(shape[1]) * size
+    return offset + rows[:, None, None] + columns[None, :, None] + np.arange(size)[None, None, :]
+
+
+def _one(rng: np.random.Generator, choices: tuple):
+    return choices[int(rng.integers(len(choices)))]
+
+
+def _sizes(rng: np.random.Generator, config: ArrayConfig, max_macs: int) -> tuple[int, int, int]:
+    # The K at which a panel no longer fits twice into the buffer, and is loaded in pieces instead.
+    elements = config.buffer_depth * config.bus_bytes // max(config.a_bytes, config.b_bytes)
+    while True:
+        m, n = (
+            max(1, int(_one(rng, (1, size, size - 1, size + 1, 2 * size, rng.integers(1, 3 * size + 2)))))
+            for size in (config.rows, config.columns)
+        )
+        around = int(_one(rng, (elements // 2, elements, 2 * elements))) + int(rng.integers(-9, 10))
+        k = int(_one(rng, (1, 2, 7, 8, 9, 64, rng.integers(1, 40), rng.integers(1, 300), around)))
+        if 1 <= k <= config.max_k and m * n * k <= max_macs:
+            return m, n, k
+
+
+def _rounding(rng: np.random.Generator, config: ArrayConfig) -> Rounding:
+    kind = _one(rng, config.roundings)
+    stochastic = kind.startswith("stochastic")
+    return Rounding(kind, int(rng.integers(1, MAX_OUTPUT_BITS + 1)) if stochastic else 0)
+
+
+def _scale(rng: np.random.Generator) -> int:
+    if rng.random() < 0.05:
+        return int(_one(rng, (-SCALE_LIMIT, SCALE_LIMIT)))
+    return int(_one(rng, (0, rng.integers(-12, 13), rng.integers(-40, 41))))
+
+
+def _codes(rng: np.random.Generator, fmt: Format, shape: tuple[int, int], anything: bool) -> CodeArray:
+    """Random codes: any, or finite ones, or values near each other whose sums cancel."""
+    every = np.arange(1 << fmt.bits, dtype=fmt.code_dtype)
+    if not anything:
+        every = every[fmt.decode(every).kind == FINITE]
+        if rng.random() < 0.5:
+            values = np.abs(fmt.to_float64(every))
+            every = every[values <= np.sort(values)[max(2, len(every) // int(rng.integers(1, 8))) - 1]]
+    codes = rng.choice(every, shape)
+    if rng.random() < 0.2:
+        codes[rng.random(shape) < 0.7] = 0
+    return codes
