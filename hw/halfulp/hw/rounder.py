@@ -1,0 +1,377 @@
+"""The rounding lane: one exact sum a clock to one code, rounded once (docs/numerics.md, section 2).
+
+The significand is normalised, shifted so that the output's ulp has a fixed place, and an addend goes in below that
+place; what carries over decides between the two neighbours. Exponent field and significand are one integer, so a
+carry out of the significand goes into the exponent.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from halfulp.hw.config import ArrayConfig
+from halfulp.hw.interfaces import result_layout, tile_layout
+from halfulp.numerics.formats import FloatFormat, Format, IntFormat
+from halfulp.numerics.random_bits import MAX_OUTPUT_BITS
+from halfulp.numerics.rounding import KINDS
+
+__all__ = ["RoundingLane", "RoundingSetup", "rounding_layout"]
+
+NEAREST_EVEN, TOWARD_ZERO, STOCHASTIC, STOCHASTIC_FLOOR = (
+    KINDS.index(kind) for kind in ("nearest_even", "toward_zero", "stochastic", "stochastic_floor")
+)
+
+FIELD_LIMIT = 256
+"""Exponent fields are cut to this: formats have at most 8 exponent bits, so it is beyond all of them."""
+
+DISTANCE_BITS = 6
+"""How far a value lies below the smallest normal one is cut to 2**6 - 1 places: then only the sticky bit is left."""
+
+
+def integer_places(config: ArrayConfig) -> int:
+    """Width of the longest significand of the output formats."""
+    return max(f.significand_bits for f in config.out_formats)
+
+
+def fraction_places(config: ArrayConfig) -> int:
+    """Places below the ulp that decide the rounding, the lowest one jammed with all that lies further below.
+
+    Nearest even looks at the half and at whether there is more. The stochastic modes compare with 16 random bits and
+    the half of their ulp: 17 places, and whether there is more.
+    """
+    stochastic = any(kind.startswith("stochastic") for kind in config.roundings)
+    return MAX_OUTPUT_BITS + 2 if stochastic else 2
+
+
+def rounding_layout(config: ArrayConfig) -> data.StructLayout:
+    """What a GEMM's formats, rounding and scale mean to a lane.
+
+    top_exponent: of the sum's topmost place, above the smallest normal number's; narrow: places that the significand
+    is shorter than the longest one; gap: mantissa bits of a format without subnormals, else 0. addend, random_mask,
+    nearest: what is added below the ulp. By sign (0 plus, 1 minus): largest magnitude, its code or that of what lies
+    beyond, the code of an infinite sum.
+    """
+    by_sign = data.ArrayLayout(unsigned(32), 2)
+    return data.StructLayout(
+        {
+            "top_exponent": signed(16),
+            "narrow": unsigned(5),
+            "gap": unsigned(5),
+            "flat": unsigned(1),
+            "addend": unsigned(fraction_places(config)),
+            "random_mask": unsigned(MAX_OUTPUT_BITS),
+            "nearest": unsigned(1),
+            "integer": unsigned(1),
+            "code_mask": unsigned(32),
+            "sign": unsigned(32),
+            "min_normal": unsigned(32),
+            "limit": by_sign,
+            "beyond": by_sign,
+            "infinity": by_sign,
+            "infinity_overflows": unsigned(1),
+            "nan": unsigned(32),
+            "nan_invalid": unsigned(1),
+            "bytes_log2": unsigned(2),
+        }
+    )
+
+
+class RoundingSetup(wiring.Component):
+    """Turns a tile's formats, rounding and scale into what the lanes work with.
+
+    Members
+    -------
+    load : In(1)
+        Take `tile`; `rounding` holds from the next clock on.
+    tile : In(tile_layout(config))
+    rounding : Out(rounding_layout(config))
+    """
+
+    load: Signal
+    tile: Any
+    rounding: Any
+
+    def __init__(self, *, config: ArrayConfig) -> None:
+        self._config = config
+        super().__init__(
+            {"load": In(1), "tile": In(tile_layout(config)), "rounding": Out(rounding_layout(config))},
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        """Build the block."""
+        m = Module()
+        tile, rounding = self.tile, self.rounding
+        with m.If(self.load):
+            mode, bits = tile.rounding_mode, tile.random_bits
+            places = fraction_places(self._config)
+            half = 1 << (places - 1)
+            m.d.sync += [rounding.nearest.eq(mode == NEAREST_EVEN), rounding.addend.eq(0), rounding.random_mask.eq(0)]
+            if places > MAX_OUTPUT_BITS:
+                with m.If((mode == STOCHASTIC) | (mode == STOCHASTIC_FLOOR)):
+                    m.d.sync += rounding.random_mask.eq((0xFFFF0000 >> bits)[:MAX_OUTPUT_BITS])
+                with m.If(mode == STOCHASTIC):
+                    m.d.sync += rounding.addend.eq(Const(half, places) >> bits)
+
+            lsb_a = _select(tile.a_format, [f.lsb_exponent for f in self._config.a_formats])
+            lsb_b = _select(tile.b_format, [f.lsb_exponent for f in self._config.b_formats])
+            top = self._config.accumulator_bits - 1
+            floor = [_floor_exponent(f, integer_places(self._config)) for f in self._config.out_formats]
+            offset = _select(tile.out_format, [top - f for f in floor])
+            m.d.sync += rounding.top_exponent.eq(tile.scale + lsb_a + lsb_b + offset)
+            to_infinity = tile.overflow_ieee
+            with m.Switch(tile.out_format):
+                for number, fmt in enumerate(self._config.out_formats):
+                    with m.Default() if number == len(self._config.out_formats) - 1 else m.Case(number):
+                        m.d.sync += self._of_format(fmt, to_infinity, mode != TOWARD_ZERO)
+        return m
+
+    def _of_format(self, fmt: Format, ieee: Value, away: Value) -> list[Any]:
+        """The fields that `fmt` decides. `ieee`: overflow to infinity; `away`: finite values may round that far."""
+        places = integer_places(self._config)
+        rounding = self.rounding
+        sign: Value | int
+        if isinstance(fmt, IntFormat):
+            mask = (1 << fmt.width) - 1
+            largest, smallest = fmt.largest, fmt.smallest & mask
+            values = {
+                "integer": 1, "code_mask": mask, "nan_invalid": 1, "infinity_overflows": 1,
+                "narrow": 0, "gap": 0, "flat": 0, "sign": 0, "min_normal": 0, "nan": 0,
+            }  # fmt: skip
+            limits = [largest, -fmt.smallest]
+            beyond = infinity = [largest, smallest]
+        elif isinstance(fmt, FloatFormat):
+            values = {
+                "integer": 0, "code_mask": 0, "nan_invalid": not fmt.has_nan, "infinity_overflows": not fmt.has_inf,
+                "narrow": places - fmt.significand_bits, "gap": 0 if fmt.subnormals else fmt.mantissa_bits,
+                "flat": not fmt.subnormals, "sign": fmt.sign_code, "min_normal": 1 << fmt.mantissa_bits,
+                "nan": fmt.nan_code if fmt.has_nan else 0,
+            }  # fmt: skip
+            limits = [fmt.max_code, fmt.max_code]
+            largest = [fmt.max_code, fmt.max_code | fmt.sign_code]
+            over = [fmt.inf_code, fmt.inf_code | fmt.sign_code] if fmt.has_inf else [fmt.nan_code] * 2
+            over = over if fmt.has_nan else largest
+            beyond = [Mux(ieee & away, o, code) for o, code in zip(over, largest, strict=True)]
+            infinity = over if fmt.has_inf else [Mux(ieee, o, code) for o, code in zip(over, largest, strict=True)]
+        else:
+            raise TypeError(f"no rounding lane for format {fmt}: it is neither a plain float nor an integer")
+        values["bytes_log2"] = fmt.container_bytes.bit_length() - 1
+        assignments = [rounding[name].eq(value) for name, value in values.items()]
+        for sign in (0, 1):
+            assignments += [
+                rounding.limit[sign].eq(limits[sign]),
+                rounding.beyond[sign].eq(beyond[sign]),
+                rounding.infinity[sign].eq(infinity[sign]),
+            ]
+        return assignments
+
+
+def _select(number: Value, constants: list[int]) -> Value:
+    """The constant at place `number`; the last one beyond them."""
+    chosen: Value = Const(constants[-1])
+    for position in reversed(range(len(constants) - 1)):
+        if constants[position] != constants[-1]:
+            chosen = Mux(number == position, Const(constants[position]), chosen)
+    return chosen
+
+
+def _floor_exponent(fmt: Format, places: int) -> int:
+    """Exponent of the smallest number whose significand has all its bits: below, the ulp stays the same.
+
+    Integers are floats all of whose values are subnormal: their ulp is 1 everywhere.
+    """
+    return fmt.min_normal_exponent if isinstance(fmt, FloatFormat) else places - 1
+
+
+class RoundingLane(wiring.Component):
+    """Rounds one sum to one code of any of the output formats, one a clock.
+
+    Members
+    -------
+    rounding : In(rounding_layout(config))
+        Constant while sums are in the pipeline.
+    enable : In(1)
+        The whole pipeline moves.
+    result : In(result_layout(config))
+        A sum; enters in a clock with `enable`.
+    random : In(16)
+        Its random bits; of r bits the top r are looked at.
+    code : Out(32)
+    invalid, overflow : Out(1)
+        The code of the sum that entered `latency` clocks with `enable` ago, and its flags as in `numerics.Encoded`.
+    """
+
+    rounding: Any
+    enable: Signal
+    result: Any
+    random: Signal
+    code: Signal
+    invalid: Signal
+    overflow: Signal
+
+    def __init__(self, *, config: ArrayConfig) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "rounding": In(rounding_layout(config)),
+                "enable": In(1),
+                "result": In(result_layout(config)),
+                "random": In(MAX_OUTPUT_BITS),
+                "code": Out(32),
+                "invalid": Out(1),
+                "overflow": Out(1),
+            }
+        )
+
+    @classmethod
+    def latency_of(cls, config: ArrayConfig) -> int:
+        """Clocks with `enable` from a sum to its code."""
+        levels = (config.accumulator_bits - 1).bit_length()
+        return 1 + (levels + 1) // 2 + 6
+
+    @property
+    def latency(self) -> int:
+        """Clocks with `enable` from a sum to its code: two levels of normalisation a clock, and 7 more."""
+        return self.latency_of(self._config)
+
+    def elaborate(self, platform: object) -> Module:
+        """Build the block."""
+        m = Module()
+        pipeline = _Pipeline(m, self.enable)
+        result = self.result
+        pipeline.carry(
+            negative=Mux(result.plus_inf | result.minus_inf, result.minus_inf, result.sum < 0),
+            nan=result.nan | (result.plus_inf & result.minus_inf),
+            infinite=result.plus_inf | result.minus_inf,
+            random=self.random,
+        )
+        pipeline.step(magnitude=Mux(result.sum < 0, -result.sum, result.sum)[: len(result.sum)])
+        self._normalise(pipeline)
+        self._place_exponent(pipeline)
+        self._align(pipeline)
+        self._round(pipeline)
+        self._finish(pipeline)
+        return m
+
+    def _normalise(self, pipeline: _Pipeline) -> None:
+        """Shift the leading one to the top; `zeros` is how far it was from there (of a zero: without meaning)."""
+        width = self._config.accumulator_bits
+        levels = (width - 1).bit_length()
+        zeros: list[Value] = []
+        for high in reversed(range((levels + 1) // 2)):
+            magnitude, zeros = pipeline["magnitude"], [pipeline["zeros"]] if zeros else []
+            for level in reversed(range(2 * high, min(2 * high + 2, levels))):
+                empty = magnitude[width - (1 << level) :] == 0
+                magnitude = Mux(empty, magnitude << (1 << level), magnitude)[:width]
+                zeros.insert(0, empty)
+            pipeline.step(magnitude=magnitude, zeros=Cat(zeros))
+
+    def _place_exponent(self, pipeline: _Pipeline) -> None:
+        """Put the exponent field above the significand, and find out how far both go down to the ulp's place."""
+        magnitude = pipeline["magnitude"]
+        places = integer_places(self._config) + fraction_places(self._config)
+        spare = len(magnitude) - places
+        head = Cat(Const(0, -spare), magnitude) if spare <= 0 else magnitude[spare:]
+        if spare > 0:
+            head = Cat(head[0] | magnitude[:spare].any(), head[1:])
+
+        # Above the smallest normal number: the distance is the exponent field, less 1.
+        above = Signal(signed(17))
+        pipeline.m.d.comb += above.eq(self.rounding.top_exponent - pipeline["zeros"])
+        normal = above >= 0
+        field = Mux(above >= FIELD_LIMIT - 1, FIELD_LIMIT, above + 1)[:9]
+        # The hidden one is the field's lowest place: a normal number's is counted in its field already.
+        top = Mux(normal & head[-1], field, head[-1])
+        below = Mux(above < -(1 << DISTANCE_BITS) + 1, (1 << DISTANCE_BITS) - 1, (-above)[:DISTANCE_BITS])
+        shift = self.rounding.narrow + Mux(normal, 0, below)
+        flat = Const(0)
+        if any(_has_gap(f) for f in self._config.out_formats):
+            shift = shift + Mux(normal, 0, self.rounding.gap)
+            flat = ~normal & self.rounding.flat
+        pipeline.carry(flat=flat)
+        pipeline.step(fixed=Cat(head[:-1], top), shift=shift[: DISTANCE_BITS + 1])
+
+    def _align(self, pipeline: _Pipeline) -> None:
+        """Shift right, all that is lost jammed into the lowest place; the coarse half of the shift first."""
+        for low, high in ((3, DISTANCE_BITS + 1), (0, 3)):
+            fixed, shift = pipeline["fixed"], pipeline["shift"]
+            for level in reversed(range(low, high)):
+                distance = 1 << level
+                lost = fixed[:distance].any()
+                moved = fixed[distance:]
+                moved = Cat(moved[0] | lost, moved[1:]) if len(moved) else lost
+                fixed = Mux(shift[level], moved, fixed)
+            pipeline.step(fixed=fixed, shift=shift[:low])
+
+    def _round(self, pipeline: _Pipeline) -> None:
+        """Add below the ulp, and drop all below it."""
+        fixed, rounding = pipeline["fixed"], self.rounding
+        places = fraction_places(self._config)
+        addend = rounding.addend
+        if places > MAX_OUTPUT_BITS:
+            addend = addend | Cat(Const(0, 2), pipeline["random"] & rounding.random_mask)
+        odd = fixed[places]
+        # Just under a half, and one more where lo is odd: a tie goes up from there. In place of adding the one,
+        # the addend is either of the two sums.
+        nearest = Cat((~odd).replicate(places - 1), odd)
+        rounded = fixed + (addend | Mux(rounding.nearest, nearest, 0))
+        pipeline.step(rounded=rounded[places:])
+
+    def _finish(self, pipeline: _Pipeline) -> None:
+        """Apply the sign, and replace what has no code."""
+        rounding, rounded, negative = self.rounding, pipeline["rounded"], pipeline["negative"]
+        if any(_has_gap(f) for f in self._config.out_formats):
+            # The gap below the smallest normal number is one ulp: 0 or that number.
+            rounded = Mux(pipeline["flat"], Mux(rounded[0], rounding.min_normal, 0), rounded)
+        code = rounded | Mux(negative & rounded.any(), rounding.sign, 0)
+        if any(isinstance(f, IntFormat) for f in self._config.out_formats):
+            integer = Mux(negative, -rounded, rounded)[:32] & rounding.code_mask
+            code = Mux(rounding.integer, integer, code)
+        too_large = rounded > Mux(negative, rounding.limit[1], rounding.limit[0])
+        pipeline.step(code=code[:32], too_large=too_large)
+
+        negative, nan, infinite = (pipeline[name] for name in ("negative", "nan", "infinite"))
+        code = Mux(pipeline["too_large"], Mux(negative, rounding.beyond[1], rounding.beyond[0]), pipeline["code"])
+        code = Mux(infinite, Mux(negative, rounding.infinity[1], rounding.infinity[0]), code)
+        with pipeline.m.If(self.enable):
+            pipeline.m.d.sync += [
+                self.code.eq(Mux(nan, rounding.nan, code)),
+                self.invalid.eq(nan & rounding.nan_invalid),
+                self.overflow.eq(~nan & Mux(infinite, rounding.infinity_overflows, pipeline["too_large"])),
+            ]
+
+
+def _has_gap(fmt: Format) -> bool:
+    return isinstance(fmt, FloatFormat) and not fmt.subnormals
+
+
+class _Pipeline:
+    """Values between the stages of a pipeline; what is carried along comes out at every later stage."""
+
+    def __init__(self, m: Module, enable: Value) -> None:
+        self.m = m
+        self._enable = enable
+        self._stage = 0
+        self._carried: dict[str, Value] = {}
+        self._values: dict[str, Value] = {}
+
+    def carry(self, **values: Value) -> None:
+        """Take `values` along from this stage on."""
+        self._carried.update(values)
+
+    def step(self, **values: Value) -> None:
+        """Register `values`, and all that is carried along."""
+        self._values = {}
+        for name, value in {**self._carried, **values}.items():
+            register = Signal(len(value), name=f"{name}_{self._stage}", reset_less=True)
+            with self.m.If(self._enable):
+                self.m.d.sync += register.eq(value)
+            self._values[name] = register
+        self._carried = {name: self._values[name] for name in self._carried}
+        self._stage += 1
+
+    def __getitem__(self, name: str) -> Value:
+        return self._values[name]
