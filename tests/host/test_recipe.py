@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 
 from halfulp.host.recipe import GEMM_ROLES, RECIPES, GemmRole, Recipe, TensorRole, get_recipe, requirements
@@ -68,7 +70,7 @@ def test_an_unknown_recipe_answers_with_the_nearest():
     [
         (lambda: TensorRole(scaling="dynamc"), ValueError, "unknown scaling 'dynamc'; nearest: 'dynamic'"),
         (lambda: TensorRole(margin=-1), ValueError, "margin must be 0 to 64, not -1"),
-        (lambda: TensorRole(margin=0.5), TypeError, "margin must be an integer power of two, not 0.5"),
+        (lambda: TensorRole(margin=cast(Any, 0.5)), TypeError, "margin must be an integer power of two, not 0.5"),
         (lambda: TensorRole(rounding="stochastic:17"), ValueError, "at most 16 random bits, not stochastic:17"),
         (lambda: GemmRole(a="e4m4x", b="e4m3"), ValueError, "unknown format 'e4m4x'"),
         (

@@ -11,12 +11,10 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from halfulp.host.recipe import TensorRole
 from halfulp.host.scaling import scale_exponent
-from halfulp.numerics.exact import from_float64
 from halfulp.numerics.formats import Format
-from halfulp.numerics.random_bits import output_words
-from halfulp.numerics.rounding import Rounding
+from halfulp.sim.quantise import quantise
 
-__all__ = ["CODE_DTYPES", "Operand", "OperandCache", "decode_codes", "largest_magnitude", "quantise_operand"]
+__all__ = ["CODE_DTYPES", "Operand", "OperandCache", "decode_codes", "quantise_operand"]
 
 CODE_DTYPES = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32}
 """Torch dtype of codes, by the format's container bytes."""
@@ -43,40 +41,30 @@ class Operand(NamedTuple):
     invalid: bool
 
 
-def largest_magnitude(x: torch.Tensor) -> float:
-    """The largest finite |x|, exactly; NaN and infinities are passed over, 0 where nothing is finite."""
+def _magnitude(x: torch.Tensor) -> tuple[float, bool]:
+    """The largest finite |x|, exactly (0 where nothing is finite), and whether some x is NaN."""
     if x.numel() == 0:
-        return 0.0
-    low, high = torch.aminmax(x)
-    amax = max(-low.item(), high.item())
-    if math.isfinite(amax) and not math.isnan(low.item()):
-        return amax
+        return 0.0, False
+    low, high = (extreme.item() for extreme in torch.aminmax(x))  # NaN where any x is
+    if math.isfinite(low) and math.isfinite(high):
+        return max(-low, high), False
     finite = torch.where(torch.isfinite(x), x, torch.zeros((), dtype=x.dtype))
-    return finite.abs().amax().item()
+    return finite.abs().amax().item(), math.isnan(low)
 
 
 def quantise_operand(x: torch.Tensor, fmt: Format, role: TensorRole, *, seed: int = 0) -> Operand:
     """Scale and quantise a float32 tensor as its role says, rounding once, saturating.
 
     A stochastic quantiser rounds element (i, j) of the tensor seen as a matrix (its last dimension the columns) with
-    the random bits that contract section 4 gives output (i, j) under `seed`.
+    the random bits that contract section 4 gives output (i, j) under `seed`. The scale comes from the finite elements;
+    infinities and NaN become what the format has for them.
     """
     if x.dtype != torch.float32:
         raise TypeError(f"a tensor to be quantised must be float32, not {x.dtype}")
-    s = scale_exponent(largest_magnitude(x), fmt, margin=role.margin) if role.scaling == "dynamic" else 0
-    codes, invalid = _encode(x.detach().contiguous(), fmt, s, role.rounding, seed)
-    return Operand(codes, s, invalid)
-
-
-def _encode(x: torch.Tensor, fmt: Format, s: int, rounding: Rounding, seed: int) -> tuple[torch.Tensor, bool]:
-    values = from_float64(x.numpy())
-    random = None
-    if rounding.is_stochastic:
-        matrix = values.significand.reshape(-1, x.shape[-1])
-        words = output_words(seed, np.arange(matrix.shape[0]), np.arange(matrix.shape[1]), rounding.random_bits)
-        random = words.reshape(values.significand.shape)
-    encoded = fmt.encode(values._replace(exponent=values.exponent + s), rounding, random)
-    return torch.from_numpy(encoded.codes), bool(encoded.invalid.any())
+    amax, has_nan = _magnitude(x)
+    s = scale_exponent(amax, fmt, margin=role.margin) if role.scaling == "dynamic" else 0
+    codes = quantise(x.detach().numpy(), fmt, role.rounding, seed=seed, scale=s)
+    return Operand(torch.from_numpy(codes), s, has_nan and not fmt.has_nan)
 
 
 def decode_codes(codes: torch.Tensor, fmt: Format) -> torch.Tensor:

@@ -72,6 +72,7 @@ def linear(
         int64 [4]: scale exponents of these two, step, call.
     """
     at = find_site(site)
+    _check_features(input, weight)
     runner, recipe = at.runner, at.recipe
     step, call = position.tolist()
     x = runner.operand(input, at, "output", "activation", step=step, call=call)
@@ -89,11 +90,7 @@ def linear(
 
 @linear.register_fake
 def _(input: torch.Tensor, weight: torch.Tensor, position: torch.Tensor, site: int):
-    if input.shape[-1] != weight.shape[1]:
-        raise ValueError(
-            f"input has {input.shape[-1]} features, the weight takes {weight.shape[1]} "
-            f"(shapes {tuple(input.shape)} and {tuple(weight.shape)})"
-        )
+    _check_features(input, weight)
     recipe = find_site(site).recipe
     x_dtype = CODE_DTYPES[recipe.gemm("grad_weight").b.container_bytes]
     w_dtype = CODE_DTYPES[recipe.gemm("grad_input").b.container_bytes]
@@ -183,6 +180,14 @@ def _backward(ctx: Any, grad_output: torch.Tensor, *_: Any):
 
 
 linear.register_autograd(_backward, setup_context=_setup_context)
+
+
+def _check_features(input: torch.Tensor, weight: torch.Tensor) -> None:
+    if input.ndim < 1 or weight.ndim != 2 or input.shape[-1] != weight.shape[1]:
+        raise ValueError(
+            f"input is [..., in_features], weight [out_features, in_features]: "
+            f"{tuple(input.shape)} and {tuple(weight.shape)} do not fit"
+        )
 
 
 def _matrix(x: Operand) -> Operand:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
 from halfulp.numerics.accumulators import Accumulator, ExactAccumulator
 from halfulp.numerics.formats import FORMATS, Format
@@ -60,6 +61,10 @@ class TensorRole:
     margin: int = 0
     rounding: Rounding = NEAREST_EVEN
 
+    if TYPE_CHECKING:  # what may be given, which is more than what is held
+
+        def __init__(self, *, scaling: str = ..., margin: int = ..., rounding: Rounding | str = ...) -> None: ...
+
     def __post_init__(self) -> None:
         if self.scaling not in SCALINGS:
             raise unknown_name("scaling", self.scaling, SCALINGS)
@@ -92,6 +97,19 @@ class GemmRole:
     overflow: str = "saturate"
     spec: GemmSpec = field(init=False, repr=False, compare=False)
 
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            a: Format | str,
+            b: Format | str,
+            out: Format | str = ...,
+            accumulator: Accumulator | str = ...,
+            rounding: Rounding | str = ...,
+            overflow: str = ...,
+        ) -> None: ...
+
     def __post_init__(self) -> None:
         given = {name: getattr(self, name) for name in ("a", "b", "out", "accumulator", "rounding", "overflow")}
         spec = GemmSpec(**given)
@@ -118,8 +136,8 @@ class Recipe:
     activation, weight, gradient
         How X, W and dY are scaled and quantised.
     overrides
-        Pairs of a layer-name pattern (``fnmatch``: ``"head"``, ``"blocks.0.*"``) and the recipe for those layers, or
-        its name; the first that matches counts.
+        Pairs of a layer-name pattern (``fnmatch``: ``"head"``, ``"blocks.0.*"``) and the recipe for those layers; the
+        first that matches counts. `with_overrides` makes them from names.
     source
         Where it comes from.
 
@@ -144,8 +162,7 @@ class Recipe:
         if given and len(given) != len(GEMM_ROLES):
             missing = ", ".join(role for role in GEMM_ROLES if role not in given)
             raise ValueError(f"recipe {self.name!r} must describe all three GEMMs or none; {missing} is missing")
-        pairs = self.overrides.items() if isinstance(self.overrides, Mapping) else self.overrides
-        resolved = tuple((str(pattern), get_recipe(recipe)) for pattern, recipe in pairs)
+        resolved = tuple((pattern, get_recipe(recipe)) for pattern, recipe in self.overrides)
         object.__setattr__(self, "overrides", resolved)
 
     @property
@@ -183,6 +200,9 @@ class Recipe:
         """
         added = tuple((pattern, get_recipe(recipe)) for pattern, recipe in overrides.items())
         return replace(self, overrides=added + self.overrides)
+
+    def __str__(self) -> str:
+        return self.name
 
     def short_str(self) -> str:
         """One line for a module's printed form.
@@ -232,12 +252,11 @@ def _two_formats(
     gradient: TensorRole = TensorRole(),
 ) -> Recipe:
     """A recipe with one format for activations and weights, one for gradients, float32 results."""
-    ahead, back = FORMATS.get(forward), FORMATS.get(backward)
     return Recipe(
         name=name,
-        output=GemmRole(a=ahead, b=ahead),
-        grad_input=GemmRole(a=back, b=ahead),
-        grad_weight=GemmRole(a=back, b=ahead),
+        output=GemmRole(a=forward, b=forward),
+        grad_input=GemmRole(a=backward, b=forward),
+        grad_weight=GemmRole(a=backward, b=forward),
         activation=values,
         weight=values,
         gradient=gradient,
