@@ -50,8 +50,8 @@ def request_layout() -> data.StructLayout:
 
 def request_from_settings(settings: data.View) -> dict[str, Value]:
     """The fields of `request_layout` from the rw registers."""
-    words = {name for name in settings_layout().members if name in request_layout().members}
-    request: dict[str, Value] = {name: settings[name] for name in words}
+    layout = request_layout()
+    request: dict[str, Value] = {name: settings[name] for name in settings_layout().members if name in layout.members}
     for name in ("a_address", "b_address", "c_address", "seed"):
         low, high = settings[f"{name}_low"], settings[f"{name}_high"]
         request[name] = low | high << 32
