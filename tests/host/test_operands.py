@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from halfulp.host.operands import OperandCache, decode_codes, quantise_operand  # noqa: E402
+from halfulp.host.operands import OperandCache, quantise_operand  # noqa: E402
 from halfulp.host.recipe import TensorRole  # noqa: E402
 from halfulp.host.scaling import scale_exponent  # noqa: E402
 from halfulp.numerics.exact import from_float64  # noqa: E402
@@ -103,16 +103,6 @@ def test_the_scale_comes_from_the_largest_finite_magnitude(values: list[float], 
 def test_other_dtypes_are_refused():
     with pytest.raises(TypeError, match=r"must be float32, not torch\.float64"):
         quantise_operand(torch.zeros(2, 2, dtype=torch.float64), get_format("e4m3"), TensorRole())
-
-
-@pytest.mark.parametrize("name", ["float32", "bfloat16", "float16", "e4m3", "e5m2", "e6m5", "int8"])
-def test_results_are_decoded_exactly(name: str):
-    fmt = get_format(name)
-    count = min(1 << fmt.bits, 1 << 16)
-    codes = (np.arange(count) * ((1 << fmt.bits) // count)).astype(fmt.code_dtype).reshape(-1, 4)
-    decoded = decode_codes(torch.from_numpy(codes), fmt)
-    assert decoded.dtype == torch.float32
-    assert np.array_equal(decoded.numpy(), fmt.to_float64(codes).astype(np.float32), equal_nan=True)
 
 
 def test_a_tensor_is_quantised_once_until_it_changes(rng):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -14,19 +13,10 @@ from halfulp.host.scaling import scale_exponent
 from halfulp.numerics.formats import Format
 from halfulp.sim.quantise import quantise
 
-__all__ = ["CODE_DTYPES", "Operand", "OperandCache", "decode_codes", "quantise_operand"]
+__all__ = ["CODE_DTYPES", "Operand", "OperandCache", "quantise_operand"]
 
 CODE_DTYPES = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32}
 """Torch dtype of codes, by the format's container bytes."""
-
-FLOAT_DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-    "float8_e4m3fn": torch.float8_e4m3fn,
-    "float8_e5m2": torch.float8_e5m2,
-}
-"""Formats that torch knows: their codes are read as what they are."""
 
 
 class Operand(NamedTuple):
@@ -65,14 +55,6 @@ def quantise_operand(x: torch.Tensor, fmt: Format, role: TensorRole, *, seed: in
     s = scale_exponent(amax, fmt, margin=role.margin) if role.scaling == "dynamic" else 0
     codes = quantise(x.detach().numpy(), fmt, role.rounding, seed=seed, scale=s)
     return Operand(torch.from_numpy(codes), s, has_nan and not fmt.has_nan)
-
-
-def decode_codes(codes: torch.Tensor, fmt: Format) -> torch.Tensor:
-    """The values of a result's codes as float32, exactly (formats of at most 24 significand bits)."""
-    dtype = FLOAT_DTYPES.get(fmt.name)
-    if dtype is not None:
-        return codes.view(dtype).to(torch.float32)
-    return torch.from_numpy(fmt.to_float64(codes.numpy()).astype(np.float32))
 
 
 class _Entry(NamedTuple):

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
-from halfulp.host.device import Device
-from halfulp.host.operands import Operand, OperandCache, decode_codes
+from halfulp.host.device import Device, decode_values
+from halfulp.host.operands import Operand, OperandCache
 from halfulp.host.recipe import OPERANDS, GemmRole, Recipe
 from halfulp.host.seeds import gemm_seed
 from halfulp.numerics.gemm import GemmResult, GemmSpec
@@ -121,7 +122,7 @@ class GemmRunner:
         self.counts.add(m * n * k, counters.cycles if counters is not None else None)
         if self.observer is not None:
             self.observer(GemmCall(site.name, role, step, call, spec, seed, result))
-        return decode_codes(torch.as_tensor(result.codes), gemm.out)
+        return torch.from_numpy(decode_values(np.asarray(result.codes), gemm.out))
 
 
 class GemmSite:

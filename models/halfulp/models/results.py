@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
 import re
-import tempfile
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,18 +23,19 @@ class ResultsError(ValueError):
     """A results folder is missing, damaged, or not the one that the run needs."""
 
 
-def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+def write_whole(path: Path, data: bytes) -> None:
     """Write a file under another name, then rename it: at no moment is there half a file called `path`."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    part = path.with_name(f".{path.name}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
+        with part.open("wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        # A full disk names no file by itself.
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 class ResultsFolder:
@@ -87,15 +88,14 @@ class ResultsFolder:
 
     def write_json(self, name: str, data: Any) -> None:
         """Write one JSON file."""
-        text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
-        write_whole(self.path / name, lambda file: file.write(text.encode()))
+        write_whole(self.path / name, f"{json.dumps(data, indent=2, ensure_ascii=False)}\n".encode())
 
     def start_metrics(self, records: Iterable[dict[str, Any]] = ()) -> None:
         """Begin the metrics, with the `records` up to the checkpoint where a run is resumed: later ones come again."""
         self.close()
         text = "".join(json.dumps(record) + "\n" for record in records)
         path = self.path / "metrics.jsonl"
-        write_whole(path, lambda file: file.write(text.encode()))
+        write_whole(path, text.encode())
         self._metrics = path.open("a", encoding="utf-8")
 
     def append_metrics(self, record: dict[str, Any]) -> None:
@@ -123,7 +123,7 @@ class ResultsFolder:
 
     def save_weights(self, weights: dict[str, torch.Tensor]) -> None:
         """Write the state dict."""
-        write_whole(self.path / "weights.pt", lambda file: torch.save(weights, file))
+        write_whole(self.path / "weights.pt", _saved(weights))
 
     def plot(self, title: str, records: Iterable[dict[str, Any]]) -> None:
         """Draw loss and accuracy against the step, as ``training.png``."""
@@ -148,10 +148,19 @@ class ResultsFolder:
         accuracy.xaxis.get_major_locator().set_params(integer=True)
         for axes in (loss, accuracy):
             axes.grid(alpha=0.3)
-        write_whole(self.path / "training.png", lambda file: canvas.print_png(file))
+        image = io.BytesIO()
+        canvas.print_png(image)
+        write_whole(self.path / "training.png", image.getvalue())
 
     def close(self) -> None:
         """Close the metrics."""
         if self._metrics is not None:
             self._metrics.close()
             self._metrics = None
+
+
+def _saved(data: dict[str, Any]) -> bytes:
+    """What `torch.save` writes; in memory first, for its own file writer hides why it failed."""
+    buffer = io.BytesIO()
+    torch.save(data, buffer)
+    return buffer.getvalue()

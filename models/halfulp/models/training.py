@@ -328,9 +328,10 @@ class _Run:
             self.folder.plot(f"{c.network} on {c.data}, {c.recipe}, {device}, seed {c.seed}", self.history)
 
 
-def stored_config(folder: Path) -> TrainingConfig:
-    """The settings of the run in a results folder, from its checkpoint."""
-    return TrainingConfig.from_dict(ResultsFolder.open(folder).load_state()["config"])
+def stored_config(folder: Path, **given: Any) -> TrainingConfig:
+    """The settings of the run in a results folder, from its checkpoint, with some of them replaced."""
+    stored = ResultsFolder.open(folder).load_state()["config"]
+    return TrainingConfig.from_dict({**stored, **given})
 
 
 def train(
