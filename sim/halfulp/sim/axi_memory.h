@@ -101,6 +101,15 @@ class AxiMemory {
     Beat held_data_{};
     char violation_[256] = "";
 
+    // SplitMix64's output function (Steele et al. 2014), so that neighbouring seeds start far apart; never 0.
+    static uint64_t scrambled(uint64_t seed) {
+        uint64_t z = seed + 0x9E3779B97F4A7C15u;
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+        z ^= z >> 31;
+        return z ? z : 1;
+    }
+
     bool pause() {
         if (timing_.stall == 0) return false;
         random_ ^= random_ << 13;  // xorshift64, Marsaglia 2003
@@ -112,7 +121,8 @@ class AxiMemory {
     // A token bucket: one beat a clock at most, `bandwidth` of one on average.
     void refill(uint32_t& credit) const {
         credit += timing_.bandwidth;
-        if (credit >= 2 * whole_beat) credit = 2 * whole_beat - 1;
+        const uint32_t most = whole_beat + timing_.bandwidth - 1;
+        if (credit > most) credit = most;
     }
 
     __attribute__((format(printf, 2, 3))) void violate(const char* format, ...) {
@@ -261,7 +271,7 @@ class AxiMemory {
 
 public:
     AxiMemory(uint8_t* bytes, uint64_t size, uint64_t base, const MemoryTiming& timing)
-        : bytes_(bytes), size_(size), base_(base), timing_(timing), random_((timing.seed ^ 0x9E3779B97F4A7C15u) | 1) {
+        : bytes_(bytes), size_(size), base_(base), timing_(timing), random_(scrambled(timing.seed)) {
         if (timing_.outstanding > capacity / 2) timing_.outstanding = capacity / 2;
     }
 

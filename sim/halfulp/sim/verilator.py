@@ -29,14 +29,8 @@ HARNESS = ("harness.cpp", "axi_memory.h")
 """Our side of the library, beside this file."""
 
 VERILATOR_FLAGS = (
-    "-O3",
-    "--x-assign",
-    "fast",
-    "--x-initial",
-    "fast",
-    "--noassert",
-    "-Wno-fatal",
-    "-Wno-lint",
+    *("-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert"),
+    *("-Wno-fatal", "-Wno-lint", "--timescale", "1ns/1ns"),
 )
 """Registers start at 0 and unknowns are 0; the core's results may not depend on either."""
 
@@ -175,7 +169,7 @@ def _compile_flags(root: Path, trace: bool) -> list[str]:
 def _runtime(compiler: list[str], root: Path) -> Path:
     """Verilator's own run-time code, compiled: the same for all cores, and half of the work of a small one."""
     files = ("verilated.cpp", "verilated_threads.cpp", "verilated_vcd_c.cpp")
-    key = digest("1", str(root), _compiler_version(tuple(compiler)))
+    key = digest("1", root.name, _compiler_version(tuple(compiler)))
 
     def build(folder: Path) -> None:
         # Tracing costs nothing where no trace is open, so one build serves both kinds of core.
@@ -197,13 +191,13 @@ def _build(name: str, verilog: str, trace: bool, work: Path) -> None:
 
     flags = [*_compile_flags(root, trace), "-Imodel"]
     commands, objects = [], []
-    sources = [*sorted((work / "model").glob("*.cpp")), Path(__file__).parent / HARNESS[0]]
+    sources = [*(work / "model").glob("*.cpp"), Path(__file__).parent / HARNESS[0]]
     # Longest first, so that the last job is a short one.
-    for source in sorted(sources, key=lambda path: -path.stat().st_size):
+    for source in sorted(sources, key=lambda path: (-path.stat().st_size, path.name)):
         cold = "Slow" in source.name or "Trace" in source.name or "Syms" in source.name
         level = OPTIMISATION["cold" if cold else "hot"]
         objects.append(f"{source.stem}.o")
-        commands.append([*compiler, *flags, *level, "-c", str(source), "-o", objects[-1]])
+        commands.append([*compiler, *flags, *level, "-c", os.path.relpath(source, work), "-o", objects[-1]])
     run_tools(f"compiling {name}", commands, work)
     link = [*compiler, "-shared", "-pthread", "-Wl,-z,defs", "-s", "-o", "core.so", *objects]
     run_tools(f"linking {name}", [[*link, *map(str, sorted(runtime.glob("*.o")))]], work)
