@@ -24,12 +24,21 @@ __all__ = [
     "ProcessingElement",
     "control_layout",
     "processing_element",
+    "result_fields",
 ]
 
 
 def control_layout() -> data.StructLayout:
     """What goes with a step's operands: valid, and whether the step is its tile's first or last."""
     return data.StructLayout({"valid": 1, "first": 1, "last": 1})
+
+
+def result_fields(config: ArrayConfig) -> tuple[str, ...]:
+    """The fields of `result_layout` that can differ from 0: `sum`, and the flags that operands can raise."""
+    layouts = operand_layout(config.a_formats), operand_layout(config.b_formats)
+    has_inf = any("inf" in layout.members for layout in layouts)
+    has_nan = has_inf or any("nan" in layout.members for layout in layouts)
+    return ("sum", *(("nan",) if has_nan else ()), *(("plus_inf", "minus_inf") if has_inf else ()))
 
 
 class ProcessingElement(wiring.Component, ABC):
@@ -127,7 +136,7 @@ class ExactProcessingElement(ProcessingElement):
             last.eq(control["valid"] & control["last"]),
         ]
         has_exponent = "shift" in self.a_layout.members or "shift" in self.b_layout.members
-        specials = _Specials(self.a_layout, self.b_layout)
+        specials = _Specials(result_fields(self.config)[1:])
         accumulator = Signal(signed(self.config.accumulator_bits), reset_less=True)
         if not has_exponent and not specials.names:
             with m.If(valid):
@@ -168,9 +177,7 @@ class ExactProcessingElement(ProcessingElement):
 
     def _capture(self, m: Module, finished: dict[str, Value]) -> None:
         """The result register: loaded from `finished` in a clock with `captured`, else shifted."""
-        for name, _ in self.result.shape():
-            if name not in finished:
-                continue  # no operand format has this special: the flag stays 0
+        for name in result_fields(self.config):
             register = Signal.like(self.result[name], name=f"result_{name}", reset_less=True)
             m.d.comb += self.result[name].eq(register)
             with m.If(self.captured):
@@ -180,12 +187,10 @@ class ExactProcessingElement(ProcessingElement):
 
 
 class _Specials:
-    """NaN and infinities beside the sum, a pipeline stage a method. Only flags that the operand formats can set."""
+    """NaN and infinities beside the sum: the flags of these names, a pipeline stage a method."""
 
-    def __init__(self, a_layout: data.StructLayout, b_layout: data.StructLayout) -> None:
-        has_inf = "inf" in a_layout.members or "inf" in b_layout.members
-        has_nan = has_inf or "nan" in a_layout.members or "nan" in b_layout.members
-        self.names = (("nan",) if has_nan else ()) + (("plus_inf", "minus_inf") if has_inf else ())
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
         self.nan = Signal(reset_less=True)
         self.inf = Signal(reset_less=True)
         self.flags = {name: Signal(name=f"aligned_{name}", reset_less=True) for name in self.names}

@@ -1,0 +1,272 @@
+"""The drain: finished tiles out of the array, through the rounding lanes, to the writer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth.hdl import Cat, Const, Elaboratable, Module, ResetInserter, Signal, Value
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+from halfulp.hw.config import ArrayConfig
+from halfulp.hw.interfaces import output_stream, result_layout, tile_stream
+from halfulp.hw.rounder import RoundingLane, RoundingSetup
+from halfulp.hw.row_buffer import ResultMover, RowBuffer
+from halfulp.hw.threefry import Threefry
+from halfulp.hw.tile_walker import GroupAddresses, TileWalker, group_layout
+from halfulp.numerics.rounding import KINDS
+
+__all__ = ["Drain", "is_stochastic", "position_latency"]
+
+BLOCK = 4
+"""Neighbouring columns that one Threefry output serves."""
+
+
+def is_stochastic(config: ArrayConfig) -> bool:
+    """Whether a stochastic mode is built in."""
+    return any(kind.startswith("stochastic") for kind in config.roundings)
+
+
+def position_latency(config: ArrayConfig) -> int:
+    """Clocks that a position spends in the pipeline that makes its random bits, before its result is read."""
+    return Threefry.latency if is_stochastic(config) else 1
+
+
+class Drain(wiring.Component):
+    """Takes each finished tile out of the array and rounds it, L results a clock, row by row from the left.
+
+    Only results inside of C leave: a row is a run of groups of L, the last of which may be short.
+
+    Members
+    -------
+    tile : In(tile_stream(config))
+        One for each tile that is computed, in order, accepted no later than its last step. Two wait here while two
+        more are under way.
+    feed_last : In(1)
+        A tile's last step enters the array in this clock. Only where `free` is 1.
+    captured, top : In
+        The array's.
+    shift : Out(1)
+        The array's.
+    free : Out(1)
+        A last step may enter in this clock. Falls in the clock after `feed_last`, and rises no later than
+        `halfulp.hw.array.minimum_tile_interval` clocks after it where results leave fast enough.
+    output : Out(output_stream(config))
+        Rounded results, with their addresses.
+    invalid, overflow : Out(1)
+        1 for a clock: a result that left had no code for its NaN, or was beyond the largest finite one.
+    flush : In(1)
+        Drop everything. Must last until the array is empty: R + C + 40 clocks.
+    idle : Out(1)
+        No tile is waiting or under way.
+
+    Each group's position enters a pipeline of `position_latency` clocks as soon as its tile is known; at its end,
+    with its random bits, it waits for its row. From there to `output` it takes `result_latency` clocks. So where
+    nothing waits, a tile's first group is at `output` `capture_latency` + `result_latency` clocks after `captured`
+    was 1, its group n (from 0, in order) n clocks later; where the tile was accepted less than
+    `acceptance_latency` clocks before, it is that late. The first tile of a GEMM waits until the last one's last
+    group has left.
+    """
+
+    tile: Any
+    feed_last: Signal
+    captured: Signal
+    top: Any
+    shift: Signal
+    free: Signal
+    output: Any
+    invalid: Signal
+    overflow: Signal
+    flush: Signal
+    idle: Signal
+
+    def __init__(self, *, config: ArrayConfig) -> None:
+        if not isinstance(config, ArrayConfig):
+            raise TypeError(f"config must be an ArrayConfig, not {config!r}")
+        self._config = config
+        super().__init__(
+            {
+                "tile": In(tile_stream(config)),
+                "feed_last": In(1),
+                "captured": In(1),
+                "top": In(data.ArrayLayout(result_layout(config), config.columns)),
+                "shift": Out(1),
+                "free": Out(1),
+                "output": Out(output_stream(config)),
+                "invalid": Out(1),
+                "overflow": Out(1),
+                "flush": In(1),
+                "idle": Out(1),
+            }
+        )
+
+    @property
+    def capture_latency(self) -> int:
+        """Clocks from `captured` to the clock in which the tile's first group is read: a row moves, and is there."""
+        return 2
+
+    @property
+    def result_latency(self) -> int:
+        """Clocks from the clock in which a group is read to the one in which it is at `output`."""
+        return RowBuffer.latency + RoundingLane.latency_of(self._config)
+
+    @property
+    def acceptance_latency(self) -> int:
+        """Clocks from a tile's acceptance, where none is under way, until its first group can be read.
+
+        One in the queue, one to start, then its position's.
+        """
+        return 2 + position_latency(self._config)
+
+    def elaborate(self, platform: object) -> Elaboratable:
+        """Build the block."""
+        m = Module()
+        m.submodules.walker = walker = TileWalker(config=self._config)
+        m.submodules.mover = mover = ResultMover(config=self._config)
+        m.submodules.buffer = buffer = RowBuffer(config=self._config)
+        m.submodules.setup = setup = RoundingSetup(config=self._config)
+        m.submodules.addresses = addresses = GroupAddresses()
+        wiring.connect(m, wiring.flipped(self.tile), walker.tile)
+        accepted = self.tile.valid & self.tile.ready
+        m.d.comb += [
+            mover.accept.eq(accepted),
+            mover.rows.eq(self.tile.payload.rows),
+            mover.feed_last.eq(self.feed_last),
+            mover.captured.eq(self.captured),
+            self.free.eq(mover.free),
+            self.shift.eq(mover.shift),
+            buffer.write.eq(mover.shift),
+            buffer.row.eq(self.top),
+            setup.load.eq(walker.start & walker.first_of_gemm),
+            setup.tile.eq(walker.started),
+        ]
+
+        # Positions: forward while there is no group at the end, or it can be read.
+        back_moves = Signal()
+        read = Signal()
+        front_moves = Signal()
+        front = _Groups(m, "front", self._config, position_latency(self._config), walker.valid, walker.group)
+        at_end = front.groups[-1]
+        m.d.comb += [
+            read.eq(front.valid[-1] & buffer.available & back_moves),
+            front_moves.eq(~front.valid[-1] | read),
+            front.enable.eq(front_moves & (walker.valid | front.valid.any())),
+            walker.ready.eq(front_moves),
+        ]
+        randoms = self._random_bits(m, setup, walker, front.enable, at_end["column"])
+
+        # Results: forward while there is nothing at the output, or it is taken.
+        back = _Groups(m, "back", self._config, self.result_latency, read, at_end)
+        leaving = back.groups[-1]
+        m.d.comb += [
+            back_moves.eq(~back.valid[-1] | self.output.ready),
+            back.enable.eq(back_moves & (read | back.valid.any())),
+            buffer.enable.eq(back.enable),
+            buffer.read.eq(read),
+            buffer.group.eq(at_end["group"]),
+            buffer.pop.eq(at_end["last_of_row"]),
+            mover.released.eq(read & at_end["last_of_row"]),
+        ]
+        invalid, overflow = self._lanes(m, setup.rounding, back.enable, buffer.results, randoms)
+
+        left = Signal()
+        m.d.comb += [
+            left.eq(back.valid[-1] & self.output.ready),
+            walker.closed.eq(left & leaving["last_of_tile"]),
+            addresses.start.eq(walker.start),
+            addresses.first_of_gemm.eq(walker.first_of_gemm),
+            addresses.tile_address.eq(walker.started.address),
+            addresses.row_stride.eq(walker.started.c_stride),
+            addresses.step.eq(Const(self._config.lanes) << setup.rounding.bytes_log2),
+            addresses.left.eq(left),
+            addresses.last_of_row.eq(leaving["last_of_row"]),
+            addresses.last_of_tile.eq(leaving["last_of_tile"]),
+            self.output.valid.eq(back.valid[-1]),
+            self.output.payload.address.eq(addresses.address),
+            self.output.payload.bytes_log2.eq(setup.rounding.bytes_log2),
+            self.output.payload.count.eq(leaving["count"]),
+            self.output.payload.last_of_row.eq(leaving["last_of_row"]),
+            self.output.payload.last_of_gemm.eq(leaving["last_of_gemm"]),
+            self.invalid.eq(left & _any_of_first(invalid, leaving["count"])),
+            self.overflow.eq(left & _any_of_first(overflow, leaving["count"])),
+            self.idle.eq(walker.idle & mover.idle),
+        ]
+        return ResetInserter(self.flush)(m)
+
+    def _random_bits(
+        self, m: Module, setup: RoundingSetup, walker: TileWalker, enable: Signal, column: Value
+    ) -> list[Value]:
+        """16 random bits a lane for the group at the end of the position pipeline, delayed to meet its results."""
+        lanes = self._config.lanes
+        if not is_stochastic(self._config):
+            return [Const(0, 16)] * lanes
+        words: list[Value] = []
+        in_use = Signal()
+        with m.If(setup.load):
+            stochastic = [n for n, kind in enumerate(KINDS) if kind.startswith("stochastic")]
+            m.d.sync += in_use.eq(walker.started.rounding_mode.matches(*stochastic))
+        for number in range(max(lanes // BLOCK, 1)):
+            generator = Threefry()
+            m.submodules[f"threefry_{number}"] = generator
+            m.d.comb += [
+                generator.load.eq(setup.load),
+                generator.key.eq(walker.started.seed),
+                generator.enable.eq(enable & in_use),
+                generator.counter[0].eq(walker.i),
+                generator.counter[1].eq(walker.j[2:] + number),
+            ]
+            words += [generator.words[0], generator.words[1]]
+        bits = Cat(words)
+        if lanes < BLOCK:
+            # A group of fewer lanes lies inside one block of 4 columns, at a multiple of its size.
+            bits = bits.word_select(column[ceil_log2(lanes) :], 16 * lanes)
+        return [bits.word_select(lane, 16) for lane in range(lanes)]
+
+    def _lanes(
+        self, m: Module, rounding: Any, enable: Signal, results: Any, randoms: list[Value]
+    ) -> tuple[list[Signal], list[Signal]]:
+        """The rounding lanes; returns their flags."""
+        flags: tuple[list[Signal], list[Signal]] = [], []
+        for number, random in enumerate(randoms):
+            lane = RoundingLane(config=self._config)
+            m.submodules[f"lane_{number}"] = lane
+            for stage in range(RowBuffer.latency):
+                register = Signal(16, name=f"random_{number}_{stage}", reset_less=True)
+                with m.If(enable):
+                    m.d.sync += register.eq(random)
+                random = register
+            m.d.comb += [
+                lane.rounding.eq(rounding),
+                lane.enable.eq(enable),
+                lane.result.eq(results[number]),
+                lane.random.eq(random),
+                self.output.payload.codes[number].eq(lane.code),
+            ]
+            flags[0].append(lane.invalid)
+            flags[1].append(lane.overflow)
+        return flags
+
+
+def _any_of_first(flags: list[Signal], count: Value) -> Value:
+    """Whether one of the first `count` flags is set."""
+    return Cat(flag & (number < count) for number, flag in enumerate(flags)).any()
+
+
+class _Groups:
+    """A pipeline of groups that moves where `enable` is 1; `valid` and `groups` are its stages."""
+
+    def __init__(
+        self, m: Module, name: str, config: ArrayConfig, length: int, valid: Value, group: data.View[data.StructLayout]
+    ) -> None:
+        self.enable = Signal(name=f"{name}_enable")
+        self.valid = Signal(length, name=f"{name}_valid")
+        self.groups: list[Any] = []
+        with m.If(self.enable):
+            m.d.sync += self.valid.eq(Cat(valid, self.valid))
+        for stage in range(length):
+            register: Any = Signal(group_layout(config), name=f"{name}_group_{stage}", reset_less=True)
+            with m.If(self.enable):
+                m.d.sync += register.eq(group)
+            self.groups.append(register)
+            group = register

@@ -1,0 +1,211 @@
+"""From the result registers to the rounding lanes: who may overwrite results when, and a buffer of rows between.
+
+Result registers are read a whole row a clock, however few lanes there are, so the array waits for the lanes only
+where tiles come faster than lanes can round.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value, unsigned
+from amaranth.lib import data, memory, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+from halfulp.hw.array import first_capture
+from halfulp.hw.config import ArrayConfig
+from halfulp.hw.interfaces import result_layout
+from halfulp.hw.pe import result_fields
+
+__all__ = ["OPEN_TILES", "ResultMover", "RowBuffer", "buffered_rows"]
+
+OPEN_TILES = 4
+"""Most tiles that the drain has accepted and not yet moved out of the array."""
+
+
+def buffered_rows(config: ArrayConfig) -> int:
+    """Rows that fit into the buffer: two tiles."""
+    return 1 << ceil_log2(2 * config.rows)
+
+
+class ResultMover(wiring.Component):
+    """Moves a tile's valid rows out of the result registers, one a clock, once all are captured and have room.
+
+    Members
+    -------
+    accept, rows : In
+        `accept`: a tile of `rows` valid rows was accepted. In the order of their computation, each no later than its
+        last step, and at most `OPEN_TILES` of them at a time.
+    feed_last : In(1)
+        A tile's last step enters the array.
+    captured : In(1)
+        The array's.
+    free : Out(1)
+        A last step may enter in this clock: its sums will be captured behind the last row that still has to move.
+    shift : Out(1)
+        Row 0 of the results moves to the buffer, the others shift up.
+    released : In(1)
+        A row left the buffer.
+    idle : Out(1)
+        No tile is accepted and not yet moved.
+    """
+
+    accept: Signal
+    rows: Signal
+    feed_last: Signal
+    captured: Signal
+    free: Signal
+    shift: Signal
+    released: Signal
+    idle: Signal
+
+    def __init__(self, *, config: ArrayConfig) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "accept": In(1),
+                "rows": In(range(config.rows + 1)),
+                "feed_last": In(1),
+                "captured": In(1),
+                "free": Out(1),
+                "shift": Out(1),
+                "released": In(1),
+                "idle": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        """Build the block."""
+        m = Module()
+        depth = buffered_rows(self._config)
+        row_counts = Array(Signal.like(self.rows, name=f"rows_{n}", reset_less=True) for n in range(OPEN_TILES))
+        accepted = Signal(range(OPEN_TILES))
+        moved = Signal(range(OPEN_TILES))
+        waiting = Signal(range(OPEN_TILES + 1))
+        with m.If(self.accept):
+            m.d.sync += [row_counts[accepted].eq(self.rows), accepted.eq(accepted + 1)]
+
+        in_flight = Signal()
+        complete = Signal()
+        remaining = Signal(range(self._config.rows + 1))
+        reserved = Signal(range(depth + 1))
+        rows = Signal.like(self.rows)
+        start = Signal()
+        m.d.comb += [
+            rows.eq(row_counts[moved]),
+            start.eq((self.captured | complete) & (reserved + rows <= depth)),
+            self.shift.eq(remaining != 0),
+            # A sum is captured `first_capture` clocks behind the last step, at the clock's end: until then the rows
+            # that remain after this clock are gone, for a started move never halts.
+            self.free.eq(~in_flight & (remaining <= first_capture(self._config) + 1)),
+            self.idle.eq((waiting == 0) & (remaining == 0)),
+        ]
+        m.d.sync += [
+            waiting.eq(waiting + self.accept - start),
+            reserved.eq(reserved + Mux(start, rows, 0) - self.released),
+            complete.eq((self.captured | complete) & ~start),
+        ]
+        with m.If(start):
+            m.d.sync += [moved.eq(moved + 1), remaining.eq(rows), in_flight.eq(0)]
+        with m.Else():
+            with m.If(self.shift):
+                m.d.sync += remaining.eq(remaining - 1)
+            with m.If(self.feed_last):
+                m.d.sync += in_flight.eq(1)
+        return m
+
+
+class RowBuffer(wiring.Component):
+    """A queue of rows of results, read in groups of L neighbouring ones.
+
+    Members
+    -------
+    write, row : In
+        Append a row; there must be room.
+    available : Out(1)
+        A row can be read. It was written at least a clock ago.
+    enable : In(1)
+        The read pipeline moves.
+    read, group, pop : In
+        With `enable`: read group `group` of the oldest row; `pop`: the row is done with.
+    results : Out(ArrayLayout(result_layout(config), lanes))
+        The group that was read `latency` clocks with `enable` ago.
+    """
+
+    write: Signal
+    row: Any
+    available: Signal
+    enable: Signal
+    read: Signal
+    group: Signal
+    pop: Signal
+    results: Any
+
+    latency = 2
+    """Clocks with `enable` from a read to its results."""
+
+    def __init__(self, *, config: ArrayConfig) -> None:
+        self._config = config
+        self._groups = config.columns // config.lanes
+        super().__init__(
+            {
+                "write": In(1),
+                "row": In(data.ArrayLayout(result_layout(config), config.columns)),
+                "available": Out(1),
+                "enable": In(1),
+                "read": In(1),
+                "group": In(max(ceil_log2(self._groups), 1)),
+                "pop": In(1),
+                "results": Out(data.ArrayLayout(result_layout(config), config.lanes)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        """Build the block."""
+        m = Module()
+        depth = buffered_rows(self._config)
+        written = Signal(range(depth))
+        done = Signal(range(depth))
+        level = Signal(range(depth + 1))
+        popped = Signal()
+        m.d.comb += [popped.eq(self.enable & self.read & self.pop), self.available.eq(level != 0)]
+        m.d.sync += [
+            written.eq(written + self.write),
+            done.eq(done + popped),
+            level.eq(level + self.write - popped),
+        ]
+
+        # Only what can differ from 0 is kept: flags of NaN and Inf that no operand format has are not.
+        fields = result_fields(self._config)
+        width = self._config.accumulator_bits + len(fields) - 1
+        group = Signal.like(self.group, reset_less=True)
+        with m.If(self.enable):
+            m.d.sync += group.eq(self.group)
+        for lane in range(self._config.lanes):
+            found: list[Value] = []
+            for number in range(self._groups):
+                column = number * self._config.lanes + lane
+                bank = memory.Memory(shape=unsigned(width), depth=depth, init=[])
+                m.submodules[f"column_{column}"] = bank
+                write_port, read_port = bank.write_port(), bank.read_port()
+                m.d.comb += [
+                    write_port.en.eq(self.write),
+                    write_port.addr.eq(written),
+                    write_port.data.eq(Cat(self.row[column][name] for name in fields)),
+                    read_port.en.eq(self.enable & self.read & (self.group == number)),
+                    read_port.addr.eq(done),
+                ]
+                found.append(read_port.data)
+            chosen = Signal(width, name=f"chosen_{lane}", reset_less=True)
+            with m.If(self.enable):
+                with m.Switch(group):
+                    for number, word in enumerate(found):
+                        with m.Case(number):
+                            m.d.sync += chosen.eq(word)
+            rest: Any = chosen
+            for name in fields:
+                target = self.results[lane][name]
+                m.d.comb += target.eq(rest[: len(target)])
+                rest = rest[len(target) :]
+        return m

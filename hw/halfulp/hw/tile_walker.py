@@ -1,0 +1,225 @@
+"""The order in which results leave: tile by tile, row by row, in groups from the left, and each group's address."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth.hdl import Module, Mux, Signal, unsigned
+from amaranth.lib import data, fifo, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+from halfulp.hw.config import ArrayConfig
+from halfulp.hw.interfaces import tile_layout, tile_stream
+
+__all__ = ["GroupAddresses", "TileWalker", "group_layout"]
+
+QUEUED_TILES = 2
+"""Tiles that wait to be started."""
+
+STARTED_TILES = 2
+"""Tiles between their start and the leaving of their last result."""
+
+
+def group_layout(config: ArrayConfig) -> data.StructLayout:
+    """A group of up to L results on its way through the drain.
+
+    count: how many are valid; group: its place in the row; column: j mod 4 of its first.
+    """
+    return data.StructLayout(
+        {
+            "count": unsigned(ceil_log2(config.lanes + 1)),
+            "group": unsigned(max(ceil_log2(config.columns // config.lanes), 1)),
+            "column": unsigned(2),
+            "last_of_row": unsigned(1),
+            "last_of_tile": unsigned(1),
+            "last_of_gemm": unsigned(1),
+        }
+    )
+
+
+class TileWalker(wiring.Component):
+    """Queues tiles, and walks over the groups of each, one a clock where `ready` is 1.
+
+    Members
+    -------
+    tile : In(tile_stream(config))
+    start, started, first_of_gemm : Out
+        A tile starts, which one, and whether it is of another GEMM than the one before it: then nothing of that GEMM
+        is under way any more.
+    valid, group, i, j : Out
+        A group, and the position in C of its first result.
+    ready : In(1)
+        The group is taken.
+    closed : In(1)
+        The last group of the oldest started tile has left.
+    idle : Out(1)
+        No tile waits or is under way.
+    """
+
+    tile: Any
+    start: Signal
+    started: Any
+    first_of_gemm: Signal
+    valid: Signal
+    ready: Signal
+    group: Any
+    i: Signal
+    j: Signal
+    closed: Signal
+    idle: Signal
+
+    def __init__(self, *, config: ArrayConfig) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "tile": In(tile_stream(config)),
+                "start": Out(1),
+                "started": Out(tile_layout(config)),
+                "first_of_gemm": Out(1),
+                "valid": Out(1),
+                "ready": In(1),
+                "group": Out(group_layout(config)),
+                "i": Out(32),
+                "j": Out(32),
+                "closed": In(1),
+                "idle": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        """Build the block."""
+        m = Module()
+        m.submodules.queue = queue = fifo.SyncFIFO(width=tile_layout(self._config).size, depth=QUEUED_TILES)
+        tile, group = self.started, self.group
+        lanes = self._config.lanes
+        open_tiles = Signal(range(STARTED_TILES + 1))
+        inside_gemm = Signal()
+        first_column = Signal(32, reset_less=True)
+        columns = Signal.like(tile.columns, reset_less=True)
+        columns_left = Signal.like(tile.columns, reset_less=True)
+        rows_left = Signal.like(tile.rows, reset_less=True)
+        number = Signal.like(group.group, reset_less=True)
+        last_tile = Signal(reset_less=True)
+        moves = Signal()
+        m.d.comb += [
+            queue.w_data.eq(self.tile.payload),
+            queue.w_en.eq(self.tile.valid),
+            self.tile.ready.eq(queue.w_rdy),
+            tile.eq(queue.r_data),
+            queue.r_en.eq(self.start),
+            self.first_of_gemm.eq(~inside_gemm),
+            moves.eq(self.valid & self.ready),
+            # Rounding and seed are held once, for the GEMM under way: another has to wait until the last of it left.
+            self.start.eq(
+                queue.r_rdy
+                & (~self.valid | (moves & group.last_of_tile))
+                & (open_tiles != STARTED_TILES)
+                & (inside_gemm | (open_tiles == 0))
+            ),
+            group.count.eq(Mux(group.last_of_row, columns_left, lanes)),
+            group.group.eq(number),
+            group.column.eq(self.j[:2]),
+            group.last_of_row.eq(columns_left <= lanes),
+            group.last_of_tile.eq(group.last_of_row & (rows_left == 1)),
+            group.last_of_gemm.eq(group.last_of_tile & last_tile),
+            self.idle.eq(~queue.r_rdy & (open_tiles == 0)),
+        ]
+        m.d.sync += open_tiles.eq(open_tiles + self.start - self.closed)
+        with m.If(self.start):
+            m.d.sync += [
+                self.valid.eq(1),
+                inside_gemm.eq(~tile.last),
+                last_tile.eq(tile.last),
+                self.i.eq(tile.row),
+                self.j.eq(tile.column),
+                first_column.eq(tile.column),
+                columns.eq(tile.columns),
+                columns_left.eq(tile.columns),
+                rows_left.eq(tile.rows),
+                number.eq(0),
+            ]
+        with m.Elif(moves):
+            with m.If(group.last_of_row):
+                m.d.sync += [
+                    self.i.eq(self.i + 1),
+                    self.j.eq(first_column),
+                    columns_left.eq(columns),
+                    rows_left.eq(rows_left - 1),
+                    number.eq(0),
+                ]
+            with m.Else():
+                m.d.sync += [
+                    self.j.eq(self.j + lanes),
+                    columns_left.eq(columns_left - lanes),
+                    number.eq(number + 1),
+                ]
+            m.d.sync += self.valid.eq(~group.last_of_tile)
+        return m
+
+
+class GroupAddresses(wiring.Component):
+    """The address of the group that leaves next.
+
+    Members
+    -------
+    start, first_of_gemm, tile_address, row_stride : In
+        A tile starts: byte address of its first result, and bytes from a row to the next, taken with a GEMM's first.
+    step : In(8)
+        Bytes of a whole group.
+    left, last_of_row, last_of_tile : In
+        A group leaves in this clock, and which one.
+    address : Out(64)
+        Of the group that leaves next.
+    """
+
+    start: Signal
+    first_of_gemm: Signal
+    tile_address: Signal
+    row_stride: Signal
+    step: Signal
+    left: Signal
+    last_of_row: Signal
+    last_of_tile: Signal
+    address: Signal
+
+    def __init__(self) -> None:
+        super().__init__(
+            {
+                "start": In(1),
+                "first_of_gemm": In(1),
+                "tile_address": In(64),
+                "row_stride": In(32),
+                "step": In(8),
+                "left": In(1),
+                "last_of_row": In(1),
+                "last_of_tile": In(1),
+                "address": Out(64),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        """Build the block."""
+        m = Module()
+        row_address = Signal(64, reset_less=True)
+        next_row = Signal(64)
+        stride = Signal(32, reset_less=True)
+        following = Signal(64, reset_less=True)
+        open_tiles = Signal(range(STARTED_TILES + 1))
+        closes = Signal()
+        m.d.comb += [closes.eq(self.left & self.last_of_tile), next_row.eq(row_address + stride)]
+        m.d.sync += open_tiles.eq(open_tiles + self.start - closes)
+        with m.If(self.start & self.first_of_gemm):
+            m.d.sync += stride.eq(self.row_stride)
+        with m.If(self.start & ((open_tiles == 0) | closes)):
+            m.d.sync += [self.address.eq(self.tile_address), row_address.eq(self.tile_address)]
+        with m.Else():
+            with m.If(self.start):
+                m.d.sync += following.eq(self.tile_address)
+            with m.If(closes):
+                m.d.sync += [self.address.eq(following), row_address.eq(following)]
+            with m.Elif(self.left & self.last_of_row):
+                m.d.sync += [self.address.eq(next_row), row_address.eq(next_row)]
+            with m.Elif(self.left):
+                m.d.sync += self.address.eq(self.address + self.step)
+        return m
