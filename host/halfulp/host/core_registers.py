@@ -46,7 +46,7 @@ class CoreRegisters:
             self._bus.write(register(name).offset, pack(name, **fields))
 
     def set(self, name: str, value: int) -> None:
-        """Write a descriptor register unless it holds the value: a write costs a round trip on a serial line."""
+        """Write a descriptor register unless it holds the value: on a serial line a write is a round trip."""
         if self._written.get(name) != value:
             self._written.pop(name, None)
             with self.connected():
@@ -92,9 +92,7 @@ def read_config(read: Callable[[str], int]) -> ArrayConfig:
         Where ID or version differ, or the words describe no core that can be.
     """
     if (number := read("id")) != CORE_ID:
-        raise IdentificationError(
-            f"no halfulp core: the ID register reads {number:#010x}, not {CORE_ID:#010x}"
-        )
+        raise IdentificationError(f"no halfulp core: the ID register reads {number:#010x}, not {CORE_ID:#010x}")
     version = read("version")
     if version >> 16 != CORE_VERSION >> 16:
         theirs, ours = f"{version >> 16}.{version & 0xFFFF}", f"{CORE_VERSION >> 16}.x"

@@ -34,6 +34,7 @@ __all__ = [
     "DeviceStats",
     "EmulatorDevice",
     "GoldenDevice",
+    "decode_values",
     "open_device",
 ]
 
@@ -90,6 +91,9 @@ class Device(ABC):
     @abstractmethod
     def check(self, spec: GemmSpec, k: int | None = None) -> None:
         """Raise `UnsupportedSpecError` where this device cannot run `spec` (with that K); nothing is transferred."""
+
+    def prepare(self, *requirements: GemmSpec | tuple[GemmSpec, int | None]) -> None:  # noqa: B027  (most need nothing)
+        """Build what these GEMMs, each with its K where that is known, need: now rather than at the first of them."""
 
     @abstractmethod
     def _run(self, a: CodeArray, b: CodeArray, spec: GemmSpec, seed: int) -> GemmResult:
@@ -149,8 +153,8 @@ class Device(ABC):
         if _is_tensor(codes):
             import torch
 
-            return cast(Any, torch.from_numpy(_values(cast(Any, codes).numpy(), spec.out)))
-        return _values(codes, spec.out)
+            return cast(Any, torch.from_numpy(decode_values(cast(Any, codes).numpy(), spec.out)))
+        return decode_values(codes, spec.out)
 
     def close(self) -> None:
         """Give the device back; a second call does nothing."""
@@ -240,12 +244,38 @@ def _open_rtl(argument: str, **options: Any) -> Device:
     return open_rtl(argument, **options)
 
 
+def _open_pynq(argument: str, **options: Any) -> Device:
+    from halfulp.host.pynq_device import open_pynq
+
+    return open_pynq(argument, **options)
+
+
+def _open_pynq_sim(argument: str, **options: Any) -> Device:
+    from halfulp.host.pynq_device import open_pynq_sim
+
+    return open_pynq_sim(argument, **options)
+
+
 DEVICES: Registry[DeviceKind] = Registry("device")
 """All kinds of devices, by what stands before the colon."""
 
 DEVICES.register("golden", DeviceKind("golden", "the golden model in NumPy: slow, right by definition", _open_golden))
 DEVICES.register("emulator", DeviceKind("emulator", "the fast functional model on this CPU", _open_emulator))
 DEVICES.register("rtl", DeviceKind("rtl:8x8", "the generated Verilog, cycle by cycle; or rtl:CONFIG.toml", _open_rtl))
+DEVICES.register("pynq", DeviceKind("pynq:OVERLAY.bit", "a PYNQ board; or pynq:OVERLAY.bit@HOST", _open_pynq))
+DEVICES.register(
+    "pynq-sim",
+    DeviceKind("pynq-sim:8x8", "the virtual PYNQ board; or pynq-sim:CONFIG.toml, pynq-sim:OVERLAY", _open_pynq_sim),
+)
+
+
+def decode_values(codes: CodeArray, fmt: Format) -> npt.NDArray[np.float32]:
+    """The values of codes as float32: exact for formats of at most 24 significand bits, else rounded."""
+    if fmt.name == "float32":
+        return np.ascontiguousarray(codes).view(np.float32)
+    if fmt.bits <= 16:
+        return _table(fmt)[codes]
+    return fmt.to_float64(codes).astype(np.float32)
 
 
 def open_device(text: str, **options: Any) -> Device:
@@ -312,11 +342,3 @@ def _table(fmt: Format) -> npt.NDArray[np.float32]:
     table = fmt.to_float64(np.arange(1 << fmt.bits, dtype=fmt.code_dtype)).astype(np.float32)
     table.setflags(write=False)
     return table
-
-
-def _values(codes: CodeArray, fmt: Format) -> npt.NDArray[np.float32]:
-    if fmt.name == "float32":
-        return np.ascontiguousarray(codes).view(np.float32)
-    if fmt.bits <= 16:
-        return _table(fmt)[codes]
-    return fmt.to_float64(codes).astype(np.float32)

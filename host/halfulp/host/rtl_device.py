@@ -75,7 +75,7 @@ class RtlDevice(Device):
                 return self._cores.config_for(spec, k)
             self._cores.check_spec(spec, k)
         except UnsupportedSpecError as error:
-            raise UnsupportedSpecError(f"device {self.name}: {error}; device emulator runs it") from error
+            raise _refusal(self.name, error) from error
         return self._cores
 
     def _driver(self, config: ArrayConfig) -> Driver:
@@ -109,7 +109,11 @@ def open_rtl(argument: str, *, requirements: Iterable[Requirement] = (), **optio
     """Open ``rtl:`` with a shape such as ``8x8``, or with the path of a configuration file."""
     name = f"rtl:{argument}"
     if match := re.fullmatch(r"(\d+)x(\d+)", argument.strip().lower()):
-        return RtlDevice(name, CoreFamily(int(match[1]), int(match[2]), requirements), **options)
+        try:
+            family = CoreFamily(int(match[1]), int(match[2]), requirements)
+        except UnsupportedSpecError as error:
+            raise _refusal(name, error) from error
+        return RtlDevice(name, family, **options)
     if not argument.strip():
         raise ValueError("device 'rtl' needs an array shape or a configuration file: rtl:8x8, rtl:CONFIG.toml")
     path = Path(argument).expanduser()
@@ -122,3 +126,7 @@ def open_rtl(argument: str, *, requirements: Iterable[Requirement] = (), **optio
         spec, k = each if isinstance(each, tuple) else (each, None)
         device.check(spec, k)
     return device
+
+
+def _refusal(name: str, error: UnsupportedSpecError) -> UnsupportedSpecError:
+    return UnsupportedSpecError(f"device {name}: {error}; device emulator runs it")

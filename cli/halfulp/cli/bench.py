@@ -1,0 +1,74 @@
+"""`halfulp bench`: how fast this is on this machine."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from halfulp.cli.console import print_json, print_table, working
+from halfulp.numerics.names import unknown_name
+
+__all__ = ["bench"]
+
+EXAMPLE = """
+  halfulp bench
+  halfulp bench rtl --rounds 10
+"""
+
+
+def bench(
+    suite: Annotated[str, typer.Argument(metavar="[SUITE]", help="rtl, emulator or all.")] = "all",
+    rounds: Annotated[int, typer.Option("--rounds", metavar="N", help="Measure each N times, interleaved.")] = 5,
+    threads: Annotated[int, typer.Option("--threads", metavar="N", help="Threads of torch.")] = 1,
+    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """The project's figures on this machine, each beside torch's float32 matrix product in the same run.
+
+    A figure is the time of a whole gemm call: operands in, result out. Compare ratios, for absolute figures drift.
+    """
+    from halfulp.host.benchmark import SUITES, run_benchmark
+
+    if suite not in (*SUITES, "all"):
+        raise unknown_name("suite", suite, [*SUITES, "all"])
+    with working("starting") as progress:
+        figures = run_benchmark(
+            list(SUITES) if suite == "all" else [suite], rounds=rounds, threads=threads, progress=progress
+        )
+    if json:
+        print_json([_plain(figure) for figure in figures])
+        return
+    rows = []
+    for figure in figures:
+        m, k, n = figure.shape
+        what = f"{figure.spec.a} × {figure.spec.b} → {figure.spec.out}" if figure.spec else "float32 matmul"
+        if figure.spec and figure.spec.rounding.is_stochastic:
+            what += f", {figure.spec.rounding}"
+        clock = [f"{figure.clock / 1e6:.2f}", f"{figure.macs / figure.cycles:.1f}"] if figure.cycles else ["", ""]
+        ratio = f"{figure.ratio:.2g}"
+        rows.append(
+            [
+                figure.device,
+                what,
+                f"{m}×{k}×{n}",
+                f"{figure.best / 1e6:.4g}",
+                f"{figure.median / 1e6:.4g}",
+                ratio,
+                *clock,
+            ]
+        )
+    columns = ["device", "GEMM", "M×K×N", "M MAC/s, best", "median", "of torch fp32", "M cycles/s", "MACs a cycle"]
+    print_table(f"{rounds} rounds, {threads} thread{'s' if threads > 1 else ''}", columns, rows, right=range(3, 8))
+
+
+def _plain(figure: Any) -> dict[str, Any]:
+    return {
+        "device": figure.device,
+        "spec": str(figure.spec) if figure.spec else None,
+        "m_k_n": list(figure.shape),
+        "mac_per_s_best": figure.best,
+        "mac_per_s_median": figure.median,
+        "ratio_to_torch_float32": figure.ratio,
+        "cycles": figure.cycles or None,
+        "cycles_per_s": figure.clock if figure.cycles else None,
+    }

@@ -1,0 +1,67 @@
+"""What the commands print: notes, a sign of life during long work, tables, JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.status import Status
+
+__all__ = ["Progress", "note", "print_json", "print_table", "working"]
+
+FILE_WIDTH = 160
+"""Columns of a table that goes to a file or a pipe, where there is no screen to fit."""
+
+
+class Progress:
+    """Tells what is being done; silent where there is no terminal."""
+
+    def __init__(self, status: Status | None) -> None:
+        self._status = status
+
+    def __call__(self, text: str) -> None:
+        """Replace what is told."""
+        if self._status is not None:
+            self._status.update(text)
+
+
+@contextmanager
+def working(text: str) -> Iterator[Progress]:
+    """Show that something is going on, on stderr, while the block runs."""
+    if not sys.stderr.isatty():
+        yield Progress(None)
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(text) as status:
+        yield Progress(status)
+
+
+def note(text: str) -> None:
+    """Tell the user something beside the result, on stderr."""
+    print(f"halfulp: note: {text}", file=sys.stderr)
+
+
+def print_json(data: Any) -> None:
+    """Print data for a program."""
+    print(json.dumps(data, indent=2, allow_nan=False))
+
+
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()
+) -> None:
+    """Print a table; `right` are the numbers of the columns that are aligned to the right."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="right" if number in right else "left", no_wrap=number == 0)
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else FILE_WIDTH, markup=False, highlight=False).print(table)

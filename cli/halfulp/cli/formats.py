@@ -1,0 +1,174 @@
+"""`halfulp formats`: what number formats there are, and what one of them can hold."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from halfulp.cli.console import print_json, print_table
+from halfulp.cli.matrix_files import check_output, write_file
+from halfulp.numerics.formats import FORMATS, FloatFormat, Format, IntFormat, get_format
+
+__all__ = ["formats"]
+
+EXAMPLE = """
+  halfulp formats
+  halfulp formats e4m3
+  halfulp formats e5m2 --plot spacing.png
+"""
+
+MOST_CODES = 256
+"""Formats of no more codes than this are listed code by code."""
+
+
+def formats(
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="A format, such as e4m3, int8 or any eXmY.")] = "",
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw the spacing of its numbers, or of all.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print as JSON; of one format with all codes.")] = False,
+) -> None:
+    """The number formats: all of them, or one with its codes, range and spacing."""
+    chosen = [get_format(name)] if name else FORMATS.members()
+    if plot is not None:
+        check_output(plot)
+        write_file(plot, _spacing_plot(chosen))
+    if json:
+        print_json({**_properties(chosen[0]), "values": _values(chosen[0])} if name else [*map(_properties, chosen)])
+    elif name:
+        _print_format(chosen[0])
+    else:
+        _print_formats(chosen)
+
+
+def _properties(fmt: Format) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "name": fmt.name,
+        "aliases": FORMATS.aliases(fmt.name) if fmt.name in FORMATS.names() else [],
+        "bits": fmt.bits,
+        "smallest": _lowest(fmt),
+        "largest": _highest(fmt),
+        "least_positive": _least_positive(fmt),
+        "nan": fmt.has_nan,
+        "inf": fmt.has_inf,
+    }
+    if isinstance(fmt, FloatFormat):
+        found["exponent_bits"], found["mantissa_bits"] = fmt.exponent_bits, fmt.mantissa_bits
+        found["least_normal"] = 2.0**fmt.min_normal_exponent
+        found["subnormals"] = fmt.subnormals
+    return found
+
+
+def _highest(fmt: Format) -> float:
+    return float(fmt.largest) if isinstance(fmt, IntFormat) else fmt.max_units * 2.0**fmt.lsb_exponent
+
+
+def _lowest(fmt: Format) -> float:
+    return float(fmt.smallest) if isinstance(fmt, IntFormat) else -_highest(fmt)
+
+
+def _least_positive(fmt: Format) -> float:
+    if isinstance(fmt, FloatFormat) and not fmt.subnormals:
+        return 2.0**fmt.min_normal_exponent
+    return 2.0**fmt.lsb_exponent
+
+
+def _values(fmt: Format) -> list[str | float] | None:
+    """Value of each code, NaN and infinities as text, for JSON has none; None where there are too many codes."""
+    if fmt.bits > 16:
+        return None
+    values = fmt.to_float64(np.arange(1 << fmt.bits, dtype=fmt.code_dtype))
+    return [float(v) if np.isfinite(v) else str(v) for v in values]
+
+
+def _print_formats(chosen: list[Format]) -> None:
+    rows = []
+    for fmt in chosen:
+        p = _properties(fmt)
+        layout = f"1 + {p['exponent_bits']} + {p['mantissa_bits']}" if "exponent_bits" in p else "two's complement"
+        if not isinstance(fmt, FloatFormat) and p["smallest"] == 0:
+            layout = "unsigned"
+        specials = ", ".join(text for text, there in (("NaN", p["nan"]), ("Inf", p["inf"])) if there)
+        normal = f"{p['least_normal']:g}" if "least_normal" in p else ""
+        rows.append(
+            [p["name"], ", ".join(p["aliases"]), str(p["bits"]), layout, f"{p['smallest']:g}", f"{p['largest']:g}",
+             normal, f"{p['least_positive']:g}", specials or "none"]
+        )  # fmt: skip
+    columns = ["name", "also", "bits", "sign + exponent + fraction", "smallest", "largest", "least normal", "least > 0"]
+    print_table("Formats", [*columns, "specials"], rows, right=(2, 4, 5, 6, 7))
+    print("Besides these: any eXmY with X ≤ 8 and Y ≤ 23, any intN and uintN. `halfulp formats NAME` tells more.")
+
+
+def _print_format(fmt: Format) -> None:
+    p = _properties(fmt)
+    also = f" ({', '.join(p['aliases'])})" if p["aliases"] else ""
+    print(f"{fmt.name}{also}: {fmt.bits} bits, in {8 * fmt.container_bytes} bits of memory")
+    if isinstance(fmt, FloatFormat):
+        print(f"  1 sign bit, {fmt.exponent_bits} exponent bits (bias {fmt.bias}), {fmt.mantissa_bits} fraction bits")
+        print(f"  specials: {fmt.specials}; NaN: {_yes(fmt.has_nan)}, Inf: {_yes(fmt.has_inf)}")
+        print(f"  subnormals: {_yes(fmt.subnormals)}; least normal 2^{fmt.min_normal_exponent} = {p['least_normal']:g}")
+    print(f"  range: {p['smallest']:.10g} to {p['largest']:.10g}; least positive {p['least_positive']:g}")
+    print_table("Spacing", ["from", "to", "spacing"], _spacing_rows(fmt), right=(0, 1, 2))
+    if 1 << fmt.bits <= MOST_CODES:
+        _print_codes(fmt)
+
+
+def _yes(there: bool) -> str:
+    return "yes" if there else "no"
+
+
+def _spacing_rows(fmt: Format) -> list[list[str]]:
+    if not isinstance(fmt, FloatFormat):
+        return [[f"{_lowest(fmt):g}", f"{_highest(fmt):g}", "1"]]
+    low = fmt.min_normal_exponent
+    rows = [["0", f"{2.0**low:g}", f"{_least_positive(fmt):g}"]]
+    top = int(np.frexp(_highest(fmt))[1]) - 1
+    for exponent in range(low, top + 1):
+        upper = min(2.0 ** (exponent + 1), _highest(fmt))
+        rows.append([f"{2.0**exponent:g}", f"{upper:g}", f"{2.0 ** (exponent - fmt.mantissa_bits):g}"])
+    if len(rows) > 40:  # all binades look alike: their ends are enough
+        rows = [*rows[:4], ["…", "…", "…"], *rows[-3:]]
+    return rows
+
+
+def _print_codes(fmt: Format) -> None:
+    values = fmt.to_float64(np.arange(1 << fmt.bits, dtype=fmt.code_dtype))
+    across = min(8, len(values))
+    rows = [
+        [f"{start:#04x}", *(f"{v:.8g}" for v in values[start : start + across])]
+        for start in range(0, len(values), across)
+    ]
+    print_table("Codes", ["code", *(f"+{n}" for n in range(across))], rows, right=range(1, across + 1))
+
+
+def _spacing_plot(chosen: list[Format]) -> bytes:
+    """PNG of the distance to the next number, against the number, both logarithmic."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for fmt in chosen:
+        if isinstance(fmt, FloatFormat):
+            top = int(np.frexp(_highest(fmt))[1])
+            edges = 2.0 ** np.arange(fmt.min_normal_exponent, top + 1)
+            edges[-1] = _highest(fmt)
+            spacing = np.append(edges[:-1], edges[-2]) * 2.0**-fmt.mantissa_bits
+            least = _least_positive(fmt)
+            edges, spacing = np.insert(edges, 0, least), np.insert(spacing, 0, least)
+        else:
+            edges, spacing = np.array([1.0, _highest(fmt)]), np.array([1.0, 1.0])
+        axes.step(edges, spacing, where="post", label=fmt.name)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log", base=2)
+    axes.set_xlabel("|x|")
+    axes.set_ylabel("distance to the next number")
+    axes.set_title("Spacing of " + (chosen[0].name if len(chosen) == 1 else "the formats"))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=150)
+    return content.getvalue()

@@ -1,0 +1,55 @@
+"""`halfulp verify`: the generated hardware against the golden model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from halfulp.cli.console import print_json, print_table, working
+
+__all__ = ["verify"]
+
+EXAMPLE = """
+  halfulp verify int8_4x4.toml
+  halfulp verify int8_4x4.toml --seed 3 --tests 100 --waves
+"""
+
+
+def verify(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A TOML file of ArrayConfig's parameters.")],
+    seed: Annotated[int, typer.Option("--seed", help="Decides every random choice.")] = 0,
+    tests: Annotated[int, typer.Option("--tests", metavar="N", help="Random GEMMs.")] = 20,
+    waves: Annotated[bool, typer.Option("--waves", help="Keep a file of all signals over time.")] = False,
+    simulator: Annotated[str, typer.Option("--simulator", help="verilator or icarus.")] = "verilator",
+    json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+) -> None:
+    """Co-simulate a core against the golden model: random GEMMs, stalls, errors and resets, under cocotb.
+
+    The exit code is 0 only where every test has passed.
+    """
+    from halfulp.hw.config_file import load_config
+    from halfulp.sim.cosim import run_bench
+
+    parsed = load_config(config)
+    with working(f"{parsed.name}: simulating on {simulator}; it is compiled when it is used first"):
+        result = run_bench(parsed, seed=seed, tests=tests, waves=waves, simulator=simulator)
+    kept = {name: str(path) if path else None for name, path in (("log", result.log), ("waves", result.waves))}
+    if json:
+        each = [
+            {"name": test.name, "passed": not test.message, "message": test.message, "seconds": test.seconds}
+            for test in result.tests
+        ]
+        print_json({"core": parsed.name, "seed": seed, "passed": result.passed, "tests": each, **kept})
+    else:
+        rows = [
+            [test.name, "failed" if test.message else "passed", f"{test.seconds:.1f}", test.message]
+            for test in result.tests
+        ]
+        print_table(f"{parsed.name} on {simulator}, seed {seed}", ["test", "result", "s", "message"], rows, right=[2])
+        for name, path in kept.items():
+            if path:
+                print(f"{name}: {path}")
+    if not result.passed:
+        raise typer.Exit(1)
