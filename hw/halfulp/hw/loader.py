@@ -1,0 +1,369 @@
+"""Which bus words to read and when: panels in the order of use, block by block, as buffer slots become free."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import bits_for, ceil_log2
+
+from halfulp.hw.burst_reader import LineSignature
+from halfulp.hw.config import ArrayConfig
+from halfulp.hw.interfaces import descriptor_layout
+from halfulp.hw.planner import PlanSignature, group_size
+from halfulp.hw.schedule import block_steps, chunk_steps
+
+__all__ = ["Loader"]
+
+
+class _State(enum.IntEnum):
+    IDLE = 0
+    UNIT = 1
+    BLOCK = 2
+    LINES = 3
+
+
+class _Gemm:
+    """Registers of what holds for the whole GEMM or group."""
+
+    def __init__(self, config: ArrayConfig) -> None:
+        plan = PlanSignature(config).members
+        self.parity = Signal(init=1)
+        self.k = Signal(bits_for(config.max_k), reset_less=True)
+        self.resident = Signal(reset_less=True)
+        self.chunked = Signal(reset_less=True)
+        self.group = Signal(plan["group"].shape, reset_less=True)
+        self.group_rows = Signal(plan["group_rows"].shape, reset_less=True)
+        self.new_group = Signal(reset_less=True)
+        self.group_left = Signal(plan["group"].shape, reset_less=True)
+        self.resident_next = Signal(reset_less=True)
+
+
+class _Operand:
+    """Registers of one operand's panels: where the next ones lie in memory and in the ring of buffer words."""
+
+    def __init__(self, config: ArrayConfig, number: int) -> None:
+        role = "ab"[number]
+        depth = config.buffer_depth
+        self.number = number
+        self.lanes = config.columns if number else config.rows
+        self.bytes = config.b_bytes if number else config.a_bytes
+        self.word_elements = config.bus_bytes // self.bytes
+        self.block_words = block_steps(config) // self.word_elements
+
+        def register(shape: Any, name: str) -> Signal:
+            return Signal(shape, name=f"{role}_{name}", reset_less=True)
+
+        # Of the GEMM. Slot sizes are kept for two, for slots of the one before are still being freed.
+        self.base = register(64, "base")
+        self.stride = register(32, "stride")
+        self.across = register(1, "across")
+        self.size = register(32, "size")
+        self.slots = [register(bits_for(depth), f"slot{parity}") for parity in (0, 1)]
+        # The next panel to load, and the rows that remain from it on.
+        self.panel = register(64, "panel")
+        self.left = register(32, "left")
+        # The panel that is being loaded. `again`: the next panel will be this one; `first`: in its first block;
+        # `fresh`: the next block begins a slot.
+        self.active = register(1, "active")
+        self.again = register(1, "again")
+        self.count = register(bits_for(self.lanes), "count")
+        self.block = register(64, "block")
+        self.k_left = register(bits_for(config.max_k), "k_left")
+        self.first = register(1, "first")
+        self.fresh = register(1, "fresh")
+        self.chunk_block = register(ceil_log2(chunk_steps(config) // block_steps(config)), "chunk_block")
+        self.word = register(ceil_log2(depth), "word")
+        # The ring: its next free word, how many are free, and slots in use by GEMMs of either parity.
+        self.head = Signal(ceil_log2(depth), name=f"{role}_head")
+        self.room = Signal(bits_for(depth), init=depth, name=f"{role}_room")
+        self.in_use = [Signal(bits_for(depth), name=f"{role}_in_use{parity}") for parity in (0, 1)]
+
+
+class _Line:
+    """Registers of the block whose lines are being emitted."""
+
+    def __init__(self, config: ArrayConfig) -> None:
+        index_bits = max(ceil_log2(max(config.rows, config.columns)), ceil_log2(block_steps(config)))
+        self.operand = Signal(reset_less=True)
+        self.address = Signal(64, reset_less=True)
+        self.stride = Signal(32, reset_less=True)
+        self.across = Signal(reset_less=True)
+        self.index = Signal(index_bits, reset_less=True)
+        self.last_index = Signal(index_bits, reset_less=True)
+        # Elements a line, or whole words.
+        self.elements = Signal(bits_for(max(config.rows, config.columns, block_steps(config))), reset_less=True)
+        self.whole = Signal(reset_less=True)
+        self.word = Signal(ceil_log2(config.buffer_depth), reset_less=True)
+        self.lane = Signal(ceil_log2(config.bus_bytes), reset_less=True)
+        self.ends_panel = Signal(reset_less=True)
+
+
+class Loader(wiring.Component):
+    """Walk a GEMM's panels as `schedule.GemmPlan.blocks` lists them, and emit their lines.
+
+    Clocks. A GEMM is taken in a clock in which `start` and `ready` are 1; choosing the next panels takes a clock,
+    another passes before each block, then a line is offered every clock in which the reader takes one. So a
+    block's first line follows the last line of the block before by 2 clocks, by 3 where a panel (or pair) begins,
+    and by 4 where a group begins.
+
+    Room. A panel's (chunk's) slot is allocated before its first block; the loader waits there until enough words
+    of the ring are free. Slots are freed in order of allocation. The next GEMM is taken once this one's lines are
+    all out and no slot of the GEMM before this one is in use any more.
+
+    Parameters
+    ----------
+    config
+        The core.
+
+    Members
+    -------
+    descriptor, plan
+        The GEMM to start and its plan.
+    start, ready
+        As valid and ready in a stream.
+    line
+        To the `BurstReader`.
+    freed, freed_parity
+        From the buffers, one bit an operand: a slot is free; whether its GEMM was an odd one, counted from 0.
+    """
+
+    descriptor: Any
+    plan: Any
+    start: Signal
+    ready: Signal
+    line: Any
+    freed: Signal
+    freed_parity: Signal
+    idle: Signal
+
+    def __init__(self, *, config: ArrayConfig) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "descriptor": In(descriptor_layout(config)),
+                "plan": In(PlanSignature(config)),
+                "start": In(1),
+                "ready": Out(1),
+                "line": Out(LineSignature(config)),
+                "freed": In(2),
+                "freed_parity": In(2),
+                "idle": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        """Build the walk over panels, blocks and lines."""
+        m = Module()
+        config = self._config
+        gemm, line = _Gemm(config), _Line(config)
+        operands = a, b = _Operand(config, 0), _Operand(config, 1)
+        state = Signal(_State)
+
+        # The next GEMM is of the other parity.
+        unused = [(a.in_use[p] == 0) & (b.in_use[p] == 0) for p in (0, 1)]
+        m.d.comb += [
+            self.idle.eq(state == _State.IDLE),
+            self.ready.eq(self.idle & Mux(gemm.parity, unused[0], unused[1])),
+        ]
+        allocate = Signal(2)
+        for operand in operands:
+            self._account(m, operand, gemm.parity, allocate[operand.number])
+
+        with m.Switch(state):
+            with m.Case(_State.IDLE):
+                with m.If(self.start & self.ready):
+                    self._take(m, gemm, operands)
+                    m.d.sync += state.eq(_State.UNIT)
+            with m.Case(_State.UNIT):
+                self._choose(m, gemm, operands, line, state)
+            with m.Case(_State.BLOCK):
+                with m.If(line.operand):
+                    self._begin_block(m, gemm, b, line, state, allocate[1])
+                with m.Else():
+                    self._begin_block(m, gemm, a, line, state, allocate[0])
+            with m.Case(_State.LINES):
+                with m.If(self.line.ready):
+                    self._advance(m, operands, line, state)
+        self._offer(m, line, operands, offered=state == _State.LINES)
+        return m
+
+    def _account(self, m: Module, operand: _Operand, parity: Value, allocate: Value) -> None:
+        """Count the ring's free words, and the slots in use by GEMMs of either parity."""
+        freed, odd = self.freed[operand.number], self.freed_parity[operand.number]
+        slot = Mux(parity, operand.slots[1], operand.slots[0])
+        freed_slot = Mux(odd, operand.slots[1], operand.slots[0])
+        with m.If(allocate):
+            m.d.sync += operand.head.eq(operand.head + slot)
+        with m.If(allocate | freed):
+            m.d.sync += operand.room.eq(operand.room - Mux(allocate, slot, 0) + Mux(freed, freed_slot, 0))
+            for p, in_use in enumerate(operand.in_use):
+                m.d.sync += in_use.eq(in_use + (allocate & (parity == p)) - (freed & (odd == p)))
+
+    def _take(self, m: Module, gemm: _Gemm, operands: tuple[_Operand, _Operand]) -> None:
+        """Copy the descriptor and its plan."""
+        descriptor, plan = self.descriptor, self.plan
+        m.d.sync += [
+            gemm.parity.eq(~gemm.parity),
+            gemm.k.eq(descriptor.k),
+            gemm.resident.eq(plan.resident),
+            gemm.chunked.eq(plan.chunked),
+            gemm.group.eq(plan.group),
+            gemm.group_rows.eq(plan.group_rows),
+            gemm.new_group.eq(1),
+        ]
+        for operand, role, size in zip(operands, "ab", (descriptor.m, descriptor.n), strict=True):
+            slot = plan.b_slot if operand.number else plan.a_slot
+            m.d.sync += [
+                operand.base.eq(descriptor[f"{role}_address"]),
+                operand.panel.eq(descriptor[f"{role}_address"]),
+                operand.stride.eq(descriptor[f"{role}_stride"]),
+                operand.across.eq(descriptor[f"{role}_across_k"]),
+                operand.size.eq(size),
+                operand.left.eq(size),
+            ]
+            for p in (0, 1):
+                with m.If(gemm.parity != p):
+                    m.d.sync += operand.slots[p].eq(slot)
+
+    def _choose(self, m: Module, gemm: _Gemm, operands: tuple[_Operand, _Operand], line: _Line, state: Signal) -> None:
+        """Begin the next panel, or pair of panels; or the next group; or end the GEMM."""
+        a, b = operands
+        resident_left = Mux(gemm.resident, b.left, a.left)
+        streamed_left = Mux(gemm.resident, a.left, b.left)
+        streamed_lanes = Mux(gemm.resident, a.lanes, b.lanes)
+        more_resident = (gemm.group_left != 0) & (resident_left != 0)
+        more_streamed = streamed_left != 0
+
+        want_resident, want_streamed = Signal(), Signal()
+        with m.If(gemm.new_group):
+            m.d.comb += [want_resident.eq(1), want_streamed.eq(1)]
+            m.d.sync += [
+                gemm.new_group.eq(0),
+                gemm.group_left.eq(group_size(gemm, resident_left) - 1),
+                gemm.resident_next.eq(1),
+            ]
+        with m.Elif(gemm.chunked):
+            m.d.comb += [want_resident.eq(more_streamed), want_streamed.eq(more_streamed)]
+        with m.Elif(more_resident & (gemm.resident_next | ~more_streamed)):
+            m.d.comb += want_resident.eq(1)
+            m.d.sync += [gemm.group_left.eq(gemm.group_left - 1), gemm.resident_next.eq(0)]
+        with m.Else():
+            m.d.comb += want_streamed.eq(more_streamed)
+            m.d.sync += gemm.resident_next.eq(1)
+
+        for operand in operands:
+            mine = gemm.resident == operand.number
+            want = Mux(mine, want_resident, want_streamed)
+            with m.If(want):
+                m.d.sync += [
+                    operand.active.eq(1),
+                    operand.count.eq(Mux(operand.left > operand.lanes, operand.lanes, operand.left)),
+                    # In chunks nothing stays: the resident panel comes again with each streamed one.
+                    operand.again.eq(mine & gemm.chunked & (streamed_left > streamed_lanes)),
+                    operand.block.eq(operand.panel),
+                    operand.k_left.eq(gemm.k),
+                    operand.first.eq(1),
+                    operand.fresh.eq(1),
+                    operand.chunk_block.eq(0),
+                ]
+        want_a = Mux(gemm.resident, want_streamed, want_resident)
+        with m.If(want_resident | want_streamed):
+            m.d.sync += [line.operand.eq(~want_a), state.eq(_State.BLOCK)]
+        with m.Elif(resident_left != 0):
+            m.d.sync += gemm.new_group.eq(1)
+            for operand in operands:
+                with m.If(gemm.resident != operand.number):
+                    m.d.sync += [operand.panel.eq(operand.base), operand.left.eq(operand.size)]
+        with m.Else():
+            m.d.sync += state.eq(_State.IDLE)
+
+    def _begin_block(
+        self, m: Module, gemm: _Gemm, operand: _Operand, line: _Line, state: Signal, allocate: Value
+    ) -> None:
+        """Find room for the block, and set up its lines."""
+        steps = block_steps(self._config)
+        slot = Mux(gemm.parity, operand.slots[1], operand.slots[0])
+        last = operand.k_left <= steps
+        # A slot holds all that its steps need, so its last block takes the word that an unaligned row runs into.
+        chunk_ends = operand.chunk_block.all() if len(operand.chunk_block) else 1
+        ends_slot = last | (gemm.chunked & chunk_ends)
+        word = Mux(operand.fresh, operand.head, operand.word)
+        with m.If(~operand.fresh | (operand.room >= slot)):
+            m.d.comb += allocate.eq(operand.fresh)
+            m.d.sync += [
+                operand.word.eq(word + operand.block_words),
+                operand.chunk_block.eq(operand.chunk_block + 1),
+                operand.fresh.eq(ends_slot),
+                operand.block.eq(operand.block + steps * operand.bytes),
+                operand.k_left.eq(operand.k_left - steps),
+                line.address.eq(operand.block),
+                line.stride.eq(operand.stride),
+                line.across.eq(operand.across),
+                line.index.eq(0),
+                line.last_index.eq(Mux(operand.across, Mux(last, operand.k_left, steps), operand.count) - 1),
+                line.elements.eq(Mux(operand.across, operand.count, Mux(last, operand.k_left, steps))),
+                line.whole.eq(~operand.across & ~ends_slot),
+                line.word.eq(word),
+                line.lane.eq(0),
+                line.ends_panel.eq(last),
+                state.eq(_State.LINES),
+            ]
+
+    def _advance(self, m: Module, operands: tuple[_Operand, _Operand], line: _Line, state: Signal) -> None:
+        """Go to the block's next line, or to the next block."""
+        a, b = operands
+        next_address = Signal(64)
+        m.d.comb += next_address.eq(line.address + line.stride)
+        m.d.sync += [line.address.eq(next_address), line.index.eq(line.index + 1)]
+        with m.If(line.across):
+            wrap = line.lane == Mux(line.operand, b.word_elements - 1, a.word_elements - 1)
+            m.d.sync += [line.lane.eq(Mux(wrap, 0, line.lane + 1)), line.word.eq(line.word + wrap)]
+        with m.If(line.index == line.last_index):
+            for operand in operands:
+                with m.If(line.operand == operand.number):
+                    self._end_block(m, operand, line, next_address)
+            other = Mux(line.operand, a.active, b.active)
+            with m.If(other):
+                m.d.sync += [line.operand.eq(~line.operand), state.eq(_State.BLOCK)]
+            with m.Else():
+                m.d.sync += state.eq(Mux(line.ends_panel, _State.UNIT, _State.BLOCK))
+
+    def _end_block(self, m: Module, operand: _Operand, line: _Line, next_address: Value) -> None:
+        """Note where the next block of this panel, and the next panel, lie."""
+        with m.If(line.across):
+            m.d.sync += operand.block.eq(next_address)
+        with m.If(operand.first):
+            m.d.sync += operand.first.eq(0)
+            with m.If(~operand.again):
+                panel = Mux(line.across, operand.panel + operand.lanes * operand.bytes, next_address)
+                left = Mux(operand.left > operand.lanes, operand.left - operand.lanes, 0)
+                m.d.sync += [operand.panel.eq(panel), operand.left.eq(left)]
+        with m.If(line.ends_panel):
+            m.d.sync += operand.active.eq(0)
+
+    def _offer(self, m: Module, line: _Line, operands: tuple[_Operand, _Operand], *, offered: Value) -> None:
+        """Drive the line: how many words it takes follows from where in its first word it begins."""
+        beats: list[Value] = []
+        offsets: list[Value] = []
+        for operand in operands:
+            shift = ceil_log2(operand.word_elements)
+            inside = line.address[ceil_log2(operand.bytes) : ceil_log2(self._config.bus_bytes)]
+            words = (inside + line.elements + (operand.word_elements - 1)) >> shift
+            beats.append(Mux(line.whole, operand.block_words, words))
+            offsets.append(inside)
+        m.d.comb += [
+            self.line.valid.eq(offered),
+            self.line.address.eq(line.address),
+            self.line.beats.eq(Mux(line.operand, beats[1], beats[0])),
+            self.line.operand.eq(line.operand),
+            self.line.across.eq(line.across),
+            self.line.word.eq(line.word),
+            self.line.bank.eq(line.index),
+            self.line.lane.eq(line.lane),
+            self.line.offset.eq(Mux(line.across, Mux(line.operand, offsets[1], offsets[0]), 0)),
+            self.line.last.eq(line.index == line.last_index),
+        ]

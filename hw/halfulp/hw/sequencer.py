@@ -1,0 +1,206 @@
+"""The clock-by-clock side: issues the steps of a segment as its blocks arrive and the drain allows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from halfulp.hw.config import ArrayConfig
+from halfulp.hw.interfaces import tile_layout
+from halfulp.hw.operand_buffer import OperandBuffer, StepSignature
+from halfulp.hw.schedule import block_steps
+from halfulp.hw.tile_walk import TILE_CONSTANTS, TILE_PLACE, SegmentSignature, block_count_bits
+
+__all__ = ["Sequencer"]
+
+
+class Sequencer(wiring.Component):
+    """Issue one step of K a clock, tile after tile.
+
+    A step is issued in a clock in which, for both operands, the block that holds it has arrived: block
+    (k + slack) div `block_steps` of the segment, or its last; slack is a bus word's elements less one where rows may
+    begin within a bus word, else 0. A tile's last step also needs `drain_free`, that no other last step is on its way
+    to the array (the `OperandBuffer.latency` clocks after it was issued), and that the tile is taken, in this clock
+    or before. A segment that is ready in time follows the one before without a bubble.
+
+    Parameters
+    ----------
+    config
+        The core.
+
+    Members
+    -------
+    segment
+        From the `TileWalk`.
+    arrived
+        Pulse an operand: a block of it has arrived.
+    a_step, b_step
+        To the buffers.
+    valid, first, last, a_format, b_format
+        Of the array's feed, `OperandBuffer.latency` clocks after the step.
+    tile
+        Offered from the clock after its first segment is taken.
+    tile_pending
+        The tile is still offered.
+    drain_free, read_stall, write_stall
+        As in `OperandEngine`.
+    idle
+        No step is waiting, nor on its way to the array.
+    """
+
+    segment: Any
+    arrived: Signal
+    a_step: Any
+    b_step: Any
+    valid: Signal
+    first: Signal
+    last: Signal
+    a_format: Signal
+    b_format: Signal
+    tile: stream.Interface
+    tile_pending: Signal
+    drain_free: Signal
+    read_stall: Signal
+    write_stall: Signal
+    idle: Signal
+
+    def __init__(self, *, config: ArrayConfig) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "segment": In(SegmentSignature(config)),
+                "arrived": In(2),
+                "a_step": Out(StepSignature(config, config.a_bytes)),
+                "b_step": Out(StepSignature(config, config.b_bytes)),
+                "valid": Out(1),
+                "first": Out(1),
+                "last": Out(1),
+                "a_format": Out(3),
+                "b_format": Out(3),
+                "tile": Out(stream.Signature(tile_layout(config))),
+                "tile_pending": Out(1),
+                "drain_free": In(1),
+                "read_stall": Out(1),
+                "write_stall": Out(1),
+                "idle": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        """Build the issue stage."""
+        m = Module()
+        segment, tile = self.segment, self.tile
+        latency = OperandBuffer.latency
+        active, offered = Signal(), Signal()
+        steps_left = Signal.like(segment.steps, reset_less=True)
+        begins = Signal(reset_less=True)
+        ends_tile = Signal(reset_less=True)
+        place = {name: Signal(tile.p[name].shape(), name=name, reset_less=True) for name in TILE_PLACE}
+        go, take, final, may_end = Signal(), Signal(), Signal(), Signal()
+        # What is on its way to the array: bit 0 entered the buffers last.
+        valid_coming, last_coming = Signal(latency), Signal(latency)
+        first_coming = Signal(latency, reset_less=True)
+
+        here = [self._follow(m, number, take=take, go=go, final=final) for number in (0, 1)]
+        arrived = here[0] & here[1]
+        ends = final & ends_tile
+        m.d.comb += [
+            final.eq(steps_left == 0),
+            may_end.eq(self.drain_free & (last_coming == 0) & (~offered | tile.ready)),
+            go.eq(active & arrived & (~ends | may_end)),
+            segment.ready.eq(~active | (go & final)),
+            take.eq(segment.valid & segment.ready),
+            self.read_stall.eq(active & ~arrived),
+            self.write_stall.eq(active & arrived & ends & ~may_end),
+            self.idle.eq(~active & ~offered & (valid_coming == 0)),
+            self.tile_pending.eq(offered),
+            tile.valid.eq(offered),
+            *(tile.p[name].eq(place[name]) for name in TILE_PLACE),
+            *(tile.p[name].eq(getattr(segment, f"tile_{name}")) for name in TILE_CONSTANTS),
+        ]
+        with m.If(go):
+            m.d.sync += [steps_left.eq(steps_left - 1), begins.eq(0)]
+            with m.If(final):
+                m.d.sync += active.eq(0)
+        with m.If(tile.ready):
+            m.d.sync += offered.eq(0)
+        with m.If(take):
+            m.d.sync += [
+                active.eq(1),
+                steps_left.eq(segment.steps),
+                begins.eq(segment.starts),
+                ends_tile.eq(segment.ends),
+            ]
+            with m.If(segment.starts):
+                m.d.sync += [offered.eq(1), *(place[name].eq(getattr(segment, f"tile_{name}")) for name in TILE_PLACE)]
+
+        m.d.sync += [
+            valid_coming.eq(Cat(go, valid_coming)),
+            last_coming.eq(Cat(go & ends, last_coming)),
+            first_coming.eq(Cat(begins, first_coming)),
+        ]
+        m.d.comb += [
+            self.valid.eq(valid_coming[-1]),
+            self.first.eq(first_coming[-1]),
+            self.last.eq(last_coming[-1]),
+        ]
+        for role, leaving in (("a", self.a_format), ("b", self.b_format)):
+            entering = Signal(3, name=f"{role}_format_entering", reset_less=True)
+            coming = Signal(3 * latency, name=f"{role}_format_coming", reset_less=True)
+            with m.If(take):
+                m.d.sync += entering.eq(getattr(segment, f"tile_{role}_format"))
+            m.d.sync += coming.eq(Cat(entering, coming))
+            m.d.comb += leaving.eq(coming[-3:])
+        return m
+
+    def _follow(self, m: Module, number: int, *, take: Value, go: Value, final: Value) -> Value:
+        """Walk one operand's slot of the segment; return whether the step's block has arrived."""
+        config, segment, role = self._config, self.segment, "ab"[number]
+        element_bytes = config.b_bytes if number else config.a_bytes
+        slack = config.bus_bytes // element_bytes - 1
+        step = self.b_step if number else self.a_step
+        count_bits = block_count_bits(config)
+
+        element = Signal.like(step.element, name=f"{role}_element", reset_less=True)
+        offset = Signal.like(step.offset, name=f"{role}_offset", reset_less=True)
+        stride = Signal.like(step.stride, name=f"{role}_stride", reset_less=True)
+        free = Signal(name=f"{role}_free", reset_less=True)
+        parity = Signal(name=f"{role}_parity", reset_less=True)
+        # Blocks that must have arrived for this step, blocks after its own in the segment, and the step's place in
+        # its block.
+        wanted = Signal(count_bits, name=f"{role}_wanted", reset_less=True)
+        blocks_left = Signal.like(segment.blocks, name=f"{role}_blocks_left", reset_less=True)
+        in_block = Signal(range(block_steps(config)), name=f"{role}_in_block", reset_less=True)
+        arrived = Signal(count_bits, name=f"{role}_arrived")
+
+        with m.If(self.arrived[number]):
+            m.d.sync += arrived.eq(arrived + 1)
+        with m.If(go):
+            m.d.sync += [element.eq(element + 1), in_block.eq(in_block + 1)]
+            with m.If(in_block.all() & (blocks_left != 0)):
+                m.d.sync += [wanted.eq(wanted + 1), blocks_left.eq(blocks_left - 1)]
+        with m.If(take):
+            m.d.sync += [
+                element.eq(getattr(segment, f"{role}_element")),
+                offset.eq(getattr(segment, f"{role}_offset")),
+                stride.eq(getattr(segment, f"{role}_stride")),
+                free.eq(getattr(segment, f"{role}_free")),
+                parity.eq(segment.parity),
+                wanted.eq(getattr(segment, f"{role}_block") + 1),
+                blocks_left.eq(segment.blocks),
+                in_block.eq(Mux(getattr(segment, f"{role}_slack"), slack, 0)),
+            ]
+        m.d.comb += [
+            step.valid.eq(go),
+            step.element.eq(element),
+            step.offset.eq(offset),
+            step.stride.eq(stride),
+            step.free.eq(free & final),
+            step.parity.eq(parity),
+        ]
+        missing = Signal(count_bits, name=f"{role}_missing")
+        m.d.comb += missing.eq(arrived - wanted)
+        return ~missing[-1]

@@ -1,0 +1,385 @@
+"""The order of tiles: which panels, slots and part of K come next, prepared while the array works on the one before."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import bits_for, ceil_log2
+
+from halfulp.hw.config import ArrayConfig
+from halfulp.hw.interfaces import descriptor_layout, tile_layout
+from halfulp.hw.planner import PlanSignature, group_size, times
+from halfulp.hw.schedule import MAX_GROUP, block_steps, chunk_steps
+
+__all__ = ["TILE_CONSTANTS", "TILE_PLACE", "SegmentSignature", "TileWalk", "block_count_bits"]
+
+TILE_PLACE = ("row", "column", "rows", "columns", "address", "last")
+"""Fields of a tile that differ from tile to tile."""
+
+TILE_CONSTANTS = (
+    "c_stride",
+    "a_format",
+    "b_format",
+    "out_format",
+    "rounding_mode",
+    "overflow_ieee",
+    "random_bits",
+    "scale",
+    "seed",
+)
+"""Fields of a tile that are its GEMM's."""
+
+
+def block_count_bits(config: ArrayConfig) -> int:
+    """Width of the counts of loaded blocks: two of them differ by less than half of its range.
+
+    A bank holds at most `buffer_depth` blocks, of one word each.
+    """
+    return ceil_log2(config.buffer_depth) + 2
+
+
+class SegmentSignature(wiring.Signature):
+    """A segment (`schedule.Segment`), valid and ready as in a stream.
+
+    For each operand: element, offset, stride as in `StepSignature` for its first step; block: how many blocks had
+    been loaded before its first one; slack: rows may begin within a bus word; free: its slot is free afterwards.
+    steps: of K, less one; blocks: of each operand, less one; starts, ends: the tile. The tile's fields follow:
+    `TILE_PLACE` with the stream, `TILE_CONSTANTS` constant until the next GEMM is started.
+    """
+
+    def __init__(self, config: ArrayConfig) -> None:
+        members: dict[str, Any] = {
+            "valid": Out(1),
+            "ready": In(1),
+            "steps": Out(ceil_log2(config.max_k) or 1),
+            "blocks": Out(ceil_log2(config.buffer_depth)),
+            "starts": Out(1),
+            "ends": Out(1),
+            "parity": Out(1),
+        }
+        for role, element_bytes in (("a", config.a_bytes), ("b", config.b_bytes)):
+            lane_bits = ceil_log2(config.bus_bytes // element_bytes)
+            members |= {
+                f"{role}_element": Out(ceil_log2(config.buffer_depth) + lane_bits),
+                f"{role}_offset": Out(lane_bits),
+                f"{role}_stride": Out(lane_bits),
+                f"{role}_block": Out(block_count_bits(config)),
+                f"{role}_slack": Out(1),
+                f"{role}_free": Out(1),
+            }
+        tile = tile_layout(config).members
+        members |= {f"tile_{name}": Out(tile[name]) for name in (*TILE_PLACE, *TILE_CONSTANTS)}
+        super().__init__(members)
+
+
+class _State(enum.IntEnum):
+    IDLE = 0
+    PREPARE = 1
+    READY = 2
+    MOVE = 3
+
+
+class _Place:
+    """One panel: what starts over when the walk along this operand does."""
+
+    def __init__(self, config: ArrayConfig, role: str, lane_bits: int) -> None:
+        # Rows (columns) of the operand from this panel on, the panel's share of the address in C, and where its row
+        # 0 starts in a bus word.
+        self.left = Signal(32, name=f"{role}_left", reset_less=True)
+        self.share = Signal(64, name=f"{role}_share", reset_less=True)
+        self.offset = Signal(lane_bits, name=f"{role}_offset", reset_less=True)
+        # Its slot: first word, and how many blocks had been loaded before it.
+        self.word = Signal(ceil_log2(config.buffer_depth), name=f"{role}_word")
+        self.block = Signal(block_count_bits(config), name=f"{role}_block")
+
+    def index(self) -> tuple[Signal, Signal, Signal]:
+        return self.left, self.share, self.offset
+
+    def slot(self) -> tuple[Signal, Signal]:
+        return self.word, self.block
+
+
+class _Operand:
+    """Registers of the walk along one operand's panels."""
+
+    def __init__(self, config: ArrayConfig, number: int) -> None:
+        self.role = role = "ab"[number]
+        self.number = number
+        self.lanes = config.columns if number else config.rows
+        self.bytes = config.b_bytes if number else config.a_bytes
+        self.lane_bits = ceil_log2(config.bus_bytes // self.bytes)
+        # The panel of the segment being prepared, and the first one of the group.
+        self.here = _Place(config, f"{role}_here", self.lane_bits)
+        self.origin = _Place(config, f"{role}_origin", self.lane_bits)
+        self.size = Signal(32, name=f"{role}_size", reset_less=True)
+        self.slot_words = Signal(bits_for(config.buffer_depth), name=f"{role}_slot_words", reset_less=True)
+        self.slack = Signal(name=f"{role}_slack", reset_less=True)
+        # To the next row's start and to the next panel's, in elements modulo a bus word; to the next panel's in C.
+        self.stride = Signal(self.lane_bits, name=f"{role}_stride", reset_less=True)
+        self.panel_stride = Signal(self.lane_bits, name=f"{role}_panel_stride", reset_less=True)
+        self.pitch = Signal(32 + bits_for(self.lanes), name=f"{role}_pitch", reset_less=True)
+        # What the next move does, decided with the segment.
+        self.advance = Signal(name=f"{role}_advance", reset_less=True)
+        self.restart = Signal(name=f"{role}_restart", reset_less=True)
+
+
+class _Walk:
+    """Registers of what holds for the whole GEMM, and of the position in its group."""
+
+    def __init__(self, config: ArrayConfig) -> None:
+        plan = PlanSignature(config).members
+        k_bits = bits_for(config.max_k)
+        self.parity = Signal(init=1)
+        self.k = Signal(k_bits, reset_less=True)
+        self.k_left = Signal(k_bits, reset_less=True)
+        self.resident = Signal(reset_less=True)
+        self.chunked = Signal(reset_less=True)
+        self.group = Signal(plan["group"].shape, reset_less=True)
+        self.group_rows = Signal(plan["group_rows"].shape, reset_less=True)
+        # Panels of this group; resident and streamed panel within it; whether the walk goes along the streamed
+        # operand, under a resident panel that is new.
+        self.size = Signal(plan["group"].shape, reset_less=True)
+        self.new_group = Signal(reset_less=True)
+        self.x = Signal(bits_for(MAX_GROUP), reset_less=True)
+        self.y = Signal(bits_for(MAX_GROUP), reset_less=True)
+        self.along_streamed = Signal(reset_less=True)
+        # Decided with the segment, for the move after it.
+        self.tile_ends = Signal(reset_less=True)
+        self.group_ends = Signal(reset_less=True)
+        self.gemm_ends = Signal(reset_less=True)
+        self.then_along_streamed = Signal(reset_less=True)
+
+
+class TileWalk(wiring.Component):
+    """Walk the segments of a GEMM as `schedule.GemmPlan.segments` lists them.
+
+    Clocks. A GEMM is taken in a clock in which `start` and `ready` are 1; two clocks later its first segment is
+    valid. A segment taken in clock t is followed by the next in clock t + `period`; after a GEMM's last segment
+    `ready` rises two clocks later where `hold` is 0.
+
+    Parameters
+    ----------
+    config
+        The core.
+
+    Members
+    -------
+    descriptor, plan, start, ready
+        The GEMM to walk.
+    hold
+        The constants of the GEMM that was walked are still needed.
+    segment
+        The next segment.
+    """
+
+    descriptor: Any
+    plan: Any
+    start: Signal
+    ready: Signal
+    hold: Signal
+    segment: Any
+    idle: Signal
+
+    period = 3
+
+    def __init__(self, *, config: ArrayConfig) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "descriptor": In(descriptor_layout(config)),
+                "plan": In(PlanSignature(config)),
+                "start": In(1),
+                "ready": Out(1),
+                "hold": In(1),
+                "segment": Out(SegmentSignature(config)),
+                "idle": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        """Build the walk."""
+        m = Module()
+        config = self._config
+        walk = _Walk(config)
+        operands = _Operand(config, 0), _Operand(config, 1)
+        state = Signal(_State)
+        m.d.comb += [
+            self.idle.eq(state == _State.IDLE),
+            self.ready.eq(self.idle & ~self.hold),
+            self.segment.valid.eq(state == _State.READY),
+        ]
+        with m.Switch(state):
+            with m.Case(_State.IDLE):
+                with m.If(self.start & self.ready):
+                    self._take(m, walk, operands)
+                    m.d.sync += state.eq(_State.PREPARE)
+            with m.Case(_State.PREPARE):
+                self._prepare(m, walk, operands)
+                m.d.sync += state.eq(_State.READY)
+            with m.Case(_State.READY):
+                with m.If(self.segment.ready):
+                    m.d.sync += state.eq(_State.MOVE)
+            with m.Case(_State.MOVE):
+                m.d.sync += state.eq(Mux(walk.gemm_ends & walk.tile_ends, _State.IDLE, _State.PREPARE))
+                self._move(m, walk, operands)
+        return m
+
+    def _take(self, m: Module, walk: _Walk, operands: tuple[_Operand, _Operand]) -> None:
+        """Copy the descriptor and its plan, and go to the first panels. Slots go on where the last GEMM's ended."""
+        config, descriptor, plan = self._config, self.descriptor, self.plan
+        a, b = operands
+        m.d.sync += [
+            walk.parity.eq(~walk.parity),
+            walk.k.eq(descriptor.k),
+            walk.k_left.eq(descriptor.k),
+            walk.resident.eq(plan.resident),
+            walk.chunked.eq(plan.chunked),
+            walk.group.eq(plan.group),
+            walk.group_rows.eq(plan.group_rows),
+            walk.new_group.eq(1),
+            walk.x.eq(0),
+            walk.y.eq(0),
+            walk.along_streamed.eq(0),
+            *(getattr(self.segment, f"tile_{name}").eq(descriptor[name]) for name in TILE_CONSTANTS),
+            a.pitch.eq(times(descriptor.c_stride, a.lanes)),
+        ]
+        with m.Switch(descriptor.out_format):
+            for number, fmt in enumerate(config.out_formats):
+                with m.Case(number):
+                    m.d.sync += b.pitch.eq(b.lanes * fmt.container_bytes)
+        for operand, size, slot, slack, share in (
+            (a, descriptor.m, plan.a_slot, plan.a_slack, descriptor.c_address),
+            (b, descriptor.n, plan.b_slot, plan.b_slack, 0),
+        ):
+            inside = slice(ceil_log2(operand.bytes), ceil_log2(config.bus_bytes))
+            along_k = ~descriptor[f"{operand.role}_across_k"]
+            offset = Mux(along_k, descriptor[f"{operand.role}_address"][inside], 0)
+            stride = Mux(along_k, descriptor[f"{operand.role}_stride"][inside], 0)
+            m.d.sync += [
+                operand.size.eq(size),
+                operand.slot_words.eq(slot),
+                operand.slack.eq(slack),
+                operand.stride.eq(stride),
+                operand.panel_stride.eq(times(stride, operand.lanes)),
+            ]
+            for place in (operand.here, operand.origin):
+                m.d.sync += [place.left.eq(size), place.share.eq(share), place.offset.eq(offset)]
+
+    def _prepare(self, m: Module, walk: _Walk, operands: tuple[_Operand, _Operand]) -> None:
+        """Fill in the segment of the present panels, and decide which way to go from it."""
+        config, segment = self._config, self.segment
+        a, b = operands
+        lasts = [operand.here.left <= operand.lanes for operand in operands]
+        x_last, y_last = Mux(walk.resident, lasts[1], lasts[0]), Mux(walk.resident, lasts[0], lasts[1])
+        x_left = Mux(walk.resident, b.here.left, a.here.left)
+        size = Mux(walk.new_group, group_size(walk, x_left), walk.size)
+        x_end = Signal()
+        group_ends, along, meets = Signal(), Signal(), Signal()
+        m.d.comb += [
+            x_end.eq(x_last | (walk.x == size - 1)),
+            group_ends.eq(x_end & y_last),
+            along.eq(walk.along_streamed),
+            meets.eq(Mux(along, walk.y + 1 == walk.x, walk.y == walk.x)),
+        ]
+        x_advance = ~group_ends & Mux(along, y_last, ~x_end)
+        x_restart = ~group_ends & Mux(along, ~y_last & meets, x_end)
+        y_advance = ~group_ends & Mux(along, ~y_last, x_end)
+        y_restart = ~group_ends & Mux(along, y_last, ~x_end & meets)
+        m.d.sync += [
+            walk.size.eq(size),
+            walk.new_group.eq(0),
+            walk.group_ends.eq(group_ends),
+            walk.gemm_ends.eq(group_ends & x_last),
+            walk.then_along_streamed.eq(Mux(along, y_last | ~meets, meets & ~x_end)),
+        ]
+
+        chunk = chunk_steps(config)
+        tile_ends = ~walk.chunked | (walk.k_left <= chunk)
+        steps = Signal.like(walk.k)
+        m.d.comb += steps.eq(Mux(tile_ends, walk.k_left, chunk) - 1)
+        m.d.sync += [
+            walk.tile_ends.eq(tile_ends),
+            segment.steps.eq(steps),
+            segment.blocks.eq(steps >> ceil_log2(block_steps(config))),
+            segment.starts.eq(walk.k_left == walk.k),
+            segment.ends.eq(tile_ends),
+            segment.parity.eq(walk.parity),
+            segment.tile_row.eq(a.size - a.here.left),
+            segment.tile_column.eq(b.size - b.here.left),
+            segment.tile_rows.eq(Mux(lasts[0], a.here.left, a.lanes)),
+            segment.tile_columns.eq(Mux(lasts[1], b.here.left, b.lanes)),
+            segment.tile_address.eq(a.here.share + b.here.share),
+            segment.tile_last.eq(group_ends & x_last),
+        ]
+        for operand in operands:
+            mine = walk.resident == operand.number
+            # A resident panel is done with the last streamed one, a streamed panel with the group's last one.
+            free = walk.chunked | Mux(mine, y_last, x_end)
+            m.d.sync += [
+                operand.advance.eq(Mux(mine, x_advance, y_advance)),
+                operand.restart.eq(Mux(mine, x_restart, y_restart)),
+                getattr(segment, f"{operand.role}_element").eq(Cat(operand.here.offset, operand.here.word)),
+                getattr(segment, f"{operand.role}_offset").eq(operand.here.offset),
+                getattr(segment, f"{operand.role}_stride").eq(operand.stride),
+                getattr(segment, f"{operand.role}_block").eq(operand.here.block),
+                getattr(segment, f"{operand.role}_slack").eq(operand.slack),
+                getattr(segment, f"{operand.role}_free").eq(free),
+            ]
+
+    def _move(self, m: Module, walk: _Walk, operands: tuple[_Operand, _Operand]) -> None:
+        """Go to the panels, or the chunk, of the next segment."""
+        regroup = walk.tile_ends & walk.group_ends
+        m.d.sync += walk.k_left.eq(Mux(walk.tile_ends, walk.k, walk.k_left - chunk_steps(self._config)))
+        with m.If(walk.tile_ends):
+            m.d.sync += walk.along_streamed.eq(walk.then_along_streamed & ~walk.group_ends)
+        with m.If(regroup):
+            m.d.sync += [walk.new_group.eq(1), walk.x.eq(0), walk.y.eq(0)]
+        for operand in operands:
+            mine = walk.resident == operand.number
+            here, origin = operand.here, operand.origin
+            next_index: tuple[Value, ...] = (
+                here.left - operand.lanes,
+                here.share + operand.pitch,
+                here.offset + operand.panel_stride,
+            )
+            next_slot: tuple[Value, ...] = (
+                here.word + operand.slot_words,
+                here.block + self.segment.blocks + 1,
+            )
+            count = Signal.like(walk.x, name=f"{operand.role}_count")
+            m.d.comb += count.eq(Mux(mine, walk.x, walk.y))
+            # Beyond the largest group only the streamed panel counts, and only as "many".
+            next_count = Mux(count == MAX_GROUP, MAX_GROUP, count + 1)
+
+            with m.If(regroup):
+                with m.If(mine):
+                    m.d.sync += [_copy(next_index, here.index()), _copy(next_index, origin.index())]
+                with m.Else():
+                    m.d.sync += _copy(origin.index(), here.index())
+                m.d.sync += [_copy(next_slot, here.slot()), _copy(next_slot, origin.slot())]
+            with m.Else():
+                with m.If(walk.tile_ends & operand.advance):
+                    m.d.sync += _copy(next_index, here.index())
+                    with m.If(mine):
+                        m.d.sync += walk.x.eq(next_count)
+                    with m.Else():
+                        m.d.sync += walk.y.eq(next_count)
+                with m.If(walk.tile_ends & operand.restart):
+                    m.d.sync += _copy(origin.index(), here.index())
+                    with m.If(mine):
+                        m.d.sync += walk.x.eq(0)
+                    with m.Else():
+                        m.d.sync += walk.y.eq(0)
+                # In chunks every segment has slots of its own.
+                with m.If(walk.chunked | operand.advance):
+                    m.d.sync += _copy(next_slot, here.slot())
+                with m.Elif(operand.restart):
+                    m.d.sync += _copy(origin.slot(), here.slot())
+
+
+def _copy(values: tuple[Value, ...], registers: tuple[Signal, ...]) -> list[Any]:
+    return [register.eq(value) for register, value in zip(registers, values, strict=True)]
