@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from amaranth.hdl import Module
-from amaranth.lib.wiring import connect
 from amaranth.sim import Simulator
 
 from halfulp.hw.array import SystolicArray

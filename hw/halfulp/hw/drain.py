@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Cat, Const, Elaboratable, Module, ResetInserter, Signal, Value
+from amaranth.hdl import Cat, Const, Module, ResetInserter, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from halfulp.hw.config import ArrayConfig
+from halfulp.hw.group_walker import GroupAddresses, GroupWalker, group_layout
 from halfulp.hw.interfaces import output_stream, result_layout, tile_stream
 from halfulp.hw.rounder import RoundingLane, RoundingSetup
 from halfulp.hw.row_buffer import ResultMover, RowBuffer
 from halfulp.hw.threefry import Threefry
-from halfulp.hw.tile_walker import GroupAddresses, TileWalker, group_layout
 from halfulp.numerics.rounding import KINDS
 
 __all__ = ["Drain", "is_stochastic", "position_latency"]
@@ -119,10 +119,15 @@ class Drain(wiring.Component):
         """
         return 2 + position_latency(self._config)
 
-    def elaborate(self, platform: object) -> Elaboratable:
+    def elaborate(self, platform: object) -> Module:
         """Build the block."""
         m = Module()
-        m.submodules.walker = walker = TileWalker(config=self._config)
+        m.submodules.flushable = ResetInserter(self.flush)(self._elaborate())
+        return m
+
+    def _elaborate(self) -> Module:
+        m = Module()
+        m.submodules.walker = walker = GroupWalker(config=self._config)
         m.submodules.mover = mover = ResultMover(config=self._config)
         m.submodules.buffer = buffer = RowBuffer(config=self._config)
         m.submodules.setup = setup = RoundingSetup(config=self._config)
@@ -192,10 +197,10 @@ class Drain(wiring.Component):
             self.overflow.eq(left & _any_of_first(overflow, leaving["count"])),
             self.idle.eq(walker.idle & mover.idle),
         ]
-        return ResetInserter(self.flush)(m)
+        return m
 
     def _random_bits(
-        self, m: Module, setup: RoundingSetup, walker: TileWalker, enable: Signal, column: Value
+        self, m: Module, setup: RoundingSetup, walker: GroupWalker, enable: Signal, column: Value
     ) -> list[Value]:
         """16 random bits a lane for the group at the end of the position pipeline, delayed to meet its results."""
         lanes = self._config.lanes

@@ -12,7 +12,7 @@ from amaranth.utils import ceil_log2
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.interfaces import tile_layout, tile_stream
 
-__all__ = ["GroupAddresses", "TileWalker", "group_layout"]
+__all__ = ["GroupAddresses", "GroupWalker", "group_layout"]
 
 QUEUED_TILES = 2
 """Tiles that wait to be started."""
@@ -38,7 +38,7 @@ def group_layout(config: ArrayConfig) -> data.StructLayout:
     )
 
 
-class TileWalker(wiring.Component):
+class GroupWalker(wiring.Component):
     """Queues tiles, and walks over the groups of each, one a clock where `ready` is 1.
 
     Members
