@@ -107,19 +107,23 @@ class ResultsFolder:
 
     def save_state(self, state: dict[str, Any]) -> None:
         """Write the checkpoint: tensors, numbers, strings, and lists and dicts of them."""
-        write_whole(self.path / "checkpoint.pt", lambda file: torch.save({"format": CHECKPOINT_FORMAT, **state}, file))
+        write_whole(self.path / "checkpoint.pt", _saved({"format": CHECKPOINT_FORMAT, **state}))
 
     def load_state(self) -> dict[str, Any]:
         """Read the checkpoint; nothing in it is executed."""
         path = self.path / "checkpoint.pt"
+        file = io.BytesIO(path.read_bytes())
         try:
-            state = torch.load(path, weights_only=True)
-            if state["format"] == CHECKPOINT_FORMAT:
-                return state
-        except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ResultsError(f"checkpoint {str(path)!r} is damaged: {reason}") from None
-        raise ResultsError(f"checkpoint {str(path)!r} has format {state['format']!r}, not {CHECKPOINT_FORMAT}")
+            if broken := zipfile.ZipFile(file).testzip():  # torch does not look at the checksums
+                raise zipfile.BadZipFile(f"wrong checksum of {broken}")
+            file.seek(0)
+            state = torch.load(file, weights_only=True)
+            version = state["format"]
+        except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise ResultsError(f"checkpoint {str(path)!r} is damaged: {str(error).partition(chr(10))[0]}") from None
+        if version != CHECKPOINT_FORMAT:
+            raise ResultsError(f"checkpoint {str(path)!r} has format {version!r}, not {CHECKPOINT_FORMAT}")
+        return state
 
     def save_weights(self, weights: dict[str, torch.Tensor]) -> None:
         """Write the state dict."""
