@@ -7,6 +7,8 @@ not flush the core does not see, and what it does not invalidate the host does n
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 
@@ -47,7 +49,11 @@ class FakeBuffer:
 class FakeCore:
     """Registers and memory of a core of `config`; the attributes below `faults` make it misbehave."""
 
+    opened: ClassVar[list[FakeCore]] = []
+
     def __init__(self, config: ArrayConfig, memory_bytes: int = 1 << 20) -> None:
+        self.opened.append(self)
+        self.is_closed = False
         self.config = config
         self.memory = np.random.default_rng(0).integers(0, 256, memory_bytes, np.uint8)
         self.buffers: list[FakeBuffer] = []
@@ -84,6 +90,7 @@ class FakeCore:
 
     def read(self, offset: int) -> int:
         self._plugged()
+        assert not self.is_closed
         if offset == register("status").offset:
             s = self.status
             busy = bool(self.queue) or self.stays_busy
@@ -130,6 +137,9 @@ class FakeCore:
     def _plugged(self) -> None:
         if self.unplugged:
             raise OSError("no such device")
+
+    def close(self) -> None:
+        self.is_closed = True
 
     # The core
 
@@ -209,3 +219,11 @@ class FakeCore:
 def make_core() -> type[FakeCore]:
     """The test double's class; call it with an `ArrayConfig`."""
     return FakeCore
+
+
+@pytest.fixture
+def fake_rtl(monkeypatch: pytest.MonkeyPatch) -> list[FakeCore]:
+    """RTL devices open test doubles; returns the list of those that were opened."""
+    monkeypatch.setattr("halfulp.host.rtl_device.RtlCore", FakeCore)
+    monkeypatch.setattr(FakeCore, "opened", [])
+    return FakeCore.opened
