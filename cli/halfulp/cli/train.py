@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from halfulp.cli.console import print_json, working
+from halfulp.cli.console import note, print_json, working
 from halfulp.host.device import Device, open_device
 from halfulp.host.recipe import get_recipe, requirements
 
@@ -27,9 +27,6 @@ EXAMPLE = """
   halfulp train mlp digits --recipe int8 --epochs 10 --hidden 64,32 --seed 3
   halfulp train --resume results/mlp-mnist5k-fp8-hybrid-rtl_8x8-seed0
 """
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C: 128 + SIGINT."""
 
 
 def train(
@@ -108,8 +105,8 @@ def train(
     elif not quiet:
         print(_summary(result))
     if result.interrupted:
-        print(f"halfulp: interrupted; go on with: halfulp train --resume {result.folder}", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED)
+        note(f"go on with: halfulp train --resume {result.folder}")
+        raise KeyboardInterrupt
 
 
 def _sizes(text: str) -> tuple[int, ...]:
