@@ -215,7 +215,7 @@ class FakeCore:
         return np.ndarray(shape, f"<u{itemsize}", self.memory, start, (stride, itemsize))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_core() -> type[FakeCore]:
     """The test double's class; call it with an `ArrayConfig`."""
     return FakeCore
