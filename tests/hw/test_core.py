@@ -35,7 +35,6 @@ INT_2X2 = ArrayConfig(
     b_formats=("int8",),
     out_formats=("int8", "float32"),
     accumulator="exact:1024",
-    bus_width=128,
     buffer_depth=64,
 )
 FP8 = GemmSpec("e4m3", "e4m3", "float32")
@@ -49,11 +48,10 @@ def test_every_layout_with_and_without_stalls(
 ) -> None:
     bench = CoreBench(FP8_2X3, seed=seed, stall=stall, latency=latency, lite_gap=2 if stall else 0)
     specs = [
-        FP8,
         GemmSpec("e5m2", "e4m3", "e4m3", rounding="stochastic:7"),
         GemmSpec("e4m3", "e4m3", "bfloat16", rounding="toward_zero", scale=-3),
     ]
-    shapes = [(5, 7, 20), (1, 1, 1), (4, 3, 37)]
+    shapes = [(3, 4, 19), (1, 1, 1)]
     jobs = [
         bench.job(*shape, spec, a_across_k=bool(layout[0]), b_across_k=bool(layout[1]), seed=seed)
         for shape, spec in zip(shapes, specs, strict=True)
@@ -87,10 +85,10 @@ def test_every_layout_with_and_without_stalls(
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_int8_with_k_beyond_the_buffers(seed: int, layout: tuple[int, int]) -> None:
-    """K = 1024 of int8 is as much as a bank holds, so panels come in chunks."""
+    """Two panels of 300 bytes a row do not fit a bank of 512, so they come in chunks of 128 steps."""
     bench = CoreBench(INT_2X2, seed=seed)
     spec = GemmSpec("int8", "int8", "float32", rounding="nearest_even")
-    job = bench.job(3, 3, 1024, spec, a_across_k=bool(layout[0]), b_across_k=bool(layout[1]))
+    job = bench.job(3, 1, 300, spec, a_across_k=bool(layout[0]), b_across_k=bool(layout[1]))
 
     async def testbench(ctx: Any) -> None:
         await bench.start(ctx, job)
@@ -102,7 +100,7 @@ def test_int8_with_k_beyond_the_buffers(seed: int, layout: tuple[int, int]) -> N
 
 def test_counters_add_up(seed: int) -> None:
     bench = CoreBench(INT_2X2, seed=seed)
-    job = bench.job(6, 6, 100, GemmSpec("int8", "int8", "int8", scale=-9, rounding="stochastic_floor:16"))
+    job = bench.job(4, 4, 60, GemmSpec("int8", "int8", "int8", scale=-9, rounding="stochastic_floor:16"))
 
     async def testbench(ctx: Any) -> None:
         await bench.start(ctx, job)
@@ -110,8 +108,8 @@ def test_counters_add_up(seed: int) -> None:
         cycles = await bench.read(ctx, "cycles")
         busy = await bench.read(ctx, "array_busy_cycles")
         stalls = await bench.read(ctx, "read_stall_cycles") + await bench.read(ctx, "write_stall_cycles")
-        # Nine tiles of K = 100 steps each; what is neither step nor stall is fill, drain and bus latency.
-        assert busy == 9 * 100
+        # Four tiles of K = 60 steps each; what is neither step nor stall is fill, drain and bus latency.
+        assert busy == 4 * 60
         assert busy + stalls <= cycles < busy + stalls + 150
 
     bench.run(testbench)
@@ -151,8 +149,8 @@ def test_refused_descriptors_cause_no_traffic_and_the_next_gemm_is_right(seed: i
 
 
 def test_a_start_beyond_the_queue_is_refused_and_counted(seed: int) -> None:
-    bench = CoreBench(FP8_2X3, seed=seed, latency=(300, 300))
-    job = bench.job(2, 3, 5, FP8)
+    bench = CoreBench(FP8_2X3, seed=seed, latency=(150, 150))
+    job = bench.job(1, 1, 1, FP8)
 
     async def testbench(ctx: Any) -> None:
         starts = 0
@@ -171,11 +169,10 @@ def test_a_start_beyond_the_queue_is_refused_and_counted(seed: int) -> None:
     bench.check(job)
 
 
-@pytest.mark.parametrize("response", [SLVERR, DECERR])
-@pytest.mark.parametrize("where", ["a", "b", "c"])
+@pytest.mark.parametrize(("where", "response"), [("a", SLVERR), ("b", DECERR), ("c", SLVERR), ("c", DECERR)])
 def test_bus_errors_stop_the_gemm_and_the_next_one_is_right(seed: int, where: str, response: int) -> None:
     bench = CoreBench(FP8_2X3, seed=seed, stall=0.2, latency=(1, 10))
-    bad, queued, good = (bench.job(4, 6, 30, FP8) for _ in range(3))
+    bad, queued, good = (bench.job(3, 4, 17, FP8) for _ in range(3))
     address = bad.registers[f"{where}_address_low"] | bad.registers[f"{where}_address_high"] << 32
     failing = address + 2 * bad.registers[f"{where}_stride"] + 4
     bench.memory.fail(failing, response)
@@ -201,11 +198,11 @@ def test_bus_errors_stop_the_gemm_and_the_next_one_is_right(seed: int, where: st
     bench.check(good)
 
 
-@pytest.mark.parametrize("clocks", [0, 3, 11, 40, 90, 160, 260])
+@pytest.mark.parametrize("clocks", [0, 11, 60, 160])
 def test_reset_at_any_time_leaves_the_core_ready(seed: int, clocks: int) -> None:
     bench = CoreBench(FP8_2X3, seed=seed, stall=0.3, latency=(1, 25))
-    dropped = [bench.job(4, 6, 30, FP8) for _ in range(2)]
-    good = bench.job(5, 4, 33, GemmSpec("e5m2", "e4m3", "e4m3", rounding="stochastic:3"), seed=seed)
+    dropped = [bench.job(4, 4, 20, FP8) for _ in range(2)]
+    good = bench.job(3, 4, 17, GemmSpec("e5m2", "e4m3", "e4m3", rounding="stochastic:3"), seed=seed)
 
     async def testbench(ctx: Any) -> None:
         for job in dropped:
