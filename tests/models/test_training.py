@@ -14,7 +14,8 @@ from halfulp.host.comparison import DifferenceError  # noqa: E402
 from halfulp.host.device import Device, GoldenDevice, open_device  # noqa: E402
 from halfulp.models.networks import mlp  # noqa: E402
 from halfulp.models.results import ResultsError, ResultsFolder  # noqa: E402
-from halfulp.models.training import DivergedError, Progress, TrainingConfig, stored_config, train  # noqa: E402
+from halfulp.models.training import DivergedError, Progress, stored_config, train  # noqa: E402
+from halfulp.models.training_config import TrainingConfig  # noqa: E402
 from halfulp.numerics.gemm import GemmResult  # noqa: E402
 
 SMALL = {"data": "digits", "hidden": (16,), "batch_size": 128, "learning_rate": 0.1}

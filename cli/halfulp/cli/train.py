@@ -18,7 +18,8 @@ from halfulp.host.device import Device, open_device
 from halfulp.host.recipe import get_recipe, requirements
 
 if TYPE_CHECKING:
-    from halfulp.models.training import Progress, TrainingConfig, TrainingResult
+    from halfulp.models.training import Progress, TrainingResult
+    from halfulp.models.training_config import TrainingConfig
 
 __all__ = ["train"]
 
@@ -86,8 +87,9 @@ def train(
     get_recipe(recipe or "fp8-hybrid")  # a misspelt one is told before torch is loaded, which takes seconds
     with working("loading PyTorch"):
         from halfulp.models import training
+        from halfulp.models.training_config import TrainingConfig
 
-    config = training.stored_config(resume, **given) if resume is not None else training.TrainingConfig.from_dict(given)
+    config = training.stored_config(resume, **given) if resume is not None else TrainingConfig.from_dict(given)
     with ExitStack() as stack:
         devices = [stack.enter_context(_opened(name, config)) for name in (device, check) if name]
         tell, stop = stack.enter_context(_progress_bar(config, quiet)), stack.enter_context(_stop_on_interrupt())

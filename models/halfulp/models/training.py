@@ -21,12 +21,12 @@ from halfulp.host.device import Device
 from halfulp.host.recipe import get_recipe
 from halfulp.host.runner import GemmCounts, GemmRunner
 from halfulp.host.seeds import derive_seed
-from halfulp.models.data import DATASETS, Dataset, Split, load_data, permutation
-from halfulp.models.networks import NETWORKS, build_network
+from halfulp.models.data import Dataset, Split, load_data, permutation
+from halfulp.models.networks import build_network
 from halfulp.models.results import ResultsError, ResultsFolder
-from halfulp.numerics.random_bits import check_seed
+from halfulp.models.training_config import TrainingConfig
 
-__all__ = ["DivergedError", "Progress", "TrainingConfig", "TrainingResult", "stored_config", "train"]
+__all__ = ["DivergedError", "Progress", "TrainingResult", "stored_config", "train"]
 
 EVALUATION_BATCH = 250
 """Test images a GEMM."""
@@ -34,66 +34,6 @@ EVALUATION_BATCH = 250
 
 class DivergedError(RuntimeError):
     """The loss is no number any more."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
-    """What determines a run's weights, bit for bit; the device does not.
-
-    Parameters
-    ----------
-    network, data, recipe
-        Names in `NETWORKS`, `DATASETS`, `RECIPES`.
-    hidden
-        Sizes of the hidden layers.
-    epochs
-        Passes over the training images.
-    batch_size
-        Training images a step; the last step of an epoch takes what is left.
-    learning_rate, momentum
-        Of `torch.optim.SGD`; the loss is the mean cross-entropy of a batch.
-    seed
-        64 bits, from which initial weights, order of the images and all random bits follow.
-    """
-
-    network: str = "mlp"
-    data: str = "mnist5k"
-    recipe: str = "fp8-hybrid"
-    hidden: tuple[int, ...] = (128,)
-    epochs: int = 1
-    batch_size: int = 64
-    learning_rate: float = 0.05
-    momentum: float = 0.9
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        NETWORKS.get(self.network)
-        DATASETS.get(self.data)
-        object.__setattr__(self, "recipe", get_recipe(self.recipe).name)
-        object.__setattr__(self, "hidden", tuple(self.hidden))
-        check_seed(self.seed)
-        for name in ("epochs", "batch_size"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be an integer, not {value!r}")
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
-        for size in self.hidden:
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise ValueError(f"hidden sizes must be integers of at least 1, not {size!r}")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise ValueError(f"learning_rate must be positive, not {self.learning_rate!r}")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must be at least 0 and below 1, not {self.momentum!r}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data; `from_dict` reads it back."""
-        return {**asdict(self), "hidden": list(self.hidden)}
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> TrainingConfig:
-        """Build from what `to_dict` gave."""
-        return cls(**data)
 
 
 class Progress(NamedTuple):
@@ -186,11 +126,10 @@ class _Run:
         config: TrainingConfig,
         device: Device,
         check: Device | None,
-        folder: ResultsFolder | None,
         tell: Callable[[Progress], object],
     ) -> None:
         self.config = config
-        self.folder = folder
+        self.folder: ResultsFolder | None = None
         self.tell = tell
         self.data = load_data(config.data)
         self.replicas = [_Replica(config, self.data, each) for each in (device, check) if each is not None]
@@ -380,16 +319,21 @@ def train(
         folder = ResultsFolder.open(resume)
         state = folder.load_state()
         _check_same_run(config, TrainingConfig.from_dict(state["config"]), state["epoch"])
-    run = _Run(config, device, check, None, tell)
+    run = _Run(config, device, check, tell)
     if state is not None:
         run.restore(state)
     elif results is not None:
         c = config
         folder = ResultsFolder.create(results, c.network, c.data, c.recipe, device.name, f"seed{c.seed}")
     run.folder = folder
+    # One thread for what the host computes: its sums in float32 then do not depend on the number of cores, and
+    # networks of this size are trained faster so.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
         interrupted = _train(run, should_stop)
     finally:
+        torch.set_num_threads(threads)
         if folder is not None:
             folder.close()
     counts = run.counts
