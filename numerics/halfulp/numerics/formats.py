@@ -132,6 +132,12 @@ class Format(ABC):
         magnitude = np.where(real.kind == NAN, np.nan, np.where(real.kind == INFINITE, np.inf, magnitude))
         return np.where(real.negative, -magnitude, magnitude)
 
+    def without_minus_zero(self, codes: CodeArray) -> CodeArray:
+        """`codes` with +0 for every -0, which a GEMM never outputs."""
+        real = self.decode(codes)
+        minus_zero = (real.kind == FINITE) & (real.significand == 0) & real.negative
+        return np.where(minus_zero, np.zeros_like(codes), codes)
+
     def __str__(self) -> str:
         return self.name
 

@@ -116,9 +116,7 @@ def round_output(
     # The golden model rounds the magnitude, then clears the sign of what became zero.
     scaled = sums._replace(exponent=sums.exponent + spec.scale)
     codes, invalid, overflow = spec.out.encode(scaled, spec.rounding, random, spec.overflow)
-    zero = spec.out.decode(codes)
-    minus_zero = (zero.kind == FINITE) & (zero.significand == 0) & zero.negative
-    codes = np.where(minus_zero, np.zeros_like(codes), codes)
+    codes = spec.out.without_minus_zero(codes)
     return GemmResult(codes, bool(invalid.any()), bool(overflow.any()))
 
 

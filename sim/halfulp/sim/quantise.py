@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import sys
+from functools import lru_cache
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
+from llvmlite import ir
 
 from halfulp.numerics.exact import from_float64
 from halfulp.numerics.formats import CodeArray, Format, get_format
-from halfulp.numerics.random_bits import check_seed, output_words
-from halfulp.numerics.rounding import NEAREST_EVEN, Rounding
+from halfulp.numerics.random_bits import MAX_OUTPUT_BITS, check_seed, output_words
+from halfulp.numerics.rounding import NEAREST_EVEN, Rounding, check_overflow
+from halfulp.sim.rounding_code import BLOCK, FLOAT32, FLOAT64, Source, round_lanes, rounds, threefry_halves
+from halfulp.sim.vector_code import I8, I16, I32, I64, Code, Kernel, Lanes, address
 
-__all__ = ["dequantise", "quantise"]
+__all__ = ["Quantised", "dequantise", "quantise", "quantise_flagged"]
+
+LITTLE_ENDIAN = sys.byteorder == "little"
+
+
+class Quantised(NamedTuple):
+    """Codes, and whether any element was a NaN without a code, or beyond the largest finite number."""
+
+    codes: CodeArray
+    invalid: bool
+    overflow: bool
 
 
 def quantise(
@@ -41,17 +58,174 @@ def quantise(
     -------
     Codes in the format's `code_dtype`, C-contiguous, of x's shape.
     """
+    return quantise_flagged(x, fmt, rounding, seed=seed, words=words, scale=scale, overflow=overflow).codes
+
+
+def quantise_flagged(
+    x: npt.ArrayLike,
+    fmt: Format | str,
+    rounding: Rounding | str = NEAREST_EVEN,
+    *,
+    seed: int = 0,
+    words: npt.NDArray[np.uint32] | None = None,
+    scale: int = 0,
+    overflow: str = "saturate",
+    signed_zero: bool = True,
+) -> Quantised:
+    """As `quantise`, with the status flags; without `signed_zero` a zero is always +0, as a GEMM gives it."""
     fmt = get_format(fmt)
     mode = Rounding.parse(rounding) if isinstance(rounding, str) else rounding
+    check_overflow(overflow)
+    check_seed(seed)
     values = np.asarray(x)
-    random = words
+    if values.dtype.kind not in "fiub":
+        raise TypeError(f"numbers to quantise must be real, not {values.dtype}")
+    if values.dtype not in (np.float32, np.float64):
+        values = values.astype(np.float64)
+    if mode.is_stochastic:
+        words = _check_words(words, values.shape, mode)
+    source = FLOAT32 if values.dtype == np.float32 else FLOAT64
+    if source is FLOAT32 and not rounds(source, fmt, mode, scale):
+        with np.errstate(invalid="ignore"):  # the widening of a signalling NaN
+            values, source = values.astype(np.float64), FLOAT64
+    if not LITTLE_ENDIAN or not rounds(source, fmt, mode, scale):
+        return _by_definition(values, fmt, mode, seed, words, scale, overflow, signed_zero)
+    values = np.ascontiguousarray(values)
+    codes = np.empty(values.shape, fmt.code_dtype)
+    # Only Threefry needs to know of rows.
+    columns = values.shape[-1] if mode.is_stochastic and words is None and values.ndim else values.size
+    rows = values.size // columns if columns else 0
+    flags = np.zeros(2, np.uint8)
+    kernel = _kernel(source, fmt, mode, overflow, signed_zero, words is not None)
+    kernel(
+        address(values),
+        address(codes),
+        address(words) if words is not None else 0,
+        address(flags),
+        rows,
+        columns,
+        seed & 0xFFFF_FFFF,
+        seed >> 32,
+        scale,
+    )
+    return Quantised(codes, bool(flags[0]), bool(flags[1]))
+
+
+def _check_words(
+    words: npt.NDArray[np.uint32] | None, shape: tuple[int, ...], mode: Rounding
+) -> npt.NDArray[np.uint32] | None:
+    if words is None:
+        if mode.random_bits > MAX_OUTPUT_BITS:
+            raise ValueError(f"from a seed come at most {MAX_OUTPUT_BITS} random bits, not {mode}: give words")
+        return None
+    if words.dtype != np.uint32 or words.shape != shape:
+        raise ValueError(f"words must be uint32 of shape {shape}, not {words.dtype} of shape {words.shape}")
+    if words.size and int(words.max()) >> mode.random_bits:
+        raise ValueError(f"word {int(words.max())} is not below 2**{mode.random_bits}, as {mode} needs")
+    return np.ascontiguousarray(words)
+
+
+def _by_definition(
+    values: npt.NDArray,
+    fmt: Format,
+    mode: Rounding,
+    seed: int,
+    words: npt.NDArray[np.uint32] | None,
+    scale: int,
+    overflow: str,
+    signed_zero: bool,
+) -> Quantised:
+    """By the golden model: formats and scales that `rounds` leaves out."""
     if mode.is_stochastic and words is None:
         columns = values.shape[-1] if values.ndim else 1
         rows = values.size // columns if columns else 0
-        random = output_words(check_seed(seed), np.arange(rows), np.arange(columns), mode.random_bits)
-        random = random.reshape(values.shape)
+        words = output_words(seed, np.arange(rows), np.arange(columns), mode.random_bits).reshape(values.shape)
     exact = from_float64(values)
-    return fmt.encode(exact._replace(exponent=exact.exponent + scale), mode, random, overflow).codes
+    codes, invalid, too_large = fmt.encode(exact._replace(exponent=exact.exponent + scale), mode, words, overflow)
+    if not signed_zero:
+        codes = fmt.without_minus_zero(codes)
+    return Quantised(codes, bool(invalid.any()), bool(too_large.any()))
+
+
+@lru_cache(maxsize=256)
+def _kernel(source: Source, fmt: Format, mode: Rounding, overflow: str, signed_zero: bool, given_words: bool) -> Kernel:
+    """Kernel over [rows, columns]: numbers, codes, words, flags, rows, columns, key low and high, scale."""
+    code = Code("quantise", "ppppiiiii")
+    x, out, words, flags, rows, columns, low, high, scale = code.arguments
+    element = {8: I8, 16: I16, 32: I32}[8 * fmt.container_bytes]
+    vector = ir.VectorType(source.integer, source.lanes)
+    flag_vector = ir.VectorType(ir.IntType(1), source.lanes)
+    key = code.spread(low.narrow(I32), 16), code.spread(high.narrow(I32), 16)
+    scales = code.spread(scale.narrow(source.integer), source.lanes)
+    x_tail, out_tail = code.buffer(source.integer, BLOCK), code.buffer(element, BLOCK)
+    words_tail = code.buffer(I32, BLOCK)
+    for memory, kind in ((x_tail, source.integer), (words_tail, I32)):
+        zero = code.constant(kind, 0)
+        code.loop(0, code.constant(I64, BLOCK), 1, [], lambda n, m=memory, z=zero: _store(code, z, m, n))
+    halves_memory = code.buffer(I16, BLOCK)
+    random_from_seed = mode.is_stochastic and not given_words
+
+    def copy(count: Lanes, kind: ir.IntType, source_at: tuple[Lanes, Lanes], target_at: tuple[Lanes, Lanes]) -> None:
+        def one(n: Lanes) -> list[Lanes]:
+            return _store(code, code.load(source_at[0], source_at[1] + n, kind), target_at[0], target_at[1] + n)
+
+        code.loop(0, count, 1, [], one)
+
+    def block(row: Lanes, column: Lanes, invalid: Lanes, too_large: Lanes) -> list[Lanes]:
+        start = row * columns + column
+        rest = columns - column
+        zero = start.constant(0)
+        whole = zero.less_signed(rest - (BLOCK - 1))
+        count = whole.choose(zero, rest)
+        copy(count, source.integer, (x, start), (x_tail, zero))
+        x_at = whole.choose(x, x_tail), whole.choose(start, zero)
+        out_at = whole.choose(out, out_tail), whole.choose(start, zero)
+        words_at = words, start
+        if given_words:
+            copy(count, I32, (words, start), (words_tail, zero))
+            words_at = whole.choose(words, words_tail), whole.choose(start, zero)
+        elif random_from_seed:
+            halves = threefry_halves(code, key, code.spread(row.narrow(I32), 16), column)
+            code.store(halves, halves_memory, 0)
+
+        def group(first: Lanes, invalid: Lanes, too_large: Lanes) -> list[Lanes]:
+            word = None
+            if given_words:
+                word = code.load(words_at[0], words_at[1] + first, ir.VectorType(I32, source.lanes))
+            elif random_from_seed:
+                half = code.load(halves_memory, first, ir.VectorType(I16, source.lanes))
+                word = half >> (MAX_OUTPUT_BITS - mode.random_bits)
+            result = round_lanes(
+                code.load(x_at[0], x_at[1] + first, vector),
+                source,
+                fmt,
+                mode,
+                overflow,
+                scale=scales,
+                word=word.widen(source.integer) if word else None,
+                signed_zero=signed_zero,
+            )
+            code.store(result.codes.narrow(element), out_at[0], out_at[1] + first)
+            return [invalid | result.invalid, too_large | result.overflow]
+
+        flags = code.loop(0, code.constant(I64, BLOCK), source.lanes, [invalid, too_large], group)
+        copy(count, element, (out_tail, zero), (out, start))
+        return flags
+
+    def each_row(row: Lanes, invalid: Lanes, too_large: Lanes) -> list[Lanes]:
+        return code.loop(0, columns, BLOCK, [invalid, too_large], lambda column, *f: block(row, column, *f))
+
+    never = code.constant(flag_vector, 0)
+    found = code.loop(0, rows, 1, [never, never], each_row)
+    for n, lanes in enumerate(found):
+        whole = lanes.bits_as(ir.IntType(source.lanes))
+        code.store((whole > 0).widen(I8), flags, n)
+    return code.compile()
+
+
+def _store(code: Code, value: Lanes, base: Lanes, index: Lanes) -> list[Lanes]:
+    code.store(value, base, index)
+    return []
 
 
 def dequantise(codes: npt.ArrayLike, fmt: Format | str, dtype: npt.DTypeLike = np.float32) -> npt.NDArray:

@@ -1,0 +1,293 @@
+"""Compiled kernels: LLVM code written as Python expressions on vectors of lanes, for the processor at hand.
+
+LLVM splits the vectors into whatever registers the processor has, so one description serves AVX-512, AVX2 and others.
+A kernel compiles in a few hundredths of a second, needs no C compiler, and keeps nothing on disk.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import llvmlite.binding as llvm
+import numpy as np
+from llvmlite import ir
+
+__all__ = ["F32", "F64", "I1", "I8", "I16", "I32", "I64", "Code", "Kernel", "Lanes", "address"]
+
+I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
+F32, F64 = ir.FloatType(), ir.DoubleType()
+
+
+class Lanes:
+    """A value of the code being written: a scalar, or a vector of lanes; integers are unsigned where that matters.
+
+    Operators write the instruction; a Python number stands for a constant of the other operand's type. Comparisons
+    give `I1` lanes for `choose`.
+    """
+
+    def __init__(self, code: Code, value: Any) -> None:
+        self.code = code
+        self.value = value
+
+    @property
+    def type(self) -> Any:
+        """The LLVM type."""
+        return self.value.type
+
+    @property
+    def _is_float(self) -> bool:
+        element = self.type.element if isinstance(self.type, ir.VectorType) else self.type
+        return isinstance(element, (ir.FloatType, ir.DoubleType))
+
+    def constant(self, number: float) -> Lanes:
+        """`number` in every lane, in this value's type."""
+        return self.code.constant(self.type, number)
+
+    def _with(self, write: Callable[[Any, Any], Any], other: Lanes | float) -> Lanes:
+        right = other if isinstance(other, Lanes) else self.constant(other)
+        return Lanes(self.code, write(self.value, right.value))
+
+    def __add__(self, other: Lanes | float) -> Lanes:
+        return self._with(self.code.builder.fadd if self._is_float else self.code.builder.add, other)
+
+    def __sub__(self, other: Lanes | float) -> Lanes:
+        return self._with(self.code.builder.fsub if self._is_float else self.code.builder.sub, other)
+
+    def __mul__(self, other: Lanes | float) -> Lanes:
+        return self._with(self.code.builder.fmul if self._is_float else self.code.builder.mul, other)
+
+    def __and__(self, other: Lanes | int) -> Lanes:
+        return self._with(self.code.builder.and_, other)
+
+    def __or__(self, other: Lanes | int) -> Lanes:
+        return self._with(self.code.builder.or_, other)
+
+    def __xor__(self, other: Lanes | int) -> Lanes:
+        return self._with(self.code.builder.xor, other)
+
+    def __lshift__(self, other: Lanes | int) -> Lanes:
+        return self._with(self.code.builder.shl, other)
+
+    def __rshift__(self, other: Lanes | int) -> Lanes:
+        return self._with(self.code.builder.lshr, other)
+
+    def __invert__(self) -> Lanes:
+        return Lanes(self.code, self.code.builder.not_(self.value))
+
+    def _compare(self, sign: str, other: Lanes | float, *, signed: bool = False) -> Lanes:
+        builder = self.code.builder
+        if self._is_float:
+            return self._with(lambda a, b: builder.fcmp_ordered(sign, a, b), other)
+        icmp = builder.icmp_signed if signed else builder.icmp_unsigned
+        return self._with(lambda a, b: icmp(sign, a, b), other)
+
+    def equals(self, other: Lanes | float) -> Lanes:
+        """Lanes equal (floats: neither is NaN)."""
+        return self._compare("==", other)
+
+    def __lt__(self, other: Lanes | float) -> Lanes:
+        return self._compare("<", other)
+
+    def __gt__(self, other: Lanes | float) -> Lanes:
+        return self._compare(">", other)
+
+    def less_signed(self, other: Lanes | int) -> Lanes:
+        """Lanes less, as two's complement."""
+        return self._compare("<", other, signed=True)
+
+    def choose(self, yes: Lanes, no: Lanes | float) -> Lanes:
+        """`yes` where this `I1` lane is true, else `no`."""
+        other = no if isinstance(no, Lanes) else yes.constant(no)
+        return Lanes(self.code, self.code.builder.select(self.value, yes.value, other.value))
+
+    def smaller(self, other: Lanes | int) -> Lanes:
+        """The smaller of two unsigned integers."""
+        return (self < other).choose(self, other)
+
+    def larger_signed(self, other: Lanes | int) -> Lanes:
+        """The larger of two integers as two's complement."""
+        right = other if isinstance(other, Lanes) else self.constant(other)
+        return self.less_signed(right).choose(right, self)
+
+    def smaller_signed(self, other: Lanes | int) -> Lanes:
+        """The smaller of two integers as two's complement."""
+        return self.less_signed(other).choose(self, other)
+
+    def fits(self, element: Any) -> Any:
+        """The type with this value's number of lanes and elements of type `element`."""
+        return ir.VectorType(element, self.type.count) if isinstance(self.type, ir.VectorType) else element
+
+    def widen(self, element: Any) -> Lanes:
+        """Zero-extended to integers of type `element`, or as it is where it has that width already."""
+        target = self.fits(element)
+        return self if self.type == target else Lanes(self.code, self.code.builder.zext(self.value, target))
+
+    def narrow(self, element: Any) -> Lanes:
+        """The low bits, as integers of type `element`."""
+        target = self.fits(element)
+        return self if self.type == target else Lanes(self.code, self.code.builder.trunc(self.value, target))
+
+    def bits_as(self, target: Any) -> Lanes:
+        """The same bits as a value of type `target` (a whole type, not an element's)."""
+        return Lanes(self.code, self.code.builder.bitcast(self.value, target))
+
+    def shuffle(self, other: Lanes, order: Sequence[int]) -> Lanes:
+        """The lanes numbered `order` of this vector followed by `other`."""
+        mask = ir.Constant(ir.VectorType(I32, len(order)), list(order))
+        return Lanes(self.code, self.code.builder.shuffle_vector(self.value, other.value, mask))
+
+
+class Code:
+    """A function being written: ``void name(pointers and 64-bit integers)``.
+
+    Parameters
+    ----------
+    name
+        The function's name, for debuggers.
+    parameters
+        ``"p"`` for a pointer or ``"i"`` for a 64-bit integer each, one character an argument.
+    """
+
+    def __init__(self, name: str, parameters: str) -> None:
+        self.module = ir.Module(name)
+        self.module.triple = llvm.get_process_triple()
+        types = [ir.PointerType(I8) if p == "p" else I64 for p in parameters]
+        self.function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), types), name)
+        for argument in self.function.args:
+            if isinstance(argument.type, ir.PointerType):
+                argument.add_attribute("noalias")
+        self.entry = self.function.append_basic_block("entry")
+        self.builder = ir.IRBuilder(self.entry)
+        self.arguments = [Lanes(self, argument) for argument in self.function.args]
+
+    def constant(self, kind: Any, number: float) -> Lanes:
+        """`number` in every lane of a value of type `kind`."""
+        element = kind.element if isinstance(kind, ir.VectorType) else kind
+        if isinstance(element, ir.IntType):
+            number = int(number) & ((1 << element.width) - 1)
+        one = ir.Constant(element, number)
+        return Lanes(self, ir.Constant(kind, [one] * kind.count) if isinstance(kind, ir.VectorType) else one)
+
+    def count_up(self, kind: Any) -> Lanes:
+        """The vector of the lanes' own numbers: 0, 1, 2 and so on."""
+        return Lanes(self, ir.Constant(kind, [ir.Constant(kind.element, n) for n in range(kind.count)]))
+
+    def spread(self, scalar: Lanes, lanes: int) -> Lanes:
+        """A scalar in each of so many lanes."""
+        kind = ir.VectorType(scalar.type, lanes)
+        first = self.builder.insert_element(ir.Constant(kind, ir.Undefined), scalar.value, I32(0))
+        order = ir.Constant(ir.VectorType(I32, lanes), [0] * lanes)
+        return Lanes(self, self.builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), order))
+
+    def _pointer(self, base: Lanes, index: Lanes, kind: Any) -> Any:
+        element = kind.element if isinstance(kind, ir.VectorType) else kind
+        size = {1: 1, 8: 1, 16: 2, 32: 4, 64: 8}[
+            element.width if isinstance(element, ir.IntType) else 32 if isinstance(element, ir.FloatType) else 64
+        ]
+        offset = self.builder.mul(index.value, I64(size))
+        moved = self.builder.gep(base.value, [offset], source_etype=I8)
+        return self.builder.bitcast(moved, ir.PointerType(kind)), size
+
+    def load(self, base: Lanes, index: Lanes | int, kind: Any) -> Lanes:
+        """A value of type `kind` at element `index` of the array at `base`; no alignment but the element's."""
+        pointer, align = self._pointer(base, self._index(index), kind)
+        return Lanes(self, self.builder.load(pointer, align=align, typ=kind))
+
+    def store(self, value: Lanes, base: Lanes, index: Lanes | int) -> None:
+        """Store a value at element `index` of the array at `base`."""
+        pointer, align = self._pointer(base, self._index(index), value.type)
+        self.builder.store(value.value, pointer, align=align)
+
+    def _index(self, index: Lanes | int) -> Lanes:
+        return index if isinstance(index, Lanes) else self.constant(I64, index)
+
+    def buffer(self, kind: Any, count: int) -> Lanes:
+        """Memory for `count` values of type `kind`, for the call's duration."""
+        with self.builder.goto_entry_block():
+            memory = self.builder.alloca(kind, count)
+            return Lanes(self, self.builder.bitcast(memory, ir.PointerType(I8)))
+
+    def loop(
+        self, start: Lanes | int, stop: Lanes, step: int, carried: Sequence[Lanes], body: Callable[..., Sequence[Lanes]]
+    ) -> list[Lanes]:
+        """Run ``carried = body(i, *carried)`` for i in range(start, stop, step); give what is carried out of it."""
+        builder = self.builder
+        before = builder.block
+        head = builder.append_basic_block("head")
+        inside = builder.append_basic_block("body")
+        after = builder.append_basic_block("after")
+        first = self._index(start)
+        builder.branch(head)
+        builder.position_at_end(head)
+        counter = builder.phi(I64)
+        counter.add_incoming(first.value, before)
+        phis = [builder.phi(c.type) for c in carried]
+        for phi, value in zip(phis, carried, strict=True):
+            phi.add_incoming(value.value, before)
+        builder.cbranch(builder.icmp_signed("<", counter, stop.value), inside, after)
+        builder.position_at_end(inside)
+        results = body(Lanes(self, counter), *(Lanes(self, phi) for phi in phis))
+        counter.add_incoming(builder.add(counter, I64(step)), builder.block)
+        for phi, value in zip(phis, results, strict=True):
+            phi.add_incoming(value.value, builder.block)
+        builder.branch(head)
+        builder.position_at_end(after)
+        return [Lanes(self, phi) for phi in phis]
+
+    def intrinsic(self, name: str, result: Any, *operands: Lanes | bool) -> Lanes:
+        """Call an LLVM intrinsic by its full name; a Python bool is an `I1` constant."""
+        values = [o.value if isinstance(o, Lanes) else I1(int(o)) for o in operands]
+        kind = ir.FunctionType(result, [v.type for v in values])
+        known = self.module.globals.get(name)
+        function = known if known is not None else ir.Function(self.module, kind, name)
+        return Lanes(self, self.builder.call(function, values))
+
+    def compile(self) -> Kernel:
+        """End the function and compile it."""
+        self.builder.ret_void()
+        return Kernel(str(self.module), self.function.name, len(self.arguments))
+
+
+class Kernel:
+    """A compiled function; called with addresses (see `address`) and integers. It releases the interpreter lock."""
+
+    def __init__(self, text: str, name: str, arguments: int) -> None:
+        module = llvm.parse_assembly(text)
+        machine = _target_machine()
+        passes = llvm.create_pass_builder(machine, _tuning())
+        manager = passes.getModulePassManager()
+        manager.run(module, passes)
+        self._engine = llvm.create_mcjit_compiler(module, machine)  # owns the code: lives as long as the function
+        self._engine.finalize_object()
+        where = self._engine.get_function_address(name)
+        self._call = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * arguments)(where)
+
+    def __call__(self, *arguments: int) -> None:
+        """Run the function."""
+        self._call(*arguments)
+
+
+def _tuning() -> Any:
+    # Vectors are written out, and are long: neither unrolling nor another vectorisation gains, and both take time.
+    options = llvm.create_pipeline_tuning_options(speed_level=1)
+    options.loop_unrolling = options.loop_vectorization = options.slp_vectorization = False
+    return options
+
+
+def _target_machine() -> Any:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    target = llvm.Target.from_default_triple()
+    features = llvm.get_host_cpu_features()
+    # Full-width registers where the processor has them: LLVM prefers 256 bits on some that run 512 at full rate.
+    text = features.flatten()
+    if features.get("avx512f"):
+        text += ",-prefer-256-bit"
+    return target.create_target_machine(cpu=llvm.get_host_cpu_name(), features=text, opt=3)
+
+
+def address(array: np.ndarray) -> int:
+    """Address of the first element of a C-contiguous array."""
+    return array.ctypes.data
