@@ -172,7 +172,7 @@ class _Run:
                     f"take a learning rate below {self.config.learning_rate:g}, or a recipe with more range"
                 )
             self.record({"event": "step", "step": self.step, "epoch": self.epoch + 1, "loss": loss})
-            self.report("training", self.batch, loss)
+            self.report("training", self.batch)
         return True
 
     def evaluate(self) -> None:
@@ -186,7 +186,8 @@ class _Run:
             images, labels = _tensors(self.data.test, chosen)
             (loss, recognised), *_ = [replica.test_batch(images, labels) for replica in self.replicas]
             total, right = total + loss, right + recognised
-            self.report("testing", batch + 1, self.history[-1]["loss"])
+            if batch + 1 < self.test_batches:
+                self.report("testing", batch + 1)
         losses = [r["loss"] for r in self.history if r["event"] == "step" and r["epoch"] == self.epoch + 1]
         self.record(
             {
@@ -200,28 +201,30 @@ class _Run:
                 "seconds": round(self.seconds, 3),
             }
         )
+        self.report("testing", self.test_batches)  # with the new accuracy
 
     def record(self, record: dict[str, Any]) -> None:
         self.history.append(record)
         if self.folder is not None:
             self.folder.append_metrics(record)
 
-    def report(self, phase: str, batch: int, loss: float) -> None:
+    def report(self, phase: str, batch: int) -> None:
         done = self.epoch * (self.batches + self.test_batches) + batch
         done += self.batches if phase == "testing" else 0
         total = self.config.epochs * (self.batches + self.test_batches)
+        loss = self._last("step", "loss")
         self.tell(Progress(phase, self.epoch + 1, batch, done, total, loss, self.accuracy))
 
     @property
     def accuracy(self) -> float | None:
-        return self._last("test_accuracy")
+        return self._last("epoch", "test_accuracy")
 
     @property
     def test_loss(self) -> float | None:
-        return self._last("test_loss")
+        return self._last("epoch", "test_loss")
 
-    def _last(self, name: str) -> float | None:
-        return next((r[name] for r in reversed(self.history) if r["event"] == "epoch"), None)
+    def _last(self, event: str, name: str) -> Any:
+        return next((r[name] for r in reversed(self.history) if r["event"] == event), None)
 
     def compare(self) -> None:
         """Raise where the replicas' weights differ, or one ran a GEMM that the other did not."""
