@@ -34,8 +34,9 @@ STICKY = 1 << register("status").field("done").lsb | 1 << register("status").fie
 class PynqCoreBuffer:
     """Memory that host and core share, allocated by PYNQ; a `halfulp.host.bus.CoreBuffer`."""
 
-    def __init__(self, buffer: Any) -> None:
+    def __init__(self, buffer: Any, device: Any) -> None:
         self._buffer = buffer
+        self._device = device
         # On a remote board each look at the address is a round trip.
         self._address = int(buffer.device_address)
         # Lines of the processor's cache that were written before this may not reach memory after the core has.
@@ -53,12 +54,12 @@ class PynqCoreBuffer:
 
     def flush(self) -> None:
         """Make the host's writes visible to the core."""
-        with _translated(self._owned.device):
+        with _translated(self._device):
             self._owned.flush()
 
     def invalidate(self) -> None:
         """Make the core's writes visible to the host."""
-        with _translated(self._owned.device):
+        with _translated(self._device):
             self._owned.invalidate()
 
     def free(self) -> None:
@@ -107,7 +108,7 @@ class HalfulpCore(DefaultIP):
         """Memory of this board for host and core; MemoryError where there is none."""
         with _translated(self.device):
             try:
-                return PynqCoreBuffer(pynq.allocate((nbytes,), "u1", target=self.device))
+                return PynqCoreBuffer(pynq.allocate((nbytes,), "u1", target=self.device), self.device)
             except RuntimeError as error:  # how XRT and remote boards refuse
                 raise MemoryError(f"{nbytes} bytes: {error}") from error
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,7 @@ from halfulp.host.bus import CoreBus
 from halfulp.host.core_family import CoreFamily, Requirement
 from halfulp.host.device import Device
 from halfulp.host.driver import Driver
-from halfulp.host.errors import DeviceError, IdentificationError
+from halfulp.host.errors import ConnectionLostError, DeviceError, IdentificationError
 from halfulp.hw.config import ArrayConfig, UnsupportedSpecError
 from halfulp.hw.handoff import CORE_VLNV, config_of_parameters, read_handoff
 from halfulp.numerics.formats import CodeArray
@@ -84,7 +86,9 @@ class PynqDevice(Device):
 
     def _close(self) -> None:
         try:
-            self._driver.close()
+            # A board that is gone has nothing that runs any more.
+            with suppress(ConnectionLostError):
+                self._driver.close()
         finally:
             self._on_close()
 
@@ -234,7 +238,10 @@ def load_overlay(path: str | Path, *, device: Any = None) -> pynq.Overlay:
     if "_real_instance" in vars(pynq.Clocks):
         del pynq.Clocks._real_instance
     try:
-        overlay = pynq.Overlay(str(bit), download=False, device=hardware)
+        with warnings.catch_warnings():
+            # Of a core of another version, of which the next line tells.
+            warnings.filterwarnings("ignore", f"IP .* is of type {CORE_VLNV.rpartition(':')[0]}", UserWarning)
+            overlay = pynq.Overlay(str(bit), download=False, device=hardware)
         _core_instance(str(bit), overlay)
         _complete(overlay, hardware)
         overlay.download()
@@ -286,8 +293,6 @@ def _compare(name: str, found: ArrayConfig, told: ArrayConfig | None) -> None:
 
 
 def _active_device() -> Any:
-    import warnings
-
     from pynq.pl_server.device import Device as PynqHardware
 
     try:
