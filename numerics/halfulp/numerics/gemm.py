@@ -14,7 +14,7 @@ from halfulp.numerics.formats import CodeArray, Format, get_format
 from halfulp.numerics.random_bits import MAX_OUTPUT_BITS, check_seed, output_words
 from halfulp.numerics.rounding import NEAREST_EVEN, Rounding, check_overflow
 
-__all__ = ["GemmResult", "GemmSpec", "check_operands", "exact_gemm", "golden_gemm", "round_output"]
+__all__ = ["GemmResult", "GemmSpec", "check_operands", "exact_gemm", "golden_gemm", "round_output", "special_sums"]
 
 SCALE_LIMIT = 1 << 14
 """The power-of-two rescaling s is held to ±this, which no format here needs more of."""
@@ -141,9 +141,16 @@ def exact_gemm(a: RealArray, b: RealArray) -> RealArray:
                 product = (slice_a @ slice_b).astype(np.int64).astype(whole)
                 sums += product << (base_a + base_b)
     result = from_integers(sums, lsb_a + lsb_b)
-    if (a.kind != FINITE).any() or (b.kind != FINITE).any():
-        result = _with_specials(result, a, b)
-    return result
+    if (a.kind == FINITE).all() and (b.kind == FINITE).all():
+        return result
+    kind, negative = special_sums(a, b)
+    decided = kind != FINITE
+    return RealArray(
+        np.where(decided, negative, result.negative),
+        np.where(decided, 0, result.significand),
+        np.where(decided, 0, result.exponent),
+        kind,
+    )
 
 
 def _least_exponent(x: RealArray) -> int:
@@ -167,8 +174,15 @@ def _slice(x: RealArray, lsb: int, base: int) -> npt.NDArray[np.float64]:
     return np.where(x.negative, -bits, bits).astype(np.float64)
 
 
-def _with_specials(sums: RealArray, a: RealArray, b: RealArray) -> RealArray:
-    """Replace the sums that NaN and Inf decide: NaN, Inf - Inf and 0 * Inf give NaN, Inf alone Inf."""
+def special_sums(a: RealArray, b: RealArray) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+    """Where NaN and Inf in A [M, K] and B [K, N] decide a dot product, and what it is then.
+
+    Any NaN, Inf - Inf or 0 * Inf gives NaN; infinite products of one sign give Inf, as IEEE 754 has it.
+
+    Returns
+    -------
+    `RealArray.kind` [M, N], `FINITE` where nothing is decided, and bool [M, N], true where it is -Inf.
+    """
 
     def count(left: npt.NDArray[np.bool_], right: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         return (left.astype(np.float64) @ right.astype(np.float64)) > 0
@@ -186,11 +200,5 @@ def _with_specials(sums: RealArray, a: RealArray, b: RealArray) -> RealArray:
     minus = count(inf_a & plus_a, minus_b) | count(inf_a & minus_a, plus_b)
     minus |= count(plus_a, inf_b & minus_b) | count(minus_a, inf_b & plus_b)
     nan |= plus & minus
-    kind = np.where(nan, NAN, np.where(plus | minus, INFINITE, sums.kind)).astype(np.uint8)
-    decided = kind != FINITE
-    return RealArray(
-        np.where(decided, minus & ~nan, sums.negative),
-        np.where(decided, 0, sums.significand),
-        np.where(decided, 0, sums.exponent),
-        kind,
-    )
+    kind = np.where(nan, NAN, np.where(plus | minus, INFINITE, FINITE)).astype(np.uint8)
+    return kind, minus & ~nan

@@ -129,6 +129,18 @@ class Lanes:
         target = self.fits(element)
         return self if self.type == target else Lanes(self.code, self.code.builder.trunc(self.value, target))
 
+    def widen_signed(self, element: Any) -> Lanes:
+        """Sign-extended to integers of type `element`."""
+        return Lanes(self.code, self.code.builder.sext(self.value, self.fits(element)))
+
+    def to_float(self, element: Any) -> Lanes:
+        """Signed integers converted to floats of type `element`."""
+        return Lanes(self.code, self.code.builder.sitofp(self.value, self.fits(element)))
+
+    def to_integer(self, element: Any) -> Lanes:
+        """Floats that are integers converted to signed integers of type `element`."""
+        return Lanes(self.code, self.code.builder.fptosi(self.value, self.fits(element)))
+
     def bits_as(self, target: Any) -> Lanes:
         """The same bits as a value of type `target` (a whole type, not an element's)."""
         return Lanes(self.code, self.code.builder.bitcast(self.value, target))

@@ -1,0 +1,213 @@
+"""The fast functional emulator: `golden_gemm` in all codes and flags, at the speed of matrix products.
+
+An exact sum does not depend on its order, so a matrix product of the machine's own arithmetic gives it wherever a
+range test proves that no partial sum can leave what that arithmetic holds exactly:
+
+- int8 products in int32, where the largest sum is below 2**31;
+- one float64 product, where the largest sum, in units of the least significant bit that occurs, is at most 2**53;
+- else operands cut into digits of fewer bits, a float64 product for each pair of digits, put together in 128 bits.
+
+The sum is then rounded once.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from halfulp.numerics.accumulators import ExactAccumulator
+from halfulp.numerics.exact import FINITE, INFINITE, NAN
+from halfulp.numerics.formats import CodeArray
+from halfulp.numerics.gemm import GemmResult, GemmSpec, check_operands, golden_gemm, special_sums
+from halfulp.numerics.random_bits import check_seed
+from halfulp.sim.operands import Operand, as_float64, as_int8, fits_int8
+from halfulp.sim.quantise import quantise_flagged
+from halfulp.sim.vector_code import F64, I64, Code, Kernel, Lanes, address
+
+__all__ = ["digits_of", "emulate_gemm", "fits_float64", "fits_int32"]
+
+MAX_SUM_BITS = 126
+"""What is put together in a signed integer of 128 bits."""
+
+
+def emulate_gemm(a: npt.ArrayLike, b: npt.ArrayLike, spec: GemmSpec, *, seed: int = 0) -> GemmResult:
+    """What `golden_gemm` gives, fast: codes A [M, K] and B [K, N] of any strides."""
+    check_seed(seed)
+    codes_a, codes_b = check_operands(a, b, spec)
+    if not isinstance(spec.accumulator, ExactAccumulator):
+        return golden_gemm(codes_a, codes_b, spec, seed=seed)
+    sums, exponent = _exact_sums(codes_a, codes_b, spec)
+    if sums is None:
+        return golden_gemm(codes_a, codes_b, spec, seed=seed)
+    return GemmResult(
+        *quantise_flagged(
+            sums,
+            spec.out,
+            spec.rounding,
+            seed=seed,
+            scale=spec.scale + exponent,
+            overflow=spec.overflow,
+            signed_zero=False,
+        )
+    )
+
+
+def fits_int32(max_a: int, max_b: int, k: int) -> bool:
+    """Whether no sum of k products of integers of at most these magnitudes leaves int32."""
+    return max_a * max_b * k < 1 << 31
+
+
+def fits_float64(max_a: int, max_b: int, k: int) -> bool:
+    """Whether float64 holds every sum of k products of integers of at most these magnitudes, in any order."""
+    return max_a * max_b * k <= 1 << 53
+
+
+def _exact_sums(a: CodeArray, b: CodeArray, spec: GemmSpec) -> tuple[npt.NDArray[np.float64] | None, int]:
+    """The sums [M, N] divided by 2**exponent, and that exponent; None where no way is known to be exact.
+
+    A sum of more than 53 bits comes with its tail jammed into the lowest bit (`RealArray` has the argument).
+    """
+    k = a.shape[1]
+    if fits_int8(spec.a) and fits_int8(spec.b) and fits_int32(*_int8_bounds(spec), k) and (torch := _torch()):
+        return _int8_product(a, b, spec, torch), spec.a.lsb_exponent + spec.b.lsb_exponent
+    left, right = as_float64(a, spec.a), as_float64(b, spec.b)
+    if fits_float64(left.max_units, right.max_units, k):
+        sums, exponent = left.values @ right.values, 0
+    else:
+        digits = digits_of(left.span, right.span, k)
+        if digits is None:
+            return None, 0
+        sums, exponent = _split_product(left, right, digits), left.lsb_exponent + right.lsb_exponent
+    if left.special or right.special:
+        _put_specials(sums, a, b, left.special, right.special, spec)
+    return sums, exponent
+
+
+def _torch() -> Any:
+    """PyTorch, whose int8 product NumPy has no equal of; None where it is not installed."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    return torch
+
+
+def _int8_bounds(spec: GemmSpec) -> tuple[int, int]:
+    return min(spec.a.max_units, 128), min(spec.b.max_units, 128)
+
+
+def _int8_product(a: CodeArray, b: CodeArray, spec: GemmSpec, torch: Any) -> npt.NDArray[np.float64]:
+    left, offset_a = as_int8(a, spec.a)
+    right, offset_b = as_int8(b, spec.b)
+    sums = torch._int_mm(torch.from_numpy(_positive(left)), torch.from_numpy(_positive(right))).numpy()
+    sums = sums.astype(np.float64)
+    # (a + p) * (b + q) summed over k: the products of integers are far below 2**53 yet.
+    if offset_a:
+        sums += offset_a * right.sum(axis=0, dtype=np.int64)[None, :]
+    if offset_b:
+        sums += offset_b * left.sum(axis=1, dtype=np.int64)[:, None]
+    return sums + offset_a * offset_b * a.shape[1]
+
+
+def _positive(x: npt.NDArray) -> npt.NDArray:
+    """`x`, copied where PyTorch cannot take its strides, or its memory for not being writable."""
+    return x if min(x.strides) >= 0 and x.flags.writeable else x.copy()
+
+
+def digits_of(span_a: int, span_b: int, k: int) -> tuple[int, int] | None:
+    """Into how many digits each operand is cut so that the product of two digit matrices is exact; None: too many.
+
+    A digit of s bits is at most 2**(s - 1) in magnitude.
+    """
+    if span_a + span_b + k.bit_length() > MAX_SUM_BITS:
+        return None
+    room = 53 + 2 - (k - 1).bit_length()
+    ways = [
+        (count_a * count_b, count_a, count_b)
+        for count_a in range(1, 9)
+        for count_b in range(1, 9)
+        if _digit_bits(span_a, count_a) + _digit_bits(span_b, count_b) <= room
+    ]
+    return min(ways)[1:] if ways else None
+
+
+def _digit_bits(span: int, count: int) -> int:
+    return -(-(span + 1) // count)
+
+
+def _digits(x: Operand, count: int) -> list[tuple[npt.NDArray[np.float64], int]]:
+    """The values in units of 2**lsb_exponent as sums of digit * 2**shift, lowest first."""
+    bits = _digit_bits(x.span, count)
+    rest = x.values * 2.0**-x.lsb_exponent
+    parts = []
+    for place in reversed(range(1, count)):
+        digit = np.rint(rest * 2.0 ** -(place * bits))
+        rest = rest - digit * 2.0 ** (place * bits)
+        parts.append((digit, place * bits))
+    return [(rest, 0), *reversed(parts)]
+
+
+def _split_product(a: Operand, b: Operand, digits: tuple[int, int]) -> npt.NDArray[np.float64]:
+    """The sums in units of both least significant bits, those of more than 53 bits jammed."""
+    digits_a, digits_b = _digits(a, digits[0]), _digits(b, digits[1])
+    rows, columns = a.values.shape[0], b.values.shape[1]
+    parts = np.empty((len(digits_a) * len(digits_b), rows, columns))
+    shifts = np.empty(len(parts), np.int64)
+    for n, ((left, shift_a), (right, shift_b)) in enumerate((x, y) for x in digits_a for y in digits_b):
+        np.matmul(left, right, out=parts[n])
+        shifts[n] = shift_a + shift_b
+    sums = np.empty((rows, columns))
+    _put_together()(address(parts), address(shifts), address(sums), len(parts), sums.size)
+    return sums
+
+
+@lru_cache(maxsize=1)
+def _put_together() -> Kernel:
+    """Kernel: parts [P, size] of float64 integers, shifts [P], sums [size]; sums of parts << shift, jammed."""
+    code = Code("put_together", "pppii")
+    parts, shifts, sums, count, size = code.arguments
+    wide = type(I64)(128)
+
+    def each(n: Lanes) -> list[Lanes]:
+        def add(p: Lanes, total: Lanes) -> list[Lanes]:
+            part = code.load(parts, p * size + n, F64).to_integer(I64).widen_signed(wide)
+            return [total + (part << code.load(shifts, p, I64).widen(wide))]
+
+        (total,) = code.loop(0, count, 1, [code.constant(wide, 0)], add)
+        negative = total.less_signed(0)
+        magnitude = negative.choose(total.constant(0) - total, total)
+        zeros = code.intrinsic("llvm.ctlz.i128", wide, magnitude, False)
+        excess = (zeros.constant(128 - 53) - zeros).larger_signed(0)
+        kept = magnitude >> excess
+        kept = kept | (kept << excess).equals(magnitude).choose(kept.constant(0), 1)
+        power = ((excess.narrow(I64) + 1023) << 52).bits_as(F64)
+        value = kept.narrow(I64).to_float(F64) * power
+        code.store(negative.choose(value.constant(0) - value, value), sums, n)
+        return []
+
+    code.loop(0, size, 1, [], each)
+    return code.compile()
+
+
+def _put_specials(
+    sums: npt.NDArray[np.float64], a: CodeArray, b: CodeArray, in_a: bool, in_b: bool, spec: GemmSpec
+) -> None:
+    """Write NaN and infinities to the sums that they decide: only rows of A and columns of B that have any."""
+    real_a, real_b = spec.a.decode(a), spec.b.decode(b)
+    if in_a:
+        rows = np.flatnonzero((real_a.kind != FINITE).any(axis=1))
+        sums[rows] = _special(sums[rows], *special_sums(real_a.at(rows), real_b))
+    if in_b:
+        columns = np.flatnonzero((real_b.kind != FINITE).any(axis=0))
+        few = np.s_[:, columns]
+        sums[few] = _special(sums[few], *special_sums(real_a, real_b.at(few)))
+
+
+def _special(
+    sums: npt.NDArray[np.float64], kind: npt.NDArray[np.uint8], negative: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float64]:
+    infinite = np.where(negative, -np.inf, np.inf)
+    return np.where(kind == NAN, np.nan, np.where(kind == INFINITE, infinite, sums))
