@@ -1,0 +1,126 @@
+# amaranth: UnusedElaboratable=no
+"""Every code of every operand format decodes, in hardware, to what `Format.decode` says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from amaranth.hdl import Cat, Module, Signal
+from amaranth.lib import data
+from amaranth.sim import Simulator
+
+from halfulp.hw.operand import OperandDecoder, operand_layout
+from halfulp.numerics.exact import INFINITE, NAN
+from halfulp.numerics.formats import FloatFormat, Format, IntFormat, get_format
+
+FLUSHED = FloatFormat("e4m3 without subnormals", 4, 3, "ieee", subnormals=False)
+SETS = {
+    "fp8": ("float8_e4m3fn", "float8_e5m2"),
+    "int8": ("int8",),
+    "integers": ("int4", "uint8", "int16", "int2"),
+    "mixed": ("int8", "float8_e5m2", "float4_e2m1fn", "uint4"),
+    "small": ("float6_e3m2fn", "float6_e2m3fn", "e6m5", "float4_e2m1fn"),
+    "flushed": (FLUSHED, "float8_e4m3fn"),
+    "without fraction": (FloatFormat("e5m0", 5, 0, "fn"), FloatFormat("e1m2", 1, 2, "finite")),
+    "float16": ("float16", "int8"),
+    "bfloat16": ("bfloat16",),
+}
+
+ORDER = ("significand", "shift", "nan", "inf")
+COPIES = 16
+
+
+def formats_of(names: tuple[str | Format, ...]) -> tuple[Format, ...]:
+    return tuple(get_format(name) for name in names)
+
+
+def fields_of(rows: list[int], layout: data.StructLayout, name: str) -> np.ndarray:
+    """Field `name` of each of the `COPIES` operands in each of `rows`, 0 where the layout has none."""
+    if name not in layout.members:
+        return np.zeros(len(rows) * COPIES, np.int64)
+    field = layout[name]
+    mask, sign = (1 << field.width) - 1, 1 << (field.width - 1) if name == "significand" else 0
+    values = [row >> (n * layout.size + field.offset) & mask for row in rows for n in range(COPIES)]
+    return (np.array(values) ^ sign) - sign
+
+
+@pytest.mark.parametrize("names", SETS.values(), ids=SETS.keys())
+def test_every_code_of_every_format(names: tuple[str | Format, ...]) -> None:
+    formats = formats_of(names)
+    width = 8 * max(f.container_bytes for f in formats)
+    # Sixteen decoders look at neighbouring codes, so that a step of the simulator covers sixteen of them.
+    decoders = [OperandDecoder(formats=formats, code_width=width) for _ in range(COPIES)]
+    number, base = Signal(3), Signal(width)
+    design = Module()
+    for n, decoder in enumerate(decoders):
+        design.submodules += decoder
+        design.d.comb += [decoder.format.eq(number), decoder.code.eq(base | n)]
+    layout = operand_layout(formats)
+    operands = Signal(COPIES * layout.size)
+    design.d.comb += operands.eq(Cat(decoder.operand for decoder in decoders))
+    rows: dict[Format, list[int]] = {f: [] for f in formats}
+
+    async def bench(ctx: Any) -> None:
+        for position, fmt in enumerate(formats):
+            ctx.set(number, position)
+            for code in range(0, max(COPIES, 1 << fmt.bits), COPIES):
+                # What lies above a code in its container is nobody's business.
+                ctx.set(base, code | (0x5AA5 << max(fmt.bits, 4)) & ((1 << width) - 1))
+                rows[fmt].append(ctx.get(operands))
+
+    simulator = Simulator(design)
+    simulator.add_testbench(bench)
+    simulator.run()
+    for fmt in formats:
+        real = fmt.decode(np.arange(1 << fmt.bits))
+        sign = np.where(real.negative, -1, 1)
+        significand, shift, nan, inf = (fields_of(rows[fmt], layout, name)[: 1 << fmt.bits] for name in ORDER)
+        assert np.array_equal(nan, real.kind == NAN)
+        assert np.array_equal(inf, real.kind == INFINITE)
+        assert np.array_equal(significand[nan == 1], 0 * nan[nan == 1])
+        assert np.array_equal(significand[inf == 1], sign[inf == 1])
+        finite = (nan == 0) & (inf == 0)
+        units = sign * real.significand.astype(object) << np.where(finite, real.exponent - fmt.lsb_exponent, 0)
+        assert np.array_equal((significand.astype(object) << shift)[finite], units[finite])
+
+
+def test_a_layout_has_only_what_its_formats_need() -> None:
+    assert set(operand_layout(formats_of(("int8",))).members) == {"significand"}
+    assert set(operand_layout(formats_of(("float4_e2m1fn",))).members) == {"significand", "shift"}
+    assert set(operand_layout(formats_of(("float8_e4m3fn",))).members) == {"significand", "shift", "nan"}
+    assert set(operand_layout(formats_of(("int8", "float8_e5m2"))).members) == set(ORDER)
+    assert operand_layout(formats_of(("int8",)))["significand"].width == 8
+    assert operand_layout(formats_of(("uint8", "int8")))["significand"].width == 9
+
+
+@pytest.mark.parametrize(
+    ("formats", "width", "error", "message"),
+    [
+        ((), 8, ValueError, "a decoder needs at least one format"),
+        (("float16",), 8, ValueError, "codes that are decoded here have at most 8 bits, not 16 as float16"),
+        (("int32",), 32, ValueError, "codes that are decoded here have at most 16 bits, not 32 as int32"),
+    ],
+)
+def test_what_cannot_be_decoded(formats: tuple[str, ...], width: int, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        OperandDecoder(formats=formats_of(formats), code_width=width)
+
+
+def test_a_format_of_another_kind_is_refused() -> None:
+    with pytest.raises(TypeError, match="no decoder for format 1: it is neither a plain float nor an integer"):
+        OperandDecoder(formats=(1,), code_width=8)  # type: ignore[arg-type]
+
+
+def test_an_integer_keeps_its_most_negative_value() -> None:
+    """-128 has no positive counterpart, but it has a significand."""
+    decoder = OperandDecoder(formats=(IntFormat("int8", 8),), code_width=8)
+
+    async def bench(ctx: Any) -> None:
+        ctx.set(decoder.code, 0x80)
+        assert ctx.get(decoder.operand.significand) == -128
+
+    simulator = Simulator(decoder)
+    simulator.add_testbench(bench)
+    simulator.run()
