@@ -41,7 +41,7 @@ WIDE = [
 ]
 """For devices that run any format: a core for each would take long to build."""
 
-DEVICES = ("golden", "emulator", "double:2x3", "rtl:1x1", "rtl:2x3", "rtl:4x4", "rtl:8x8")
+DEVICES = ("golden", "emulator", "double:2x3", "rtl:1x1", "rtl:2x3", "rtl:4x4", "rtl:8x8", "pynq-sim:4x4")
 SHAPES = [(1, 1, 1), (1, 300, 1), (2, 3, 3), (7, 5, 9), (8, 8, 8), (17, 33, 19), (1, 40, 37), (41, 2, 1), (30, 100, 3)]
 
 
@@ -210,7 +210,7 @@ def test_flags_are_of_one_gemm_only(device):
 
 
 def test_other_formats_or_a_refusal(device, name, rng):
-    if name.startswith(("rtl", "double")):
+    if name.startswith(("rtl", "double", "pynq-sim")):
         with pytest.raises(
             UnsupportedSpecError, match=r"needs \d+ bits; cores have at most 128; device emulator runs it"
         ):

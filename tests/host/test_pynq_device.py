@@ -59,8 +59,8 @@ def operands(rng: np.random.Generator, m: int = 5, n: int = 6, k: int = 7) -> tu
 
 
 def driver_bus(device: Any) -> Any:
-    assert isinstance(device.core, HalfulpCore)
-    return device.core
+    assert isinstance(device.driver.bus, HalfulpCore)
+    return device.driver.bus
 
 
 @pytest.mark.parametrize("ps", PROCESSING_SYSTEMS.names())

@@ -95,7 +95,7 @@ def test_large_buffers_travel_in_parts(server: VirtualBoardServer, core: GoldenC
     buffer.flush()
     buffer[:] = 0
     buffer.invalidate()
-    np.testing.assert_array_equal(buffer, sent)
+    np.testing.assert_array_equal(np.asarray(buffer), sent)
     buffer.freebuffer()
     hardware.close()
 
@@ -138,7 +138,7 @@ def test_a_board_that_freezes_is_told(server: VirtualBoardServer, core: GoldenCo
         read = core.fake.read
         monkeypatch.setattr(core.fake, "read", lambda offset: awake.wait(20) and read(offset))
         with pytest.raises(ConnectionLostError, match="does not answer: Deadline Exceeded"):
-            device.core.read(0)
+            device.driver.bus.read(0)
         awake.set()
 
 

@@ -93,6 +93,11 @@ class Driver:
         self.config = read_config(self._registers.read)
         self.reset()
 
+    @property
+    def bus(self) -> CoreBus:
+        """What the core is reached by."""
+        return self._bus
+
     def gemm(self, a: npt.ArrayLike, b: npt.ArrayLike, spec: GemmSpec, *, seed: int = 0) -> GemmResult:
         """Run one GEMM: codes A [M, K] and B [K, N], strided views included, give codes C [M, N] and flags.
 

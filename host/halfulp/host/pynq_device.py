@@ -9,7 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from halfulp.host.bus import CoreBus
 from halfulp.host.core_family import CoreFamily, Requirement
 from halfulp.host.device import Device
 from halfulp.host.driver import Driver
@@ -41,8 +40,17 @@ class PynqDevice(Device):
         See `Device`.
     timeout_s
         See `Driver`.
+    is_simulated
+        Whether the core is a simulation.
     on_close
         Called when the device is closed.
+
+    Attributes
+    ----------
+    overlay
+        As given.
+    driver
+        Of the core; its bus is the overlay's `HalfulpCore`.
 
     Raises
     ------
@@ -57,6 +65,7 @@ class PynqDevice(Device):
         *,
         verify: float = 0.0,
         timeout_s: float = 30.0,
+        is_simulated: bool = False,
         on_close: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(name, verify=verify)
@@ -66,9 +75,9 @@ class PynqDevice(Device):
         core: Any = overlay
         for part in instance.split("/"):
             core = getattr(core, part)
-        self.core: CoreBus = core
-        self._driver = Driver(core, name=name, timeout_s=timeout_s)
-        self._config = self._driver.config
+        self.is_simulated = is_simulated
+        self.driver = Driver(core, name=name, timeout_s=timeout_s)
+        self._config = self.driver.config
         self.config = self._config
         _compare(name, self._config, config_of_parameters(overlay.ip_dict[instance]["parameters"]))
 
@@ -80,15 +89,15 @@ class PynqDevice(Device):
             raise UnsupportedSpecError(f"device {self.name}: {error}; device emulator runs it") from error
 
     def _run(self, a: CodeArray, b: CodeArray, spec: GemmSpec, seed: int) -> GemmResult:
-        result = self._driver.gemm(a, b, spec, seed=seed)
-        self.counters = self._driver.counters
+        result = self.driver.gemm(a, b, spec, seed=seed)
+        self.counters = self.driver.counters
         return result
 
     def _close(self) -> None:
         try:
             # A board that is gone has nothing that runs any more.
             with suppress(ConnectionLostError):
-                self._driver.close()
+                self.driver.close()
         finally:
             self._on_close()
 
@@ -124,6 +133,13 @@ class PynqSimDevice(Device):
         self._progress = progress
         self._options = options
         self._open: dict[ArrayConfig, PynqDevice] = {}
+
+    is_simulated = True
+
+    @property
+    def driver(self) -> Driver | None:
+        """Of the core that ran last."""
+        return self._open[self.config].driver if self.config is not None else None
 
     def check(self, spec: GemmSpec, k: int | None = None) -> None:
         """See `Device.check`. Builds nothing."""
@@ -348,7 +364,7 @@ def _open_board(
     board = VirtualBoard(core, processing_system=processing_system, name=name)
     try:
         overlay = load_overlay(bit or virtual_overlay(config, processing_system=processing_system), device=board)
-        return PynqDevice(name, overlay, verify=verify, timeout_s=timeout_s, on_close=board.close)
+        return PynqDevice(name, overlay, verify=verify, timeout_s=timeout_s, is_simulated=True, on_close=board.close)
     except BaseException:
         board.close()
         raise

@@ -1,0 +1,130 @@
+"""What is known of each board: one data file a board, in the folder `data`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from importlib.resources import files
+from typing import Any
+
+from halfulp.boards.tools import FLOWS
+from halfulp.hw.handoff import PROCESSING_SYSTEMS, ProcessingSystem
+from halfulp.numerics.names import Registry, unknown_name
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["BOARDS", "Board", "VivadoBoard"]
+
+BUS_WIDTHS = {"zynq-7000": (64,), "zynqmp": (64, 128)}
+"""Bits of the memory ports of each processing system."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VivadoBoard:
+    """What a Vivado project needs to know of a board.
+
+    Attributes
+    ----------
+    board_part
+        Vivado's name of the board, with which it presets memory and clocks of the processor.
+    processing_system
+        Name of a `halfulp.hw.handoff.ProcessingSystem`.
+    bus_width
+        Bits of the memory port that the core uses.
+    """
+
+    board_part: str
+    processing_system: str
+    bus_width: int
+
+    def __post_init__(self) -> None:
+        ps = PROCESSING_SYSTEMS.get(self.processing_system)
+        if self.bus_width not in BUS_WIDTHS[ps.name]:
+            widths = " or ".join(map(str, BUS_WIDTHS[ps.name]))
+            raise ValueError(f"bus_width of a {ps.name} must be {widths}, not {self.bus_width}")
+
+    @property
+    def ps(self) -> ProcessingSystem:
+        """The processing system, with the names of its ports and the addresses behind them."""
+        return PROCESSING_SYSTEMS.get(self.processing_system)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Board:
+    """One board.
+
+    Attributes
+    ----------
+    name
+        How it is asked for: the data file's name.
+    title
+        How its maker calls it.
+    part
+        The FPGA's full order code.
+    flow
+        How a bitstream is made for it: a name in `halfulp.boards.tools.FLOWS`.
+    clock_mhz
+        Of the core, unless asked for otherwise.
+    luts, dsps, block_rams_kib
+        What the part has; block memories in KiB, parity bits included.
+    memory
+        What is beside it, in words.
+    vivado
+        Present where `flow` is ``vivado``.
+    """
+
+    name: str
+    title: str
+    part: str
+    flow: str
+    clock_mhz: float
+    luts: int
+    dsps: int
+    block_rams_kib: int
+    memory: str
+    vivado: VivadoBoard | None = None
+
+    def __post_init__(self) -> None:
+        if self.flow not in FLOWS:
+            raise unknown_name("flow", self.flow, FLOWS)
+        if (self.flow == "vivado") is not (self.vivado is not None):
+            raise ValueError("a board has a table [vivado] where its flow is vivado, and only there")
+        for name in ("clock_mhz", "luts"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)!r}")
+
+    @classmethod
+    def from_dict(cls, name: str, data: Mapping[str, Any]) -> Board:
+        """Build from the data of a board's file; raise ValueError on a key that is unknown or missing."""
+        tables = {"vivado": VivadoBoard}
+        values = {
+            key: _made(f"{name} [{key}]", tables[key], value) if key in tables else value for key, value in data.items()
+        }
+        return _made(name, cls, {"name": name, **values})
+
+
+def _made(where: str, cls: type, data: Mapping[str, Any]) -> Any:
+    known = [f.name for f in fields(cls)]
+    for key in data:
+        if key not in known:
+            raise ValueError(f"{where}: {unknown_name('key', key, known)}")
+    for f in fields(cls):
+        if f.name not in data and f.default is MISSING:
+            raise ValueError(f"{where}: {f.name} is missing")
+    try:
+        return cls(**data)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+BOARDS: Registry[Board] = Registry("board")
+"""All boards, by name."""
+
+for _file in sorted(files("halfulp.boards").joinpath("data").iterdir(), key=lambda file: file.name):
+    if _file.name.endswith(".toml"):
+        _name = _file.name.removesuffix(".toml")
+        BOARDS.register(_name, Board.from_dict(_name, tomllib.loads(_file.read_text(encoding="utf-8"))))

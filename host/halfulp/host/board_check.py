@@ -1,0 +1,286 @@
+"""The checklist of a board: what only the board itself can confirm, run by `halfulp boards check DEVICE`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from halfulp.host.core_registers import CoreRegisters, read_config
+from halfulp.host.device import Device
+from halfulp.host.driver import Driver
+from halfulp.hw.config import ArrayConfig
+from halfulp.hw.registers import REGISTERS
+from halfulp.numerics.formats import CodeArray, FloatFormat, Format
+from halfulp.numerics.gemm import GemmSpec, exact_gemm, golden_gemm, round_output
+from halfulp.numerics.rounding import Rounding
+
+__all__ = ["CHECKS", "BoardCheck", "CheckFailedError", "Outcome", "check_board"]
+
+PATTERNS = (0, 0xFFFF_FFFF, 0x5555_5555, 0xAAAA_AAAA)
+
+ODD_SHAPES = ((1, 1, 1), (3, 2, 5), (17, 19, 23), (33, 1, 64), (1, 33, 64))
+"""M, N, K."""
+
+LEAST_UTILISATION = 0.95
+"""Share of the clocks in which a large GEMM keeps the array busy, where memory keeps up."""
+
+
+class CheckFailedError(RuntimeError):
+    """A check found something wrong; one line."""
+
+
+class _NotHere(Exception):
+    """A check that this device gives no occasion for."""
+
+
+@dataclass(frozen=True)
+class BoardCheck:
+    """One line of the checklist: its name, what it confirms, and the function that does, which returns what it saw."""
+
+    name: str
+    confirms: str
+    run: Callable[[Device, np.random.Generator], str]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a check ended: state is ``ok``, ``failed`` or ``not here``."""
+
+    check: BoardCheck
+    state: str
+    seen: str
+    seconds: float
+
+
+def check_board(device: Device, *, seed: int = 0) -> Iterator[Outcome]:
+    """Run the whole checklist, in order; a check that fails does not keep the next from running.
+
+    Parameters
+    ----------
+    device
+        Any that has a core. One that chooses its core by what it is asked for is asked for int8.
+    seed
+        Of the operands.
+    """
+    if device.config is None:
+        device.gemm(np.ones((1, 1), np.uint8), np.ones((1, 1), np.uint8), GemmSpec("int8", "int8", out="int8"))
+    for check in CHECKS:
+        rng = np.random.default_rng([seed, *check.name.encode()])
+        start = time.perf_counter()
+        try:
+            seen, state = check.run(device, rng), "ok"
+        except _NotHere as reason:
+            seen, state = str(reason), "not here"
+        except Exception as error:
+            told = str(error).splitlines() or [""]
+            name = "" if isinstance(error, CheckFailedError) else f"{type(error).__name__}: "
+            seen, state = f"{name}{told[0]}", "failed"
+        yield Outcome(check, state, seen, time.perf_counter() - start)
+
+
+def _check_identity(device: Device, _: np.random.Generator) -> str:
+    registers = _registers(device)
+    for _attempt in range(100):
+        if read_config(registers.read) != _config(device):
+            raise CheckFailedError("the configuration registers change from one reading to the next")
+    return _config(device).name
+
+
+def _check_registers(device: Device, rng: np.random.Generator) -> str:
+    bus, registers = _driver(device).bus, _registers(device)
+    plain = [r for r in REGISTERS if r.access == "rw" and not r.fields]
+    for pattern in (*PATTERNS, *(int(x) for x in rng.integers(0, 1 << 32, 8))):
+        written = {r.name: (pattern ^ number * 0x0101_0101) & 0xFFFF_FFFF for number, r in enumerate(plain)}
+        for r in plain:
+            bus.write(r.offset, written[r.name])
+        for r in plain:
+            if (held := registers.read(r.name)) != written[r.name]:
+                raise CheckFailedError(f"register {r.name} reads {held:#010x} after {written[r.name]:#010x}")
+    _driver(device).reset()
+    return f"{len(plain)} registers, {len(PATTERNS) + 8} patterns"
+
+
+def _check_formats(device: Device, rng: np.random.Generator) -> str:
+    config = _config(device)
+    count = 0
+    for a, b, out in product(config.a_formats, config.b_formats, config.out_formats):
+        for kind in config.roundings:
+            rounding = Rounding.parse(f"{kind}:8" if kind.startswith("stochastic") else kind)
+            _compare(device, GemmSpec(a, b, out=out, rounding=rounding, scale=_scale(out)), (9, 10, 40), rng)
+            count += 1
+    return f"{count} combinations of formats and rounding equal the golden model"
+
+
+def _check_shapes(device: Device, rng: np.random.Generator) -> str:
+    spec = _spec(device)
+    for shape in ODD_SHAPES:
+        for across_a, across_b in product((False, True), repeat=2):
+            _compare(device, spec, shape, rng, across_a=across_a, across_b=across_b)
+    return f"{len(ODD_SHAPES)} shapes in 4 layouts"
+
+
+def _check_caches(device: Device, rng: np.random.Generator) -> str:
+    # The pool hands the same memory out again and again, so stale lines of the processor's caches show at once.
+    rounds = 100
+    for _ in range(rounds):
+        _compare(device, _spec(device), (32, 32, 64), rng)
+    return f"{rounds} GEMMs in the same memory, each with other numbers"
+
+
+def _check_large(device: Device, rng: np.random.Generator) -> str:
+    size = 128 if _is_simulated(device) else 1024
+    spec, k = _spec(device), min(size, _config(device).max_k)
+    a, b = _random(rng, spec.a, (size, k)), _random(rng, spec.b, (k, size))
+    given = device.gemm(a, b, spec, seed=1).codes
+    for row in (int(row) for row in rng.choice(size, 16, replace=False)):
+        sums = exact_gemm(spec.a.decode(a[row : row + 1]), spec.b.decode(b))
+        if not np.array_equal(given[row : row + 1], round_output(sums, spec, seed=1, row_offset=row).codes):
+            raise CheckFailedError(f"row {row} of {size} differs from the golden model")
+    return f"{size} × {size} × {k}: 16 rows drawn by chance equal the golden model"
+
+
+def _check_utilisation(device: Device, rng: np.random.Generator) -> str:
+    config, spec = _config(device), _spec(device)
+    m, n, k = 32 * config.rows, 32 * config.columns, min(512, config.max_k)
+    device.gemm(_random(rng, spec.a, (m, k)), _random(rng, spec.b, (k, n)), spec)
+    counters = device.counters
+    if counters is None:
+        raise _NotHere("this device counts no clocks")
+    share = m * n * k / (counters.cycles * config.rows * config.columns)
+    told = (
+        f"{share:.1%} of the array, {counters.cycles} clocks: "
+        f"{counters.read_stall_cycles} waiting for operands, {counters.write_stall_cycles} for results"
+    )
+    if share < LEAST_UTILISATION:
+        raise CheckFailedError(f"{told}; {LEAST_UTILISATION:.0%} is what the core reaches where memory keeps up")
+    return told
+
+
+def _check_clock(device: Device, rng: np.random.Generator) -> str:
+    if _is_simulated(device):
+        raise _NotHere("a simulated core has no rate of its own")
+    spec, k = _spec(device), min(1024, _config(device).max_k)
+    a, b = _random(rng, spec.a, (1024, k)), _random(rng, spec.b, (k, 1024))
+    driver = _driver(device)
+    job = driver.submit(a, b, spec)
+    start = time.perf_counter()
+    driver.collect(job)
+    seconds = time.perf_counter() - start
+    rate = driver.counters.cycles / seconds / 1e6
+    told = f"about {rate:.1f} MHz seen"
+    asked = getattr(getattr(device, "overlay", None), "clock_dict", {}).get(0, {}).get("frequency")
+    if asked is not None and not 0.8 * asked < rate < 1.05 * asked:
+        raise CheckFailedError(f"{told}, {asked:g} MHz set: the clock is another, or the host was kept waiting")
+    return told + (f", {asked:g} MHz set" if asked is not None else "")
+
+
+def _check_interrupt(device: Device, rng: np.random.Generator) -> str:
+    line = getattr(_driver(device).bus, "interrupt_line", None)
+    if line is None:
+        raise _NotHere("no interrupt is wired, or it cannot be had from here; the driver polls")
+    _compare(device, _spec(device), (64, 64, min(2048, _config(device).max_k)), rng)
+    return "comes"
+
+
+def _check_reset(device: Device, rng: np.random.Generator) -> str:
+    driver, spec = _driver(device), _spec(device)
+    k = min(1024, _config(device).max_k)
+    a, b = _random(rng, spec.a, (256, k)), _random(rng, spec.b, (k, 256))
+    rounds = 10
+    for _ in range(rounds):
+        driver.submit(a, b, spec)
+        driver.submit(a, b, spec)
+        driver.reset()
+        _compare(device, spec, (17, 13, 40), rng)
+    return f"{rounds} resets in the middle of GEMMs, the next one right each time"
+
+
+CHECKS: tuple[BoardCheck, ...] = (
+    BoardCheck(
+        "identity", "clock, reset and register bus: the core tells the same of itself 100 times", _check_identity
+    ),
+    BoardCheck(
+        "registers", "every bit of every address and size register, and none disturbs another", _check_registers
+    ),
+    BoardCheck("formats", "arithmetic at the board's clock: all formats and roundings, bit for bit", _check_formats),
+    BoardCheck("shapes", "byte enables and bursts of the memory port: odd shapes in all layouts", _check_shapes),
+    BoardCheck("caches", "flush and invalidate: no stale byte of either side", _check_caches),
+    BoardCheck("large", "long bursts over many pages of the board's memory", _check_large),
+    BoardCheck("utilisation", "the memory port's bandwidth and latency", _check_utilisation),
+    BoardCheck("clock", "the clock that the overlay asks for is the one that runs", _check_clock),
+    BoardCheck("interrupt", "the interrupt reaches Linux", _check_interrupt),
+    BoardCheck("reset", "a GEMM can be stopped: bursts under way are completed, the port stays usable", _check_reset),
+)
+"""The checklist, in the order in which it is run."""
+
+
+def _config(device: Device) -> ArrayConfig:
+    if device.config is None:
+        raise CheckFailedError(f"device {device.name} has no core")
+    return device.config
+
+
+def _driver(device: Device) -> Driver:
+    driver = getattr(device, "driver", None)
+    if driver is None:
+        raise _NotHere(f"device {device.name} gives no access to its core")
+    return driver
+
+
+def _registers(device: Device) -> CoreRegisters:
+    return CoreRegisters(_driver(device).bus, device.name)
+
+
+def _is_simulated(device: Device) -> bool:
+    return getattr(device, "is_simulated", True)
+
+
+def _spec(device: Device) -> GemmSpec:
+    """A GEMM of the core's first formats."""
+    config = _config(device)
+    a, b, out = config.a_formats[0], config.b_formats[0], config.out_formats[0]
+    kind = "stochastic:8" if "stochastic" in config.roundings else config.roundings[0]
+    return GemmSpec(a, b, out=out, rounding=Rounding.parse(kind), scale=_scale(out))
+
+
+def _scale(out: Format) -> int:
+    """Brings sums into the range of an integer output."""
+    return 0 if isinstance(out, FloatFormat) else -6
+
+
+def _random(rng: np.random.Generator, fmt: Format, shape: tuple[int, int]) -> CodeArray:
+    """Random codes, specials left out where a format has them: one NaN would hide a row."""
+    if isinstance(fmt, FloatFormat):
+        magnitude = rng.integers(0, fmt.max_code + 1, shape, np.int64)
+        return (magnitude | rng.integers(0, 2, shape, np.int64) * fmt.sign_code).astype(fmt.code_dtype)
+    return rng.integers(0, 1 << fmt.bits, shape, np.int64).astype(fmt.code_dtype)
+
+
+def _compare(
+    device: Device,
+    spec: GemmSpec,
+    shape: tuple[int, int, int],
+    rng: np.random.Generator,
+    *,
+    across_a: bool = False,
+    across_b: bool = True,
+) -> None:
+    """One GEMM; an operand may lie in memory across K rather than along it."""
+    m, n, k = shape
+    k = min(k, _config(device).max_k)
+    a = _random(rng, spec.a, (k, m)).T if across_a else _random(rng, spec.a, (m, k))
+    b = _random(rng, spec.b, (k, n)) if across_b else _random(rng, spec.b, (n, k)).T
+    seed = int(rng.integers(1 << 63))
+    given, golden = device.gemm(a, b, spec, seed=seed), golden_gemm(a, b, spec, seed=seed)
+    if not np.array_equal(given.codes, golden.codes):
+        i, j = (int(x[0]) for x in np.nonzero(given.codes != golden.codes))
+        raise CheckFailedError(
+            f"{m} × {n} × {k}, {spec.a} × {spec.b} → {spec.out}, {spec.rounding}, seed {seed}: C[{i}, {j}] is "
+            f"{given.codes[i, j]:#x}, not {golden.codes[i, j]:#x}"
+        )
+    if given[1:] != golden[1:]:
+        raise CheckFailedError(f"{m} × {n} × {k}, {spec.a} × {spec.b} → {spec.out}: flags differ")
