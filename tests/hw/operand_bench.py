@@ -6,9 +6,10 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-from amaranth.sim import Simulator, SimulatorContext
+from amaranth.sim import Simulator
 
 from halfulp.hw.config import BURST_BEATS, ArrayConfig
 from halfulp.hw.interfaces import tile_layout
@@ -220,7 +221,7 @@ class Bench:
         simulator.run()
         return self.record
 
-    async def _bus(self, ctx: SimulatorContext) -> None:
+    async def _bus(self, ctx: Any) -> None:
         memory, axi = self.memory, self.dut.axi
         pending: deque[_Reading] = deque()
         held: tuple[int, int] | None = None
@@ -263,7 +264,7 @@ class Bench:
                 if not reading.left:
                     pending.popleft()
 
-    async def _drain(self, ctx: SimulatorContext) -> None:
+    async def _drain(self, ctx: Any) -> None:
         dut, record = self.dut, self.record
         rng = np.random.default_rng(7)
         layout = tile_layout(self.config)
@@ -292,7 +293,7 @@ class Bench:
             ctx.set(dut.drain_free, free)
             ctx.set(dut.tile.ready, room)
 
-    async def _queue(self, ctx: SimulatorContext) -> None:
+    async def _queue(self, ctx: Any) -> None:
         dut, record, queue = self.dut, self.record, deque(self.gemms)
         due = sum(1 for gemm in queue for _ in gemm.plan.tiles())
         flushing, flushed = False, False
