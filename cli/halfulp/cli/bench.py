@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any
 
 import typer
@@ -17,16 +18,23 @@ EXAMPLE = """
 """
 
 
+THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
 def bench(
     suite: Annotated[str, typer.Argument(metavar="[SUITE]", help="rtl, emulator or all.")] = "all",
     rounds: Annotated[int, typer.Option("--rounds", metavar="N", help="Measure each N times, interleaved.")] = 5,
-    threads: Annotated[int, typer.Option("--threads", metavar="N", help="Threads of torch.")] = 1,
+    threads: Annotated[int, typer.Option("--threads", metavar="N", help="Threads of each matrix product.")] = 1,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """The project's figures on this machine, each beside torch's float32 matrix product in the same run.
 
     A figure is the time of a whole gemm call: operands in, result out. Compare ratios, for absolute figures drift.
     """
+    # NumPy's matrix products heed only what is set before NumPy is loaded, which is now: the reference and the
+    # emulator, which uses both NumPy and torch, are to have the same number of threads.
+    for variable in THREAD_VARIABLES:
+        os.environ[variable] = str(threads)
     from halfulp.host.benchmark import SUITES, run_benchmark
 
     if suite not in (*SUITES, "all"):

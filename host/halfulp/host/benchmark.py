@@ -102,7 +102,7 @@ def run_benchmark(
     rounds
         How often each is measured.
     threads
-        Of torch, for the reference and for the emulator alike.
+        Of torch. NumPy's are decided when it is loaded, by OPENBLAS_NUM_THREADS and the like.
     progress
         Called with a line of text before long work.
 

@@ -1,0 +1,52 @@
+"""`halfulp bench`: whole gemm calls, interleaved with the reference, as table and as JSON."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from halfulp.cli.bench import THREAD_VARIABLES
+from halfulp.host import benchmark
+from halfulp.numerics.gemm import GemmSpec
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """One GEMM on the golden device; the real suites take minutes."""
+    plan = (("golden", GemmSpec("e4m3", "e5m2", "e4m3", rounding="stochastic:4"), (4, 6, 2)),)
+    monkeypatch.setattr(benchmark, "SUITES", {"rtl": plan, "emulator": plan})
+    monkeypatch.setattr(benchmark, "SHORTEST_S", 1e-4)
+    for variable in THREAD_VARIABLES:
+        monkeypatch.setenv(variable, "1")
+
+
+def test_json(halfulp):
+    reference, figure = json.loads(halfulp("bench", "rtl", "--rounds", 2, "--json").out)
+    assert reference["device"] == "torch"
+    assert reference["ratio_to_torch_float32"] == 1
+    assert (figure["device"], figure["m_k_n"], figure["cycles"]) == ("golden", [4, 6, 2], None)
+    assert 0 < figure["mac_per_s_median"] <= figure["mac_per_s_best"]
+    assert 0 < figure["ratio_to_torch_float32"] < 1
+
+
+def test_table(halfulp):
+    outcome = halfulp("bench", "--rounds", 1)
+    assert outcome.code == 0
+    assert outcome.out.count("float8_e4m3fn × float8_e5m2 → float8_e4m3fn, stochastic:4") == 2
+    assert outcome.out.count("float32 matmul") == 1
+
+
+def test_rates_and_ratios_are_consistent():
+    reference, figure = benchmark.run_benchmark(["rtl"], rounds=3)
+    assert len(reference.rates) == len(figure.rates) == len(figure.ratios) == 3
+    for ratio, mine, theirs in zip(figure.ratios, figure.rates, reference.rates, strict=True):
+        assert ratio == mine / theirs
+    assert figure.best == max(figure.rates)
+    assert figure.macs == 48
+
+
+def test_bad_options(halfulp):
+    assert halfulp("bench", "rtk").error == "unknown suite 'rtk'; nearest: 'rtl'"
+    assert halfulp("bench", "rtl", "--rounds", 0).error == "rounds must be 1 or more, not 0"
+    assert halfulp("bench", "rtl", "--threads", 0).error == "threads must be 1 or more, not 0"
