@@ -297,6 +297,16 @@ def open_device(text: str, **options: Any) -> Device:
     ------
     UnknownNameError
         Where there is no such kind; the message gives the nearest.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from halfulp.numerics.gemm import GemmSpec
+    >>> spec = GemmSpec("e4m3", "e4m3", "bfloat16", rounding="stochastic:8")
+    >>> one_and_two = np.array([[0x38, 0x40]], np.uint8)
+    >>> with open_device("emulator") as device:
+    ...     device.gemm_values(one_and_two, one_and_two.T, spec, seed=7)
+    array([[5.]], dtype=float32)
     """
     if not isinstance(text, str):
         raise TypeError(f"a device is named by a string such as 'rtl:8x8', not {text!r}")
