@@ -391,3 +391,24 @@ def test_codes_must_be_codes(make_core):
 def test_timeout_must_be_positive(make_core):
     with pytest.raises(ValueError, match="timeout_s must be positive, not 0"):
         Driver(make_core(FP8), timeout_s=0)
+
+
+def test_refusal_between_two_looks_is_noticed(make_core, problem, monkeypatch):
+    """The core may refuse a GEMM after the status was read and before the count of ended ones is."""
+    a, b, spec, expected = problem
+    core = make_core(FP8)
+    driver = Driver(core)
+    read = core.read
+
+    def quick(offset: int) -> int:
+        if offset == register("completed").offset:
+            core.wait(0)
+        return read(offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(core, "read", quick)
+        core.refuses = int(ErrorCode.ZERO_SIZE)
+        with pytest.raises(DescriptorError, match="M, N or K is 0"):
+            driver.gemm(a, b, spec)
+    core.refuses = None
+    assert_equal(driver.gemm(a, b, spec), expected)

@@ -117,7 +117,8 @@ class Driver:
         """Queue one GEMM and return at once, unless the core's queue is full; `collect` gives its result.
 
         GEMMs in the queue overlap in the core. They share the sticky flags: `collect` tells of each what any
-        of the batch has raised.
+        of the batch has raised, and a batch fails as a whole: what one of its GEMMs raises, later calls for the
+        others raise as well.
         """
         check_seed(seed)
         codes_a, codes_b = check_operands(a, b, spec)
@@ -144,17 +145,15 @@ class Driver:
         return job
 
     def collect(self, job: Job) -> GemmResult:
-        """Wait for a submitted GEMM and return its result; each can be collected once.
-
-        Raises the batch's error when one of its GEMMs failed: the core drops the others, and they fail alike.
-        """
+        """Wait for a submitted GEMM and return its result; each can be collected once. Raises as `gemm` does."""
         if job.error is not None:
             raise job.error
         if job not in self._outstanding:
             raise ValueError("this GEMM was collected already")
         try:
             self._wait(lambda _: self._completed() >= job.position)
-            status = self._registers.read("status")
+            # Once more: a GEMM may have been refused between the last look at the status and that at the count.
+            status = self._checked_status()
             if len(self._outstanding) == 1:
                 names = ("cycles", "array_busy_cycles", "read_stall_cycles", "write_stall_cycles")
                 self.counters = Counters(*(self._registers.read64(name) for name in names))
@@ -225,14 +224,18 @@ class Driver:
         """GEMMs of this batch that ended; the register counts modulo 2**32."""
         return (self._registers.read("completed") - self._completed_before) & 0xFFFF_FFFF
 
+    def _checked_status(self) -> int:
+        status = self._registers.read("status")
+        if field_of("status", "error", status):
+            self._fail(field_of("status", "error_code", status))
+        return status
+
     def _wait(self, ready: Callable[[int], bool]) -> None:
         """Wait until `ready(status)`; raise what the core reports, or that it makes no progress."""
         progress: tuple[int, int] | None = None
         since = time.monotonic()
         while True:
-            status = self._registers.read("status")
-            if field_of("status", "error", status):
-                self._fail(field_of("status", "error_code", status))
+            status = self._checked_status()
             if ready(status):
                 return
             seen = self._completed(), self._registers.read("array_busy_cycles_low")
