@@ -12,9 +12,10 @@ from math import floor
 import numpy as np
 import pytest
 
+from halfulp.numerics.accumulators import FixedAccumulator, FloatAccumulator
 from halfulp.numerics.formats import FloatFormat, Format, IntFormat
 from halfulp.numerics.gemm import GemmSpec
-from halfulp.numerics.random_bits import output_words
+from halfulp.numerics.random_bits import accumulator_words, output_words, xorshift32
 from halfulp.numerics.rounding import Rounding
 
 NAN, PLUS_INF, MINUS_INF, MINUS_ZERO = "nan", "+inf", "-inf", "-0"
@@ -192,13 +193,76 @@ class Reference:
             return NAN
         return infinities.pop() if infinities else total
 
+    @classmethod
+    def product(cls, x: Value, y: Value) -> Value:
+        if NAN in (x, y):
+            return NAN
+        if {x, y} & {PLUS_INF, MINUS_INF}:
+            if x in (0, MINUS_ZERO) or y in (0, MINUS_ZERO):
+                return NAN
+            return MINUS_INF if cls.is_minus(x) != cls.is_minus(y) else PLUS_INF
+        return Fraction(0) if MINUS_ZERO in (x, y) else Fraction(x) * Fraction(y)
+
+    @classmethod
+    def sum(cls, x: Value, y: Value) -> Value:
+        if NAN in (x, y) or {x, y} == {PLUS_INF, MINUS_INF}:
+            return NAN
+        for each in (x, y):
+            if each in (PLUS_INF, MINUS_INF):
+                return each
+        return sum((Fraction(each) for each in (x, y) if each != MINUS_ZERO), Fraction(0))
+
+    @classmethod
+    def float_chain(
+        cls, a: list[Value], b: list[Value], accumulator: FloatAccumulator, words: list[int]
+    ) -> tuple[Value, bool]:
+        """The accumulated sum, rounded at each step with R = words[k], and whether a step overflowed."""
+        total: Value = Fraction(0)
+        overflow = False
+        for x, y, word in zip(a, b, words, strict=True):
+            total = cls.sum(total, cls.product(x, y))
+            if total in (NAN, PLUS_INF, MINUS_INF):
+                continue
+            code, _, too_large = cls.round(accumulator.format, total, accumulator.rounding, word, accumulator.overflow)
+            total = cls.decode(accumulator.format, code)
+            overflow |= too_large
+        return total, overflow
+
+    @classmethod
+    def fixed_chain(cls, a: list[Value], b: list[Value], accumulator: FixedAccumulator) -> tuple[Value, bool]:
+        """The accumulated sum, saturated at each step, and whether a step saturated."""
+        total: Value = Fraction(0)
+        overflow = False
+        unit = power(accumulator.lsb)
+        limit = 2 ** (accumulator.width - 1)
+        for x, y in zip(a, b, strict=True):
+            product = cls.product(x, y)
+            if isinstance(product, Fraction):
+                product = floor(abs(product) / unit) * unit * (-1 if product < 0 else 1)
+            total = cls.sum(total, product)
+            if isinstance(total, Fraction):
+                held = min(max(total, -limit * unit), (limit - 1) * unit)
+                overflow |= held != total
+                total = held
+        return total, overflow
+
+    @staticmethod
+    def step_words(seed: int, rows: int, columns: int, depth: int, rounding: Rounding) -> np.ndarray:
+        """R of each step: [M, N, K]."""
+        words = np.zeros((rows, columns, depth), np.int64)
+        row, column = accumulator_words(seed, np.arange(rows), np.arange(columns))
+        for k in range(depth):
+            words[:, :, k] = (row[:, None] ^ column[None, :]) >> np.uint32(32 - max(rounding.random_bits, 1))
+            row, column = xorshift32(row), xorshift32(column)
+        return words
+
     @staticmethod
     def is_minus(x: Value) -> bool:
         return x in (MINUS_INF, MINUS_ZERO) or (isinstance(x, Fraction) and x < 0)
 
     @classmethod
     def gemm(cls, a: np.ndarray, b: np.ndarray, spec: GemmSpec, seed: int) -> tuple[np.ndarray, bool, bool]:
-        """Codes [M, N], invalid and overflow of a GEMM with the exact accumulator."""
+        """Codes [M, N], invalid and overflow of a GEMM."""
         left = [[cls.decode(spec.a, int(code)) for code in row] for row in a]
         right = [[cls.decode(spec.b, int(code)) for code in column] for column in b.T]
         words = np.zeros((len(left), len(right)), np.uint32)
@@ -206,9 +270,18 @@ class Reference:
             words = output_words(seed, np.arange(len(left)), np.arange(len(right)), spec.rounding.random_bits)
         codes = np.zeros(words.shape, spec.out.code_dtype)
         invalid = overflow = False
+        steps = np.zeros(0)
+        if isinstance(spec.accumulator, FloatAccumulator):
+            steps = cls.step_words(seed, len(left), len(right), len(left[0]), spec.accumulator.rounding)
         for i, row in enumerate(left):
             for j, column in enumerate(right):
-                total = cls.dot(row, column)
+                stepped = False
+                if isinstance(spec.accumulator, FloatAccumulator):
+                    total, stepped = cls.float_chain(row, column, spec.accumulator, steps[i, j].tolist())
+                elif isinstance(spec.accumulator, FixedAccumulator):
+                    total, stepped = cls.fixed_chain(row, column, spec.accumulator)
+                else:
+                    total = cls.dot(row, column)
                 if isinstance(total, Fraction):
                     total *= power(spec.scale)
                 code, nan_lost, too_large = cls.round(spec.out, total, spec.rounding, int(words[i, j]), spec.overflow)
@@ -216,7 +289,7 @@ class Reference:
                     code = 0
                 codes[i, j] = code
                 invalid |= nan_lost
-                overflow |= too_large
+                overflow |= too_large or stepped
         return codes, invalid, overflow
 
 

@@ -164,8 +164,8 @@ def test_digits_are_exact_at_the_edge_of_their_room(rng):
                 if digits is None:
                     assert span_a + span_b + k.bit_length() > 126
                     continue
-                largest = [1 << (-(-(span + 1) // n) - 1) for span, n in zip((span_a, span_b), digits, strict=True)]
-                assert fits_float64(*largest, k)
+                limit_a, limit_b = (1 << (-(-(s + 1) // n) - 1) for s, n in ((span_a, digits[0]), (span_b, digits[1])))
+                assert fits_float64(limit_a, limit_b, k)
                 if digits == (1, 1):
                     assert fits_float64((1 << span_a) - 1, (1 << span_b) - 1, k)
 

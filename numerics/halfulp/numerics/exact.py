@@ -12,9 +12,11 @@ __all__ = [
     "INFINITE",
     "NAN",
     "RealArray",
+    "add",
     "bit_length",
     "from_float64",
     "from_integers",
+    "multiply",
     "shift_right_jam",
 ]
 
@@ -64,6 +66,41 @@ def shift_right_jam(x: IntArray, shift: IntArray) -> IntArray:
     return kept | lost
 
 
+def multiply(x: RealArray, y: RealArray) -> RealArray:
+    """Exact products, elementwise; significands of at most 62 bits together. 0 * Inf is NaN."""
+    nan = (x.kind == NAN) | (y.kind == NAN)
+    infinite = (x.kind == INFINITE) | (y.kind == INFINITE)
+    zero_x = (x.kind == FINITE) & (x.significand == 0)
+    zero_y = (y.kind == FINITE) & (y.significand == 0)
+    nan |= infinite & (zero_x | zero_y)
+    kind = np.where(nan, NAN, np.where(infinite, INFINITE, FINITE)).astype(np.uint8)
+    return RealArray(x.negative ^ y.negative, x.significand * y.significand, x.exponent + y.exponent, kind)
+
+
+def add(x: RealArray, y: RealArray) -> RealArray:
+    """Sums, elementwise: exact, or with a tail beyond 61 bits jammed. Inf - Inf is NaN.
+
+    The larger operand's leading bit becomes bit 60 of a common frame. An operand that loses bits at the frame's lower
+    end is at least 2**12 times smaller than the other (products of floats have at most 48 bits), so that the sum has
+    58 bits above the jammed one, and no cancellation can bring it up.
+    """
+    tops = [np.where(z.significand != 0, z.exponent + bit_length(z.significand), -(1 << 30)) for z in (x, y)]
+    bottom = np.maximum(*tops) - 61
+    total = np.zeros(bottom.shape, np.int64)
+    for z in (x, y):
+        shift = np.where(z.significand != 0, z.exponent - bottom, 0)
+        lowered = shift_right_jam(z.significand, np.maximum(-shift, 0))
+        aligned = np.where(shift >= 0, z.significand << np.clip(shift, 0, 61), lowered)
+        total += np.where(z.negative, -aligned, aligned)
+    nan = (x.kind == NAN) | (y.kind == NAN)
+    infinite_x, infinite_y = x.kind == INFINITE, y.kind == INFINITE
+    nan |= infinite_x & infinite_y & (x.negative != y.negative)
+    kind = np.where(nan, NAN, np.where(infinite_x | infinite_y, INFINITE, FINITE)).astype(np.uint8)
+    negative = np.where(infinite_x, x.negative, np.where(infinite_y, y.negative, total < 0))
+    finite = kind == FINITE
+    return RealArray(negative, np.where(finite, np.abs(total), 0), np.where(finite & (total != 0), bottom, 0), kind)
+
+
 def from_float64(x: npt.ArrayLike) -> RealArray:
     """Take float64 (or narrower) numbers apart, exactly: subnormals, infinities, NaN, signed zeros."""
     with np.errstate(invalid="ignore"):  # the widening of a signalling NaN
@@ -78,7 +115,7 @@ def from_float64(x: npt.ArrayLike) -> RealArray:
     return RealArray(bits < 0, significand, exponent, kind)
 
 
-def from_integers(x: npt.NDArray[np.int64] | npt.NDArray[np.object_], exponent: int) -> RealArray:
+def from_integers(x: npt.NDArray, exponent: int) -> RealArray:
     """The numbers x * 2**exponent of signed integers, int64 or Python integers in an object array."""
     if x.dtype != np.object_:
         wide = x.astype(np.int64)

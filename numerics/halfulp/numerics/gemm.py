@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from halfulp.numerics.accumulators import Accumulator, ExactAccumulator, parse_accumulator
+from halfulp.numerics.accumulators import (
+    Accumulator,
+    ExactAccumulator,
+    FixedAccumulator,
+    FloatAccumulator,
+    parse_accumulator,
+)
+from halfulp.numerics.chains import Chain, fixed_chain, float_chain
 from halfulp.numerics.exact import FINITE, INFINITE, NAN, RealArray, bit_length, from_integers
 from halfulp.numerics.formats import CodeArray, Format, get_format
 from halfulp.numerics.random_bits import MAX_OUTPUT_BITS, check_seed, output_words
@@ -96,9 +103,15 @@ def golden_gemm(a: npt.ArrayLike, b: npt.ArrayLike, spec: GemmSpec, *, seed: int
     """The GEMM that every implementation must equal: codes A [M, K] and B [K, N] give codes C [M, N]."""
     check_seed(seed)
     codes_a, codes_b = check_operands(a, b, spec)
-    if not isinstance(spec.accumulator, ExactAccumulator):
-        raise TypeError(f"no golden model of accumulator {spec.accumulator}")
-    return round_output(exact_gemm(spec.a.decode(codes_a), spec.b.decode(codes_b)), spec, seed=seed)
+    real_a, real_b = spec.a.decode(codes_a), spec.b.decode(codes_b)
+    if isinstance(spec.accumulator, FloatAccumulator):
+        chain = float_chain(real_a, real_b, spec.accumulator, seed=seed)
+    elif isinstance(spec.accumulator, FixedAccumulator):
+        chain = fixed_chain(real_a, real_b, spec.accumulator)
+    else:
+        chain = Chain(exact_gemm(real_a, real_b), overflow=False)
+    result = round_output(chain.sums, spec, seed=seed)
+    return result._replace(overflow=result.overflow or chain.overflow)
 
 
 def round_output(
