@@ -28,8 +28,6 @@ class Job:
     seed: int = 0
     address: int = 0x1000
     padding: int = 0
-    row: int = 0
-    """Row of C that its first tile is given: for positions far from 0."""
 
     @property
     def stride(self) -> int:
@@ -135,24 +133,39 @@ class ArrayBench:
         ]
         self.trace = Trace()
 
-    def run(self, *jobs: Job, limit: int = 20_000) -> Trace:
-        """Run `jobs` one after the other, overlapping as far as the drain lets them; return what was seen."""
-        self.trace = Trace()
+    def run(self, *jobs: Job, limit: int = 20_000, abandoned: tuple[Job, int] | None = None) -> Trace:
+        """Run `jobs` one after the other, overlapping as far as the drain lets them; return what was seen.
+
+        `abandoned`: a job that runs before them for so many clocks and is then flushed.
+        """
         tiles = [tile for job in jobs for tile in tiles_of(job, self.config, self.rng)]
         done: list[bool] = []
 
         async def bench(ctx: Any) -> None:
-            await self._drive(ctx, tiles, limit)
-            done.append(True)
+            if abandoned:
+                job, clocks = abandoned
+                await self._drive(ctx, list(tiles_of(job, self.config, self.rng)), clocks)
+                await self._flush(ctx)
+            done.append(await self._drive(ctx, tiles, limit))
 
         simulator = Simulator(self.design)
         simulator.add_clock(1e-8)
         simulator.add_testbench(bench)
         simulator.run()
-        assert done
+        assert done == [True], f"{limit} clocks and {len(tiles)} tiles, but only {len(self.trace.left) - 1} have left"
         return self.trace
 
-    async def _drive(self, ctx: Any, tiles: list[Tile], limit: int) -> None:
+    async def _flush(self, ctx: Any) -> None:
+        ctx.set(self.drain.flush, 1)
+        ctx.set(self.array.feed.valid, 0)
+        for clock in range(self.config.rows + self.config.columns + 40):
+            await ctx.tick()
+            assert not clock or (ctx.get(self.drain.idle) and not ctx.get(self.drain.output.valid))
+        ctx.set(self.drain.flush, 0)
+
+    async def _drive(self, ctx: Any, tiles: list[Tile], limit: int) -> bool:
+        """Feed `tiles` and watch the output; whether all have left before `limit` clocks are over."""
+        self.trace = Trace()
         config, feed, drain, trace = self.config, self.array.feed, self.drain, self.trace
         rows, columns = config.rows, config.columns
         history: deque[tuple[np.ndarray, np.ndarray] | None] = deque([None] * (rows + columns))
@@ -210,8 +223,8 @@ class ArrayBench:
                     await ctx.tick()
                 assert ctx.get(drain.idle)
                 assert not ctx.get(drain.output.valid)
-                return
-        raise AssertionError(f"{limit} clocks and {len(tiles)} tiles, but only {len(trace.left) - 1} have left")
+                return True
+        return False
 
     def _offer(self, ctx: Any, tile: Tile) -> None:
         for name, value in tile.payload.items():
