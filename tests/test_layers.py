@@ -23,7 +23,14 @@ ROOT = Path(__file__).parent.parent
 RANK = {"numerics": 0, "hw": 1, "sim": 2, "boards": 2, "host": 3, "models": 4, "cli": 5}
 
 # What a PYNQ image imports: there is NumPy, but neither Amaranth nor torch.
-NUMPY_ONLY = ["halfulp.numerics", "halfulp.hw.config", "halfulp.hw.registers", "halfulp.host.driver"]
+NUMPY_ONLY = [
+    "halfulp.numerics",
+    "halfulp.hw.config",
+    "halfulp.hw.registers",
+    "halfulp.hw.handoff",
+    "halfulp.host.driver",
+    "halfulp.host.pynq_device",
+]
 
 
 def source_files(root: Path) -> Iterator[tuple[str, Path]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -330,3 +332,30 @@ def test_a_folder_that_is_no_overlay_is_told(tmp_path: Path):
     handoff.write_text(handoff.read_text().replace('"ROWS"', '"OTHER"'))
     with pytest.raises(ValueError, match=r"does not tell the core's configuration: open pynq-sim:CONFIG\.toml instead"):
         open_device(f"pynq-sim:{bit}")
+
+
+def test_gemms_run_inside_an_event_loop(core_and_board: Any, rng: np.random.Generator):
+    """As in a notebook, whose loop is running while a cell is."""
+
+    async def cell() -> None:
+        with open_device(f"pynq:{virtual_overlay(CONFIG)}") as device:
+            assert driver_bus(device).interrupt_line is not None
+            for _ in range(3):
+                a, b = operands(rng)
+                np.testing.assert_array_equal(device.gemm(a, b, SPEC).codes, golden_gemm(a, b, SPEC).codes)
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(cell())
+    loop.close()
+
+
+def test_gemms_run_in_a_thread_without_an_event_loop(core_and_board: Any, rng: np.random.Generator):
+    a, b = operands(rng)
+
+    def run() -> Any:
+        with open_device(f"pynq:{virtual_overlay(CONFIG)}") as device:
+            assert driver_bus(device).interrupt_line is not None
+            return device.gemm(a, b, SPEC).codes
+
+    with ThreadPoolExecutor(1) as pool:
+        np.testing.assert_array_equal(pool.submit(run).result(), golden_gemm(a, b, SPEC).codes)

@@ -25,6 +25,9 @@ PATTERNS = (0, 0xFFFF_FFFF, 0x5555_5555, 0xAAAA_AAAA)
 ODD_SHAPES = ((1, 1, 1), (3, 2, 5), (17, 19, 23), (33, 1, 64), (1, 33, 64))
 """M, N, K."""
 
+LARGE_SIZE = {False: 1024, True: 128}
+"""M, N, K of a large GEMM, by whether the core is simulated."""
+
 LEAST_UTILISATION = 0.95
 """Share of the clocks in which a large GEMM keeps the array busy, where memory keeps up."""
 
@@ -132,7 +135,7 @@ def _check_caches(device: Device, rng: np.random.Generator) -> str:
 
 
 def _check_large(device: Device, rng: np.random.Generator) -> str:
-    size = 128 if _is_simulated(device) else 1024
+    size = LARGE_SIZE[_is_simulated(device)]
     spec, k = _spec(device), min(size, _config(device).max_k)
     a, b = _random(rng, spec.a, (size, k)), _random(rng, spec.b, (k, size))
     given = device.gemm(a, b, spec, seed=1).codes
@@ -163,8 +166,9 @@ def _check_utilisation(device: Device, rng: np.random.Generator) -> str:
 def _check_clock(device: Device, rng: np.random.Generator) -> str:
     if _is_simulated(device):
         raise _NotHere("a simulated core has no rate of its own")
-    spec, k = _spec(device), min(1024, _config(device).max_k)
-    a, b = _random(rng, spec.a, (1024, k)), _random(rng, spec.b, (k, 1024))
+    size = LARGE_SIZE[_is_simulated(device)]
+    spec, k = _spec(device), min(size, _config(device).max_k)
+    a, b = _random(rng, spec.a, (size, k)), _random(rng, spec.b, (k, size))
     driver = _driver(device)
     job = driver.submit(a, b, spec)
     start = time.perf_counter()

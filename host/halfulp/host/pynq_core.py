@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import select
 import threading
 import time
-import warnings
 from typing import Any
 
 import numpy as np
@@ -18,6 +16,7 @@ from pynq.pl_server.device import Device as PynqHardware
 from halfulp.host.errors import ConnectionLostError, DeviceError
 from halfulp.hw.handoff import CORE_VLNV
 from halfulp.hw.registers import register
+from halfulp.sim.event_loop import need_event_loop
 
 __all__ = ["HalfulpCore", "PynqCoreBuffer"]
 
@@ -86,7 +85,7 @@ class HalfulpCore(DefaultIP):
 
     def __init__(self, description: dict[str, Any]) -> None:
         if description.get("interrupts"):
-            _need_event_loop()
+            need_event_loop()
         super().__init__(description)
         self._seen = -1
 
@@ -155,16 +154,6 @@ def _wait_for(line: Any, timeout_s: float) -> None:
     while not came.is_set() and (left := give_up - time.monotonic()) > 0:
         if select.select([root.uio], [], [], left)[0]:
             root._uio_callback()
-
-
-def _need_event_loop() -> None:
-    """PYNQ's interrupts ask for this thread's event loop, which only the main thread is given, and not for ever."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        try:
-            asyncio.get_event_loop()
-        except RuntimeError:
-            asyncio.set_event_loop(asyncio.new_event_loop())
 
 
 class _translated:

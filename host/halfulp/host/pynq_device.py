@@ -138,8 +138,13 @@ class PynqSimDevice(Device):
 
     @property
     def driver(self) -> Driver | None:
-        """Of the core that ran last."""
+        """Of the core that ran or was prepared last; None before."""
         return self._open[self.config].driver if self.config is not None else None
+
+    @property
+    def overlay(self) -> pynq.Overlay | None:
+        """Of the core that ran or was prepared last; None before."""
+        return self._open[self.config].overlay if self.config is not None else None
 
     def check(self, spec: GemmSpec, k: int | None = None) -> None:
         """See `Device.check`. Builds nothing."""
@@ -149,8 +154,10 @@ class PynqSimDevice(Device):
         """See `Device.prepare`."""
         for each in requirements:
             spec, k = each if isinstance(each, tuple) else (each, None)
+            config = self._config_for(spec, k)
             with self._lock:
-                self._board(self._config_for(spec, k))
+                self._board(config)
+                self.config = config
 
     def _config_for(self, spec: GemmSpec, k: int | None) -> ArrayConfig:
         try:

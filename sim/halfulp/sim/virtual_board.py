@@ -31,6 +31,7 @@ from halfulp.sim.board_peripherals import (
     RegisterBank,
     UserInterrupt,
 )
+from halfulp.sim.event_loop import need_event_loop
 
 try:
     from pynqmetadata.views.runtime import RuntimeMetadataParser  # pynqmetadata 0.2
@@ -77,7 +78,7 @@ class VirtualBoard(Device):
             ps.interrupt_address: controller,
             **{base: RegisterBank(values) for base, values in CLOCK_REGISTERS[ps.name].items()},
         }
-        self._uio: UioController | None = None
+        self._uio: _Uio | None = None
         # Code written for a board names no device: it gets this one, unless there is another.
         if not getattr(Device, "_active_device", None):
             Device.active_device = self
@@ -151,7 +152,7 @@ class VirtualBoard(Device):
         """Give PYNQ the controller's line where it looks for a file in /dev."""
         for controller in self.interrupt_controllers.values():
             if self._uio is None:
-                self._uio = UioController(self._user_interrupt.path)
+                self._uio = _Uio(self._user_interrupt.path)
             _InterruptController._uio_devices[controller["raw_irq"]] = self._uio
 
     def close(self) -> None:
@@ -161,10 +162,28 @@ class VirtualBoard(Device):
             devices = _InterruptController._uio_devices
             for raw_irq in [number for number, uio in devices.items() if uio is self._uio]:
                 del devices[raw_irq]
+            self._uio.close()
             self._uio = None
         self._user_interrupt.close()
         if getattr(Device, "_active_device", None) is self:
             del cast(Any, Device)._active_device
+
+
+class _Uio(UioController):
+    """PYNQ's, which however never ends where the event loop has been closed meanwhile."""
+
+    def __init__(self, path: str) -> None:
+        self._loop = need_event_loop()
+        super().__init__(path)
+
+    def close(self) -> None:
+        if not self._loop.is_closed():
+            self._loop.remove_reader(self.uio)
+        self.uio.close()
+
+    def __del__(self) -> None:
+        if not self.uio.closed:
+            self.close()
 
 
 class _CoreRegisters:
