@@ -154,7 +154,7 @@ def test_progress_ends_at_its_total():
     assert told[-1].accuracy is not None
 
 
-@pytest.mark.parametrize("name", ["emulator", "rtl:2x4"])
+@pytest.mark.parametrize("name", ["emulator", "rtl:2x3"])
 def test_two_epochs_on_two_devices_leave_equal_weights(name: str, tmp_path: Path):
     settings = config(epochs=2, hidden=(8,), batch_size=256, recipe="fp8-hybrid")
     with open_device(name) as device:
