@@ -12,6 +12,8 @@ Words = npt.NDArray[np.uint32]
 THREEFRY_ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
 THREEFRY_PARITY = 0x1BD11BDA
 ROW_COUNTER, COLUMN_COUNTER = 1 << 30, 1 << 31
+"""Second counter of the row and column words, out of reach of an output's column."""
+
 MAX_OUTPUT_BITS = 16
 
 

@@ -7,7 +7,8 @@ range test proves that no partial sum can leave what that arithmetic holds exact
 - one float64 product, where the largest sum, in units of the least significant bit that occurs, is at most 2**53;
 - else operands cut into digits of fewer bits, a float64 product for each pair of digits, put together in 128 bits.
 
-The sum is then rounded once.
+The sum is then rounded once. Float accumulators, which are rounded at each step, are the matter of `chains`; what has
+no fast way is left to the golden model.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from halfulp.numerics.accumulators import ExactAccumulator
+from halfulp.numerics.accumulators import ExactAccumulator, FloatAccumulator
 from halfulp.numerics.exact import FINITE, INFINITE, NAN
 from halfulp.numerics.formats import CodeArray
 from halfulp.numerics.gemm import GemmResult, GemmSpec, check_operands, golden_gemm, special_sums
 from halfulp.numerics.random_bits import check_seed
+from halfulp.sim.chains import can_chain, chain_sums
 from halfulp.sim.operands import Operand, as_float64, as_int8, fits_int8
 from halfulp.sim.quantise import quantise_flagged
 from halfulp.sim.vector_code import F64, I64, Code, Kernel, Lanes, address
@@ -37,22 +39,23 @@ def emulate_gemm(a: npt.ArrayLike, b: npt.ArrayLike, spec: GemmSpec, *, seed: in
     """What `golden_gemm` gives, fast: codes A [M, K] and B [K, N] of any strides."""
     check_seed(seed)
     codes_a, codes_b = check_operands(a, b, spec)
-    if not isinstance(spec.accumulator, ExactAccumulator):
-        return golden_gemm(codes_a, codes_b, spec, seed=seed)
-    sums, exponent = _exact_sums(codes_a, codes_b, spec)
+    sums, exponent, overflow = None, 0, False
+    if isinstance(spec.accumulator, ExactAccumulator):
+        sums, exponent = _exact_sums(codes_a, codes_b, spec)
+    elif isinstance(spec.accumulator, FloatAccumulator) and can_chain(spec, spec.accumulator):
+        sums, overflow = chain_sums(codes_a, codes_b, spec, spec.accumulator, seed)
     if sums is None:
         return golden_gemm(codes_a, codes_b, spec, seed=seed)
-    return GemmResult(
-        *quantise_flagged(
-            sums,
-            spec.out,
-            spec.rounding,
-            seed=seed,
-            scale=spec.scale + exponent,
-            overflow=spec.overflow,
-            signed_zero=False,
-        )
+    result = quantise_flagged(
+        sums,
+        spec.out,
+        spec.rounding,
+        seed=seed,
+        scale=spec.scale + exponent,
+        overflow=spec.overflow,
+        signed_zero=False,
     )
+    return GemmResult(result.codes, result.invalid, result.overflow or overflow)
 
 
 def fits_int32(max_a: int, max_b: int, k: int) -> bool:

@@ -18,7 +18,16 @@ from halfulp.numerics.random_bits import THREEFRY_PARITY, THREEFRY_ROTATIONS
 from halfulp.numerics.rounding import Rounding
 from halfulp.sim.vector_code import I16, I32, I64, Code, Lanes
 
-__all__ = ["FLOAT32", "FLOAT64", "RoundedLanes", "Source", "round_lanes", "rounds", "threefry_halves"]
+__all__ = [
+    "FLOAT32",
+    "FLOAT64",
+    "RoundedLanes",
+    "Source",
+    "round_lanes",
+    "round_magnitude",
+    "rounds",
+    "threefry_halves",
+]
 
 BLOCK = 64
 """Columns that one vector of 16 Threefry counters serves."""
@@ -117,12 +126,12 @@ def _to_float(
     above = (x.exponent - least).larger_signed(0).smaller_signed((1 << fmt.exponent_bits) + 1)
     below = (x.exponent.constant(least) - x.exponent).larger_signed(0)
     if fmt.subnormals:
-        multiples = _round(x.source, x.significand, below + dropped, dropped > 0, rounding, word)
+        multiples = round_magnitude(x.source, x.significand, below + dropped, dropped > 0, rounding, word)
         code = multiples + (above << fmt.mantissa_bits)
     else:
         small = below > 0
         shift = small.choose(below + x.source.fraction_bits, dropped)
-        multiples = _round(x.source, x.significand, shift, dropped > 0, rounding, word)
+        multiples = round_magnitude(x.source, x.significand, shift, dropped > 0, rounding, word)
         code = small.choose(multiples << fmt.mantissa_bits, multiples + (above << fmt.mantissa_bits))
     special = x.infinite | x.nan
     too_large = (code > fmt.max_code) & ~special
@@ -146,7 +155,7 @@ def _to_integer(x: _Numbers, fmt: IntFormat, rounding: Rounding, word: Lanes | N
     unit = x.source.bias + x.source.fraction_bits
     huge = x.exponent.constant(unit).less_signed(x.exponent) & (x.significand > 0)
     shift = (x.exponent.constant(unit) - x.exponent).larger_signed(0)
-    multiples = _round(x.source, x.significand, shift, False, rounding, word)
+    multiples = round_magnitude(x.source, x.significand, shift, False, rounding, word)
     limit = x.negative.choose(multiples.constant(-fmt.smallest), fmt.largest)
     too_large = ((multiples > limit) | huge | x.infinite) & ~x.nan
     size = too_large.choose(limit, multiples)
@@ -154,7 +163,7 @@ def _to_integer(x: _Numbers, fmt: IntFormat, rounding: Rounding, word: Lanes | N
     return RoundedLanes(x.nan.choose(value.constant(0), value), x.nan, too_large)
 
 
-def _round(
+def round_magnitude(
     source: Source, significand: Lanes, shift: Lanes, always: bool, rounding: Rounding, word: Lanes | None
 ) -> Lanes:
     """Write the rounding of significand / 2**shift to an integer; `always` where no shift is 0."""
@@ -176,14 +185,8 @@ def _round(
     return (kept + (scaled >> (near.constant(limit) - near))) >> near
 
 
-def threefry_halves(code: Code, key: tuple[Lanes, Lanes], row: Lanes, first: Lanes) -> Lanes:
-    """Write Threefry-2x32 for output (row, column `first`) and the 63 columns after it: 64 lanes of 16 bits.
-
-    `key` and `row` are vectors of 16 equal 32-bit lanes, `first` a 64-bit scalar that 64 divides.
-    """
-    kind = ir.VectorType(I32, BLOCK // 4)
-    a = row
-    b = code.spread((first >> 2).narrow(I32), BLOCK // 4) + code.count_up(kind)
+def threefry_lanes(key: tuple[Lanes, Lanes], a: Lanes, b: Lanes) -> tuple[Lanes, Lanes]:
+    """Write Threefry-2x32 with 20 rounds of counters (a, b); all are vectors of as many 32-bit lanes."""
     keys = [*key, key[0] ^ key[1] ^ THREEFRY_PARITY]
     a, b = a + keys[0], b + keys[1]
     for step in range(20):
@@ -194,6 +197,17 @@ def threefry_halves(code: Code, key: tuple[Lanes, Lanes], row: Lanes, first: Lan
             injection = step // 4 + 1
             a = a + keys[injection % 3]
             b = b + keys[(injection + 1) % 3] + injection
+    return a, b
+
+
+def threefry_halves(code: Code, key: tuple[Lanes, Lanes], row: Lanes, first: Lanes) -> Lanes:
+    """Write Threefry-2x32 for output (row, column `first`) and the 63 columns after it: 64 lanes of 16 bits.
+
+    `key` and `row` are vectors of 16 equal 32-bit lanes, `first` a 64-bit scalar that 64 divides.
+    """
+    kind = ir.VectorType(I32, BLOCK // 4)
+    quarter = code.spread((first >> 2).narrow(I32), BLOCK // 4) + code.count_up(kind)
+    a, b = threefry_lanes(key, row, quarter)
     # Words 0 and 1 alternate, and halves go low before high: the order of lanes, on a little-endian machine.
     order = [n // 2 + BLOCK // 4 * (n % 2) for n in range(BLOCK // 2)]
     return a.shuffle(b, order).bits_as(ir.VectorType(I16, BLOCK))

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 
-__all__ = ["F32", "F64", "I1", "I8", "I16", "I32", "I64", "Code", "Kernel", "Lanes", "address"]
+__all__ = ["F32", "F64", "I1", "I8", "I16", "I32", "I64", "Code", "Kernel", "Lanes", "address", "host_features"]
 
 I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 F32, F64 = ir.FloatType(), ir.DoubleType()
@@ -248,13 +249,17 @@ class Code:
         builder.position_at_end(after)
         return [Lanes(self, phi) for phi in phis]
 
-    def intrinsic(self, name: str, result: Any, *operands: Lanes | bool) -> Lanes:
-        """Call an LLVM intrinsic by its full name; a Python bool is an `I1` constant."""
-        values = [o.value if isinstance(o, Lanes) else I1(int(o)) for o in operands]
+    def intrinsic(self, name: str, result: Any, *operands: Lanes | int) -> Lanes:
+        """Call an LLVM intrinsic by its full name; a Python bool is an `I1` constant, an int an `I32` one."""
+        values = [o.value if isinstance(o, Lanes) else (I1 if isinstance(o, bool) else I32)(int(o)) for o in operands]
         kind = ir.FunctionType(result, [v.type for v in values])
         known = self.module.globals.get(name)
         function = known if known is not None else ir.Function(self.module, kind, name)
         return Lanes(self, self.builder.call(function, values))
+
+    def fma(self, x: Lanes, y: Lanes, z: Lanes) -> Lanes:
+        """X * y + z, rounded once, in the rounding mode in force."""
+        return Lanes(self, self.builder.fma(x.value, y.value, z.value))
 
     def compile(self) -> Kernel:
         """End the function and compile it."""
@@ -298,6 +303,12 @@ def _target_machine() -> Any:
     if features.get("avx512f"):
         text += ",-prefer-256-bit"
     return target.create_target_machine(cpu=llvm.get_host_cpu_name(), features=text, opt=3)
+
+
+@lru_cache(maxsize=1)
+def host_features() -> frozenset[str]:
+    """The names of this processor's extensions, as LLVM has them: ``fma``, ``avx512f``."""
+    return frozenset(name for name, there in llvm.get_host_cpu_features().items() if there)
 
 
 def address(array: np.ndarray) -> int:

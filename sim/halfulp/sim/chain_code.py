@@ -1,0 +1,307 @@
+"""Kernels of the accumulators that are rounded at each step, and what each of them is exact for.
+
+`wide_kernel` holds for all of them: sums in float64, made odd where they are inexact, then rounded as integers.
+`narrow_kernel` keeps the accumulator in float32 lanes and rounds by adding to the bit pattern; `fits_narrow` is the
+range test under which neither subnormal numbers nor bits below float32's matter.
+
+Operands lie as A transposed [K, rows] and B [K, columns], rows a multiple of `ROWS`, columns of `COLUMNS`; so do the
+random words of rows and columns.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from llvmlite import ir
+
+from halfulp.numerics.accumulators import FloatAccumulator
+from halfulp.numerics.rounding import Rounding
+from halfulp.sim.rounding_code import FLOAT64, round_magnitude, threefry_lanes
+from halfulp.sim.vector_code import F32, F64, I8, I32, I64, Code, Kernel, Lanes
+
+__all__ = [
+    "CHECK_STEPS",
+    "COLUMNS",
+    "ROWS",
+    "fits_narrow",
+    "narrow_kernel",
+    "safe_limit",
+    "wide_kernel",
+    "words_kernel",
+]
+
+ROWS, COLUMNS = 4, 32
+"""Outputs that a kernel keeps in registers: one tile."""
+
+CHECK_STEPS = 8
+"""Steps between two checks that no sum can have left the accumulator's range."""
+
+NEAREST, UPWARD, DOWNWARD, TOWARD_ZERO = 8, 10, 9, 11
+"""AVX-512's rounding of one instruction, exceptions suppressed (Intel SDM, EVEX.RC)."""
+
+
+def fits_narrow(accumulator: FloatAccumulator, lsb_exponent: int) -> bool:
+    """Whether float32 lanes do for products that are multiples of 2**lsb_exponent.
+
+    No sum of them then has a bit below the accumulator's least subnormal (where it has none: is below its least
+    normal number), so that a subnormal sum is exact as it is. Of other sums float32 keeps 23 - M bits of fraction,
+    truncated or made odd: enough for the r + 1 that decide, or for a tie.
+    """
+    fmt, r = accumulator.format, accumulator.rounding.random_bits
+    room = 23 - fmt.mantissa_bits
+    least = fmt.lsb_exponent if fmt.subnormals else fmt.min_normal_exponent
+    if lsb_exponent < least or fmt.mantissa_bits == 0:
+        return False
+    kind = accumulator.rounding.kind
+    needed = {"stochastic": r + 1, "stochastic_floor": r, "toward_zero": 0, "nearest_even": 2}[kind]
+    return room >= needed or (kind == "nearest_even" and room == 0)
+
+
+def safe_limit(accumulator: FloatAccumulator, largest_product: float) -> float:
+    """Magnitude below which a sum stays in range for `CHECK_STEPS` steps, however each is rounded; 0 where none is.
+
+    A step adds at most the largest product, and rounding at most one part in 2**M. The range is the accumulator's,
+    and one in which the number that rounds to nearest is finite too.
+    """
+    fmt = accumulator.format
+    largest = min(fmt.max_units * 2.0**fmt.lsb_exponent, 2.0 ** (126 - (23 - fmt.mantissa_bits)))
+    growth = (1 + 2.0**-fmt.mantissa_bits) ** CHECK_STEPS
+    return max(largest / growth * (1 - 1e-6) - CHECK_STEPS * largest_product, 0.0)
+
+
+@lru_cache(maxsize=64)
+def words_kernel(rounding: Rounding, mantissa_bits: int | None, constant: bool) -> Kernel:
+    """Kernel over table [K, lanes], K, lanes, key low and high, counter: `accumulator_words` and their successors.
+
+    `mantissa_bits` None: plain. Else the top r bits where `narrow_kernel` adds them, and with `constant` the half bit
+    below, which a row's and a column's word must not both bring.
+    """
+    code = Code("words", "piiiii")
+    table, depth, lanes, low, high, counter = code.arguments
+    width = 16
+    vector = ir.VectorType(I32, width)
+    key = code.spread(low.narrow(I32), width), code.spread(high.narrow(I32), width)
+    counters = code.spread(counter.narrow(I32), width)
+
+    def column(start: Lanes) -> list[Lanes]:
+        def step(k: Lanes, word: Lanes) -> list[Lanes]:
+            placed = word
+            if mantissa_bits is not None:
+                room = 23 - mantissa_bits - rounding.random_bits
+                placed = (word >> (9 + mantissa_bits)) & (((1 << rounding.random_bits) - 1) << room)
+                if constant and rounding.kind == "stochastic":
+                    placed = placed | (1 << (room - 1))
+            code.store(placed, table, k * lanes + start)
+            word = word ^ (word << 13)
+            word = word ^ (word >> 17)
+            return [word ^ (word << 5)]
+
+        positions = code.spread(start.narrow(I32), width) + code.count_up(vector)
+        first, _ = threefry_lanes(key, positions, counters)
+        code.loop(0, depth, 1, [first.equals(0).choose(first.constant(1), first)], step)
+        return []
+
+    code.loop(0, lanes, width, [], column)
+    return code.compile()
+
+
+class _Tiles:
+    """The loops over tiles and k that both kernels share; a subclass writes one step of one vector."""
+
+    def __init__(self, accumulator: FloatAccumulator, element: ir.Type, lanes: int) -> None:
+        self.accumulator = accumulator
+        self.lanes = lanes
+        self.element = element
+        self.floats = ir.VectorType(element, lanes)
+        self.integers = ir.VectorType(I32 if lanes == 16 else I64, lanes)
+        # a transposed, b, row words, column words, sums [rows, columns], flags, K, rows, columns, limit
+        self.code = Code("chain", "ppppppiiii")
+
+    def step(self, total: Lanes, a: Lanes, b: Lanes, row: Lanes | None, column: Lanes | None) -> tuple[Lanes, Lanes]:
+        """The next total, and lanes of flags to OR."""
+        raise NotImplementedError
+
+    def finish_steps(self, total: Lanes, flag: Lanes) -> Lanes:
+        """The flags after `CHECK_STEPS` steps."""
+        return flag
+
+    def compile(self) -> Kernel:
+        code = self.code
+        a, b, row_words, column_words, sums, flags, depth, rows, columns, _ = code.arguments
+        random = self.accumulator.rounding.is_stochastic
+        vectors = max(COLUMNS // self.lanes // (2 if self.lanes == 8 else 1), 1)
+        no_flag = code.constant(ir.VectorType(ir.IntType(1), self.lanes), 0)
+
+        def steps(k: Lanes, i: Lanes, j: Lanes, carried: list[Lanes]) -> list[Lanes]:
+            totals, flag = carried[:-1], carried[-1]
+            at_row, at_column = k * rows + i, k * columns + j
+            new = []
+            for v in range(vectors):
+                right = code.load(b, at_column + v * self.lanes, self.floats)
+                column = None
+                if random:
+                    kind = ir.VectorType(I32, self.lanes)
+                    column = code.load(column_words, at_column + v * self.lanes, kind)
+                for r in range(ROWS):
+                    left = code.spread(code.load(a, at_row + r, self.element), self.lanes)
+                    row = code.spread(code.load(row_words, at_row + r, I32), self.lanes) if random else None
+                    total, over = self.step(totals[v * ROWS + r], left, right, row, column)
+                    new.append(total)
+                    flag = flag | over
+            return [*new, flag]
+
+        def tile(i: Lanes, j: Lanes, flag: Lanes) -> list[Lanes]:
+            zero = code.constant(self.floats, 0.0)
+            carried = [*[zero] * (vectors * ROWS), flag]
+
+            def some(start: Lanes, *now: Lanes) -> list[Lanes]:
+                stop = (start + CHECK_STEPS).smaller_signed(depth)
+                found = code.loop(start, stop, 1, now, lambda k, *c: steps(k, i, j, list(c)))
+                flags_now = found[-1]
+                for total in found[:-1]:
+                    flags_now = self.finish_steps(total, flags_now)
+                return [*found[:-1], flags_now]
+
+            found = code.loop(0, depth, CHECK_STEPS, carried, some)
+            for v in range(vectors):
+                for r in range(ROWS):
+                    code.store(found[v * ROWS + r], sums, (i + r) * columns + j + v * self.lanes)
+            return [found[-1]]
+
+        def across(i: Lanes, flag: Lanes) -> list[Lanes]:
+            return code.loop(0, columns, vectors * self.lanes, [flag], lambda j, f: tile(i, j, f))
+
+        self.begin()
+        (flag,) = code.loop(0, rows, ROWS, [no_flag], across)
+        self.end()
+        code.store((flag.bits_as(ir.IntType(self.lanes)) > 0).widen(I8), flags, 0)
+        return code.compile()
+
+    def begin(self) -> None:
+        """Before the loops."""
+
+    def end(self) -> None:
+        """After the loops."""
+
+
+class _Narrow(_Tiles):
+    """Accumulators in float32 lanes; the flag says that a sum was beyond the limit, so that nothing is proven."""
+
+    def __init__(self, accumulator: FloatAccumulator, avx512: bool) -> None:
+        super().__init__(accumulator, F32, 16)
+        self.avx512 = avx512
+        self.shift = 23 - accumulator.format.mantissa_bits
+        limit = self.code.arguments[-1].narrow(I32).bits_as(F32)
+        self.limit = self.code.spread(limit, 16)
+
+    def _fma(self, a: Lanes, b: Lanes, c: Lanes, mode: int) -> Lanes:
+        if self.avx512:
+            return self.code.intrinsic("llvm.x86.avx512.vfmadd.ps.512", self.floats, a, b, c, mode)
+        return self.code.fma(a, b, c)
+
+    def begin(self) -> None:
+        if not self.avx512 and self.accumulator.rounding.kind != "nearest_even":
+            self.code.intrinsic("llvm.set.rounding", ir.VoidType(), 0)  # toward zero
+
+    def end(self) -> None:
+        if not self.avx512 and self.accumulator.rounding.kind != "nearest_even":
+            self.code.intrinsic("llvm.set.rounding", ir.VoidType(), 1)  # to nearest, as it was
+
+    def step(self, total: Lanes, a: Lanes, b: Lanes, row: Lanes | None, column: Lanes | None) -> tuple[Lanes, Lanes]:
+        code = self.code
+        never = code.constant(ir.VectorType(ir.IntType(1), 16), 0)
+        if self.accumulator.rounding.kind == "nearest_even":
+            if self.shift == 0:
+                return self._fma(a, b, total, NEAREST), never
+            return self._nearest(self._odd_sum(total, a, b)), never
+        bits = self._fma(a, b, total, TOWARD_ZERO).bits_as(self.integers)
+        if row is not None and column is not None:
+            bits = bits + (row ^ column)
+        return (bits & (0xFFFFFFFF << self.shift)).bits_as(self.floats), never
+
+    def _odd_sum(self, total: Lanes, a: Lanes, b: Lanes) -> Lanes:
+        """A * b + total, of the two floats around an inexact one that with an odd significand."""
+        if self.avx512:
+            low, high = (self._fma(a, b, total, mode) for mode in (DOWNWARD, UPWARD))
+            is_odd = (low.bits_as(self.integers) & 1).equals(1)
+            return is_odd.choose(low, high)
+        product = a * b  # exact: `chains` takes this way for products of at most 24 bits only
+        return odd_sum(product, total, self.integers)
+
+    def _nearest(self, x: Lanes) -> Lanes:
+        """To `shift` bits fewer, to nearest even: adding and taking away a number with the last bit there."""
+        power = (x.bits_as(self.integers) & 0x7F800000) + ((self.shift << 23) | 0x400000)
+        large = power.bits_as(self.floats)
+        return (x + large) - large
+
+    def finish_steps(self, total: Lanes, flag: Lanes) -> Lanes:
+        size = (total.bits_as(self.integers) & 0x7FFFFFFF).bits_as(self.floats)
+        return flag | (size > self.limit)
+
+
+def odd_sum(x: Lanes, y: Lanes, integers: ir.Type) -> Lanes:
+    """Write x + y, where inexact the odd one of the two floats around it (Boldo and Melquiond, IEEE TC 57(4), 2008).
+
+    Knuth's two-sum gives the error of the sum to nearest; an even sum moves by one place to the error's side.
+    """
+    total = x + y
+    part = total - x
+    error = (x - (total - part)) + (y - part)
+    bits = total.bits_as(integers)
+    inexact = (error > 0.0) | (error < 0.0)
+    outward = (error.bits_as(integers) ^ bits).less_signed(0)  # signs differ: towards zero
+    moved = outward.choose(bits - 1, bits + 1)
+    return (inexact & (bits & 1).equals(0)).choose(moved, bits).bits_as(total.type)
+
+
+class _Wide(_Tiles):
+    """Accumulators in float64 lanes, rounded as integers; the flag is the accumulator's overflow."""
+
+    def __init__(self, accumulator: FloatAccumulator) -> None:
+        super().__init__(accumulator, F64, 8)
+
+    def step(self, total: Lanes, a: Lanes, b: Lanes, row: Lanes | None, column: Lanes | None) -> tuple[Lanes, Lanes]:
+        fmt, rounding = self.accumulator.format, self.accumulator.rounding
+        exact = odd_sum(a * b, total, self.integers)
+        bits = exact.bits_as(self.integers)
+        magnitude = bits & ((1 << 63) - 1)
+        special = magnitude > (0x7FF << 52) - 1
+        field = magnitude >> 52
+        normal = field > 0
+        fraction = magnitude & ((1 << 52) - 1)
+        significand = normal.choose(fraction | (1 << 52), fraction)
+        least = fmt.min_normal_exponent + 1023
+        below = (field.constant(least) - field).larger_signed(0)
+        shift = below + (52 - fmt.mantissa_bits)
+        if not fmt.subnormals:
+            shift = (below > 0).choose(below + 52, shift)
+        word = None
+        if row is not None and column is not None:
+            word = ((row ^ column) >> (32 - rounding.random_bits)).widen(I64)
+        multiples = round_magnitude(FLOAT64, significand, shift, True, rounding, word)
+        # The unit is 2**(field + shift - 1075); a sum so small that its exponent is meaningless has no multiples.
+        unit = ((field + shift - 52).larger_signed(1) << 52).bits_as(self.floats)
+        value = multiples.to_float(F64) * unit
+        largest = fmt.max_units * 2.0**fmt.lsb_exponent
+        too_large = (value > largest) & ~special
+        value = too_large.choose(value.constant(self._beyond(largest)), value)
+        signed = value.bits_as(self.integers) | (bits & (1 << 63))
+        return special.choose(exact, signed.bits_as(self.floats)), too_large
+
+    def _beyond(self, largest: float) -> float:
+        fmt = self.accumulator.format
+        if self.accumulator.overflow == "saturate" or self.accumulator.rounding.kind == "toward_zero":
+            return largest
+        return float("inf") if fmt.has_inf else float("nan") if fmt.has_nan else largest
+
+
+@lru_cache(maxsize=64)
+def narrow_kernel(accumulator: FloatAccumulator, avx512: bool) -> Kernel:
+    """Kernel in float32 lanes: A transposed, B, row and column words, sums, flag, K, rows, columns, limit's bits."""
+    return _Narrow(accumulator, avx512).compile()
+
+
+@lru_cache(maxsize=64)
+def wide_kernel(accumulator: FloatAccumulator) -> Kernel:
+    """Kernel in float64 lanes: the same arguments; the limit is not looked at."""
+    return _Wide(accumulator).compile()
