@@ -19,10 +19,15 @@ DEVICE ?= rtl:8x8
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 # Given to pytest as they are: make test ARGS="-k rounding".
 ARGS ?=
+# Of `make pynq`.
+PYNQ_VERSIONS ?= 3.0.1 3.1.2 4.0.0
+PYNQ_TESTS := tests/hw/test_handoff.py tests/sim/test_board_clock.py tests/sim/test_board_peripherals.py \
+	tests/sim/test_virtual_board.py tests/host/test_board_check.py tests/host/test_pynq_device.py \
+	tests/host/test_pynq_network.py
 # Of `make fuzz`: a number repeats a run that failed.
 SEED ?= fresh
 
-.PHONY: help setup demo test lint format fuzz wheel clean distclean
+.PHONY: help setup demo test pynq lint format fuzz wheel clean distclean
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
@@ -72,6 +77,21 @@ test: setup ## the tests, one process a core
 
 fuzz: setup ## the randomised tests only, with a fresh seed and more examples (SEED=… repeats)
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --fuzz --seed $(SEED) $(ARGS)
+
+# What PYNQ's images carry: each in an environment of its own, with NumPy 1.26 and nothing of what trains or simulates.
+pynq: setup ## the tests of PYNQ boards with each of PYNQ_VERSIONS
+	@for version in $(PYNQ_VERSIONS); do
+		folder=build/pynq-$$version
+		if [[ ! -e $$folder/.ready ]]; then
+			rm -rf $$folder
+			$(BIN)/python -m venv $$folder
+			$$folder/bin/python -m pip install --disable-pip-version-check -q "pynq==$$version" "pycparser<3" \
+				"numpy==1.26.4" "setuptools<81" tomli "pytest>=8.3" "pytest-timeout>=2.3" "hypothesis>=6.100" -e .
+			touch $$folder/.ready
+		fi
+		echo "PYNQ $$version:"
+		$$folder/bin/python -m pytest -q $(PYNQ_TESTS) $(ARGS)
+	done
 
 # The stubs of Amaranth want Python 3.11; without them its whole interface is unknown to pyright.
 lint: setup ## style, format and types

@@ -12,6 +12,7 @@ from halfulp.hw import generate as module
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.config_file import load_config
 from halfulp.hw.generate import generate, width_report, width_report_text
+from halfulp.hw.handoff import read_handoff
 
 CONFIG = ArrayConfig(rows=1, columns=2, lanes=1, buffer_depth=64)
 
@@ -26,6 +27,7 @@ def test_folder_holds_all_files_and_the_configuration_reads_back(tmp_path: Path)
     core = generate(CONFIG, tmp_path / "a" / "core")
     assert {p.name for p in core.folder.iterdir()} == set(module.FILES.values())
     assert load_config(core.config) == CONFIG
+    assert read_handoff(core.handoff) == (CONFIG, "zynq-7000")
     assert "module halfulp_core(" in core.verilog.read_text(encoding="utf-8")
     assert "#define HALFULP_CONTROL " in core.register_header.read_text(encoding="utf-8")
     assert "| `control` |" in core.register_page.read_text(encoding="utf-8")

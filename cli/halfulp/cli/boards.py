@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from halfulp.boards.board import BOARDS, Board
-from halfulp.boards.tools import FLOWS, Tool
 from halfulp.cli.console import print_json, print_table, working
 from halfulp.numerics.names import unknown_name
+
+if TYPE_CHECKING:
+    from halfulp.boards.board import Board
+    from halfulp.boards.tools import Tool
 
 __all__ = ["boards"]
 
@@ -45,6 +47,10 @@ def boards(
 
 
 def _list(as_json: bool) -> None:
+    # Not needed where a board checks itself, which has neither these packages nor room for them.
+    from halfulp.boards.board import BOARDS
+    from halfulp.boards.tools import FLOWS
+
     missing = {name: flow.missing for name, flow in FLOWS.items()}
     if as_json:
         print_json([_plain(board, missing[board.flow]) for board in BOARDS.members()])

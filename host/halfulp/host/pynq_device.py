@@ -14,7 +14,7 @@ from halfulp.host.device import Device
 from halfulp.host.driver import Driver
 from halfulp.host.errors import ConnectionLostError, DeviceError, IdentificationError
 from halfulp.hw.config import ArrayConfig, UnsupportedSpecError
-from halfulp.hw.handoff import CORE_VLNV, config_of_parameters, read_handoff
+from halfulp.hw.handoff import CORE_VLNV, config_of_parameters, default_processing_system, read_handoff
 from halfulp.numerics.formats import CodeArray
 from halfulp.numerics.gemm import GemmResult, GemmSpec
 
@@ -220,7 +220,9 @@ def open_pynq_sim(argument: str, *, requirements: Iterable[Requirement] = (), **
     if path.is_dir() or path.suffix in (".bit", ".hwh"):
         bit = _bitstream_in(path)
         config, processing_system = _read_overlay(bit)
-        device = _open_board(name, config, bit=bit, processing_system=processing_system, **options)
+        # `halfulp generate` writes a hand-off file, and no bitstream.
+        files = bit if bit.is_file() else None
+        device = _open_board(name, config, bit=files, processing_system=processing_system, **options)
     else:
         from halfulp.hw.config_file import load_config
 
@@ -361,7 +363,7 @@ def _open_board(
     _need_pynq(name)
     from halfulp.sim.rtl import RtlCore
     from halfulp.sim.virtual_board import VirtualBoard
-    from halfulp.sim.virtual_overlay import default_processing_system, virtual_overlay
+    from halfulp.sim.virtual_overlay import virtual_overlay
 
     if progress is not None:
         progress(f"{name}: opening core {config.name}; it is compiled when it is used first")

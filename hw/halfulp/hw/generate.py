@@ -11,6 +11,7 @@ from typing import Any
 
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.config_file import config_toml
+from halfulp.hw.handoff import handoff_xml
 from halfulp.hw.register_docs import register_header, register_json, register_markdown
 from halfulp.hw.verilog import TOP, generate_verilog
 
@@ -19,6 +20,7 @@ __all__ = ["GeneratedCore", "generate", "width_report", "width_report_text"]
 FILES = {
     "verilog": f"{TOP}.v",
     "config": "config.toml",
+    "handoff": "halfulp.hwh",
     "register_page": "registers.md",
     "register_header": "halfulp_registers.h",
     "register_map": "registers.json",
@@ -34,6 +36,7 @@ class GeneratedCore:
     folder: Path
     verilog: Path
     config: Path
+    handoff: Path
     register_page: Path
     register_header: Path
     register_map: Path
@@ -42,7 +45,7 @@ class GeneratedCore:
 
 
 def generate(config: ArrayConfig, folder: str | Path) -> GeneratedCore:
-    """Write a core's Verilog, configuration, register map and report of widths to `folder`.
+    """Write a core's Verilog, configuration, hand-off file, register map and report of widths to `folder`.
 
     The folder appears whole or not at all: everything is written beside it and renamed. One that this function has
     made before is replaced; one with anything else in it is left alone.
@@ -83,6 +86,7 @@ def _contents(config: ArrayConfig) -> dict[str, str]:
     texts = {
         "verilog": generate_verilog(config),
         "config": config_toml(config),
+        "handoff": handoff_xml(config),
         "register_page": register_markdown(),
         "register_header": register_header(),
         "register_map": register_json(),

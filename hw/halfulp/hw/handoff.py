@@ -24,6 +24,7 @@ __all__ = [
     "REGISTER_BYTES",
     "ProcessingSystem",
     "config_of_parameters",
+    "default_processing_system",
     "handoff_xml",
     "read_handoff",
 ]
@@ -144,10 +145,15 @@ for _ps in (
     PROCESSING_SYSTEMS.register(_ps.name, _ps)
 
 
+def default_processing_system(config: ArrayConfig) -> str:
+    """The one whose memory ports are as wide as the core's bus."""
+    return "zynqmp" if config.bus_width == 128 else "zynq-7000"
+
+
 def handoff_xml(
     config: ArrayConfig,
     *,
-    processing_system: str = "zynq-7000",
+    processing_system: str | None = None,
     clock_mhz: float = 100.0,
     interrupt: bool = True,
     design: str = "halfulp",
@@ -159,7 +165,7 @@ def handoff_xml(
     config
         The core's; its parameters become those of the module.
     processing_system
-        Name of a `ProcessingSystem`.
+        Name of a `ProcessingSystem`; None: see `default_processing_system`.
     clock_mhz
         Of the core.
     interrupt
@@ -169,7 +175,7 @@ def handoff_xml(
     """
     if not clock_mhz > 0:
         raise ValueError(f"clock_mhz must be positive, not {clock_mhz!r}")
-    ps = PROCESSING_SYSTEMS.get(processing_system)
+    ps = PROCESSING_SYSTEMS.get(processing_system or default_processing_system(config))
     root = ET.Element("EDKSYSTEM", EDWVERSION="1.2", VIVADOVERSION="2022.1")
     ET.SubElement(root, "SYSTEMINFO", ARCH="zynq" if ps.address_bits == 32 else "zynquplus", NAME=design)
     ET.SubElement(root, "EXTERNALPORTS")

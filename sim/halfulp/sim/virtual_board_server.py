@@ -25,9 +25,9 @@ from pynq.remote import (
 )
 
 from halfulp.hw.config_file import load_config
+from halfulp.hw.handoff import default_processing_system
 from halfulp.sim.rtl import RtlCore
 from halfulp.sim.virtual_board import VirtualBoard
-from halfulp.sim.virtual_overlay import default_processing_system
 
 __all__ = ["VirtualBoardServer"]
 

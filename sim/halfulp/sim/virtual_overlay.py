@@ -9,7 +9,7 @@ from halfulp.hw.cache import cached, digest
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.handoff import handoff_xml
 
-__all__ = ["default_processing_system", "virtual_overlay", "write_virtual_overlay"]
+__all__ = ["virtual_overlay", "write_virtual_overlay"]
 
 NAME = "halfulp.bit"
 
@@ -17,27 +17,20 @@ PREFIX = bytes.fromhex("0009 0ff00ff00ff00ff000 0001")
 """How every .bit file begins."""
 
 
-def default_processing_system(config: ArrayConfig) -> str:
-    """The processing system whose memory ports are as wide as the core's bus."""
-    return "zynqmp" if config.bus_width == 128 else "zynq-7000"
-
-
 def virtual_overlay(config: ArrayConfig, *, processing_system: str | None = None) -> Path:
     """Bitstream file of the virtual overlay of this core, with its hand-off file beside it, in the cache."""
-    ps = processing_system or default_processing_system(config)
-    key = f"{config.name}-{digest(handoff_xml(config, processing_system=ps), '1')}"
+    key = f"{config.name}-{digest(handoff_xml(config, processing_system=processing_system), '1')}"
 
     def build(folder: Path) -> None:
-        write_virtual_overlay(folder, config, processing_system=ps)
+        write_virtual_overlay(folder, config, processing_system=processing_system)
 
     return cached("overlays", key, build) / NAME
 
 
 def write_virtual_overlay(folder: Path, config: ArrayConfig, *, processing_system: str | None = None) -> Path:
     """Write both files into an existing folder and return the bitstream's path."""
-    ps = processing_system or default_processing_system(config)
     bit = folder / NAME
-    bit.with_suffix(".hwh").write_text(handoff_xml(config, processing_system=ps), encoding="utf-8")
+    bit.with_suffix(".hwh").write_text(handoff_xml(config, processing_system=processing_system), encoding="utf-8")
     bit.write_bytes(_empty_bitstream(config.name))
     return bit
 
