@@ -190,3 +190,12 @@ def test_a_core_that_does_not_open_leaves_a_device_that_works(fake_rtl, monkeypa
 
 def _refuse(*_: Any, **__: Any) -> Any:
     raise RuntimeError("the C++ compiler g++ is not installed")
+
+
+def test_other_accumulators_are_not_verified():
+    spec = GemmSpec("e4m3", "e4m3", accumulator="e6m5:stochastic:9")
+    with open_device("golden", verify=0.5) as device:
+        with pytest.raises(ValueError, match="only results of exact accumulators can be verified, not of e6m5:stoch"):
+            device.gemm(ONES, ONES, spec)
+    with open_device("golden") as device:
+        device.gemm(ONES, ONES, spec)

@@ -38,6 +38,8 @@ WIDE = [
     GemmSpec("bfloat16", "float32", "float32"),
     GemmSpec("int16", "uint8", "float16", scale=-12),
     GemmSpec("e2m1", "e3m2", "e4m3"),
+    GemmSpec("e5m2", "e5m2", accumulator="e6m5:stochastic:13"),
+    GemmSpec("e4m3", "e4m3", accumulator="fixed:24:-12"),
 ]
 """For devices that run any format: a core for each would take long to build."""
 
@@ -215,6 +217,8 @@ def test_other_formats_or_a_refusal(device, name, rng):
             UnsupportedSpecError, match=r"needs \d+ bits; cores have at most 128; device emulator runs it"
         ):
             device.check(GemmSpec("bfloat16", "float32"), 10)
+        with pytest.raises(UnsupportedSpecError, match="accumulator e6m5 is not built in; the core has exact"):
+            device.check(GemmSpec("e4m3", "e4m3", accumulator="e6m5"), 10)
         return
     for spec in WIDE:
         for m, k, n in SHAPES:

@@ -28,7 +28,10 @@ def gemm(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="C.npy", help="C, [M, N]; overwritten.")],
     a: Annotated[str, typer.Option("--a", metavar="FORMAT", help="Format of A.")] = "e4m3",
     b: Annotated[str, typer.Option("--b", metavar="FORMAT", help="Format of B.")] = "e4m3",
-    acc: Annotated[str, typer.Option("--acc", metavar="ACCUMULATOR", help="exact or exact:MAX_K.")] = "exact",
+    acc: Annotated[
+        str,
+        typer.Option("--acc", metavar="ACCUMULATOR", help="exact, exact:MAX_K, fixed:WIDTH:LSB or eXmY[:ROUNDING]."),
+    ] = "exact",
     out: Annotated[str, typer.Option("--out", metavar="FORMAT", help="Format of C.")] = "float32",
     rounding: Annotated[
         str,

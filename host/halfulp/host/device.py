@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from halfulp.host.driver import Counters
 from halfulp.host.verification import ResultVerifier
-from halfulp.hw.config import ArrayConfig, UnsupportedSpecError
+from halfulp.hw.config import ArrayConfig
 from halfulp.numerics.accumulators import ExactAccumulator
 from halfulp.numerics.formats import CodeArray, Format
 from halfulp.numerics.gemm import GemmResult, GemmSpec, check_operands, golden_gemm
@@ -129,6 +129,8 @@ class Device(ABC):
         check_seed(seed)
         (m, k), n = codes_a.shape, codes_b.shape[1]
         self.check(spec, k)
+        if self._verifier is not None:
+            self._verifier.check(spec)
         with self._lock:
             if self._is_closed:
                 raise ValueError(f"device {self.name} has been closed")
@@ -192,7 +194,7 @@ class GoldenDevice(Device):
 
     def check(self, spec: GemmSpec, k: int | None = None) -> None:
         """See `Device.check`."""
-        _check_exact(self.name, spec, k)
+        _check_k(spec, k)
 
     def _run(self, a: CodeArray, b: CodeArray, spec: GemmSpec, seed: int) -> GemmResult:
         return golden_gemm(a, b, spec, seed=seed)
@@ -209,7 +211,7 @@ class EmulatorDevice(Device):
 
     def check(self, spec: GemmSpec, k: int | None = None) -> None:
         """See `Device.check`."""
-        _check_exact(self.name, spec, k)
+        _check_k(spec, k)
 
     def _run(self, a: CodeArray, b: CodeArray, spec: GemmSpec, seed: int) -> GemmResult:
         return self._emulate(a, b, spec, seed=seed)
@@ -326,10 +328,9 @@ def _without_requirements(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name not in ("requirements", "progress")}
 
 
-def _check_exact(name: str, spec: GemmSpec, k: int | None) -> None:
-    if not isinstance(spec.accumulator, ExactAccumulator):
-        raise UnsupportedSpecError(f"device {name} has no accumulator {spec.accumulator}; it has exact")
-    if k is not None:
+def _check_k(spec: GemmSpec, k: int | None) -> None:
+    """All that is to be checked where any format and accumulator is computed."""
+    if k is not None and isinstance(spec.accumulator, ExactAccumulator):
         spec.accumulator.check_k(k)
 
 

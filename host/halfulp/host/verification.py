@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from halfulp.host.errors import VerificationError
+from halfulp.numerics.accumulators import ExactAccumulator
 from halfulp.numerics.formats import CodeArray, FloatFormat, Format, IntFormat
 from halfulp.numerics.gemm import GemmResult, GemmSpec, exact_gemm, round_output
 
@@ -42,6 +43,11 @@ class ResultVerifier:
         self.rate = rate
         self.tiles = self.checksums = 0
         self._random = np.random.default_rng(0)
+
+    def check(self, spec: GemmSpec) -> None:
+        """Raise where results of `spec` cannot be verified: a tile's sums must not depend on its place in C."""
+        if not isinstance(spec.accumulator, ExactAccumulator):
+            raise ValueError(f"only results of exact accumulators can be verified, not of {spec.accumulator}")
 
     def verify(
         self,
