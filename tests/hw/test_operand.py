@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Module, Shape, Signal
 from amaranth.lib import data
 from amaranth.sim import Simulator
 
-from halfulp.hw.operand import OperandDecoder, operand_layout
+from halfulp.hw.operand import OperandDecoder, is_fixed_point, operand_layout
 from halfulp.numerics.exact import INFINITE, NAN
 from halfulp.numerics.formats import FloatFormat, Format, IntFormat, get_format
 
@@ -28,7 +28,7 @@ SETS = {
     "bfloat16": ("bfloat16",),
 }
 
-ORDER = ("significand", "shift", "nan", "inf")
+FIELDS = ("significand", "negative", "shift", "nan", "inf")
 COPIES = 16
 
 
@@ -41,23 +41,25 @@ def fields_of(rows: list[int], layout: data.StructLayout, name: str) -> np.ndarr
     if name not in layout.members:
         return np.zeros(len(rows) * COPIES, np.int64)
     field = layout[name]
-    mask, sign = (1 << field.width) - 1, 1 << (field.width - 1) if name == "significand" else 0
+    mask, sign = (1 << field.width) - 1, (1 << (field.width - 1)) * Shape.cast(field.shape).signed
     values = [row >> (n * layout.size + field.offset) & mask for row in rows for n in range(COPIES)]
     return (np.array(values) ^ sign) - sign
 
 
-@pytest.mark.parametrize("names", SETS.values(), ids=SETS.keys())
-def test_every_code_of_every_format(names: tuple[str | Format, ...]) -> None:
-    formats = formats_of(names)
+@pytest.mark.parametrize(
+    ("name", "complement"), [*((name, False) for name in SETS), ("integers", True), ("int8", True)]
+)
+def test_every_code_of_every_format(name: str, complement: bool) -> None:
+    formats = formats_of(SETS[name])
     width = 8 * max(f.container_bytes for f in formats)
     # Sixteen decoders look at neighbouring codes, so that a step of the simulator covers sixteen of them.
-    decoders = [OperandDecoder(formats=formats, code_width=width) for _ in range(COPIES)]
+    decoders = [OperandDecoder(formats=formats, code_width=width, complement=complement) for _ in range(COPIES)]
     number, base = Signal(3), Signal(width)
     design = Module()
     for n, decoder in enumerate(decoders):
         design.submodules += decoder
         design.d.comb += [decoder.format.eq(number), decoder.code.eq(base | n)]
-    layout = operand_layout(formats)
+    layout = operand_layout(formats, complement=complement)
     operands = Signal(COPIES * layout.size)
     design.d.comb += operands.eq(Cat(decoder.operand for decoder in decoders))
     rows: dict[Format, list[int]] = {f: [] for f in formats}
@@ -76,7 +78,9 @@ def test_every_code_of_every_format(names: tuple[str | Format, ...]) -> None:
     for fmt in formats:
         real = fmt.decode(np.arange(1 << fmt.bits))
         sign = np.where(real.negative, -1, 1)
-        significand, shift, nan, inf = (fields_of(rows[fmt], layout, name)[: 1 << fmt.bits] for name in ORDER)
+        values = {field: fields_of(rows[fmt], layout, field)[: 1 << fmt.bits] for field in FIELDS}
+        shift, nan, inf = values["shift"], values["nan"], values["inf"]
+        significand = values["significand"] * np.where(values["negative"] == 1, -1, 1)
         assert np.array_equal(nan, real.kind == NAN)
         assert np.array_equal(inf, real.kind == INFINITE)
         assert np.array_equal(significand[nan == 1], 0 * nan[nan == 1])
@@ -87,12 +91,23 @@ def test_every_code_of_every_format(names: tuple[str | Format, ...]) -> None:
 
 
 def test_a_layout_has_only_what_its_formats_need() -> None:
-    assert set(operand_layout(formats_of(("int8",))).members) == {"significand"}
-    assert set(operand_layout(formats_of(("float4_e2m1fn",))).members) == {"significand", "shift"}
-    assert set(operand_layout(formats_of(("float8_e4m3fn",))).members) == {"significand", "shift", "nan"}
-    assert set(operand_layout(formats_of(("int8", "float8_e5m2"))).members) == set(ORDER)
-    assert operand_layout(formats_of(("int8",)))["significand"].width == 8
-    assert operand_layout(formats_of(("uint8", "int8")))["significand"].width == 9
+    def fields(*names: str) -> set[int | str]:
+        return set(operand_layout(formats_of(names)).members)
+
+    assert fields("int8") == {"significand", "negative"}
+    assert fields("float4_e2m1fn") == {"significand", "negative", "shift"}
+    assert fields("float8_e4m3fn") == {"significand", "negative", "shift", "nan"}
+    assert fields("int8", "float8_e5m2") == set(FIELDS)
+    assert set(operand_layout(formats_of(("int8",)), complement=True).members) == {"significand"}
+    assert operand_layout(formats_of(("int8",)), complement=True)["significand"].width == 8
+    assert operand_layout(formats_of(("uint8", "int8")), complement=True)["significand"].width == 9
+
+
+def test_fixed_point_is_what_has_neither_exponent_nor_specials() -> None:
+    assert is_fixed_point(formats_of(("int8", "uint4")))
+    assert is_fixed_point((FloatFormat("e1m2", 1, 2, "finite"),))
+    assert not is_fixed_point((FloatFormat("e1m2fn", 1, 2, "fn"),))
+    assert not is_fixed_point(formats_of(("int8", "float4_e2m1fn")))
 
 
 @pytest.mark.parametrize(
@@ -113,13 +128,14 @@ def test_a_format_of_another_kind_is_refused() -> None:
         OperandDecoder(formats=(1,), code_width=8)  # type: ignore[arg-type]
 
 
-def test_an_integer_keeps_its_most_negative_value() -> None:
+@pytest.mark.parametrize("complement", [False, True])
+def test_an_integer_keeps_its_most_negative_value(complement: bool) -> None:
     """-128 has no positive counterpart, but it has a significand."""
-    decoder = OperandDecoder(formats=(IntFormat("int8", 8),), code_width=8)
+    decoder = OperandDecoder(formats=(IntFormat("int8", 8),), code_width=8, complement=complement)
 
     async def bench(ctx: Any) -> None:
         ctx.set(decoder.code, 0x80)
-        assert ctx.get(decoder.operand.significand) == -128
+        assert ctx.get(decoder.operand.significand) == (-128 if complement else 128)
 
     simulator = Simulator(decoder)
     simulator.add_testbench(bench)

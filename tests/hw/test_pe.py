@@ -12,7 +12,7 @@ from amaranth.sim import Simulator
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.interfaces import result_layout
 from halfulp.hw.operand import OperandDecoder
-from halfulp.hw.pe import ExactProcessingElement, processing_element, result_fields
+from halfulp.hw.pe import ExactProcessingElement, operand_layouts, processing_element, result_fields
 from halfulp.numerics.exact import FINITE, INFINITE, NAN
 from halfulp.numerics.formats import Format
 from halfulp.numerics.gemm import exact_gemm
@@ -40,11 +40,14 @@ class Bench:
         self.valid, self.first, self.last = Signal(), Signal(), Signal()
         self.results = Signal(COPIES * result_layout(self.config).size)
         self.captured = Signal()
-        self.design.submodules.b = decoder_b = OperandDecoder(formats=(b_format,), code_width=b_format.bits)
+        complement = "negative" not in operand_layouts(self.config)[0].members
+        self.design.submodules.b = decoder_b = OperandDecoder(
+            formats=(b_format,), code_width=b_format.bits, complement=complement
+        )
         self.design.d.comb += decoder_b.code.eq(self.code_b)
         results = []
         for n in range(COPIES):
-            decoder_a = OperandDecoder(formats=(a_format,), code_width=a_format.bits)
+            decoder_a = OperandDecoder(formats=(a_format,), code_width=a_format.bits, complement=complement)
             pe = ExactProcessingElement(config=self.config)
             self.design.submodules += [decoder_a, pe]
             self.design.d.comb += [

@@ -125,7 +125,8 @@ class SystolicArray(wiring.Component):
         for position, operand in enumerate(operands):
             code = Signal.like(codes[position], name=f"{side}_code_{position}", reset_less=True)
             m.d.sync += code.eq(codes[position])
-            decoder = OperandDecoder(formats=formats, code_width=len(code))
+            complement = "negative" not in operand.shape().members
+            decoder = OperandDecoder(formats=formats, code_width=len(code), complement=complement)
             m.submodules[f"{side}_decoder_{position}"] = decoder
             m.d.comb += [decoder.code.eq(code), operand.eq(decoder.operand)]
             if len(selected):

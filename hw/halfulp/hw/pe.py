@@ -9,13 +9,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
-from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.interfaces import result_layout
-from halfulp.hw.operand import operand_layout
+from halfulp.hw.operand import is_fixed_point, operand_layout
 from halfulp.numerics.accumulators import Accumulator, ExactAccumulator
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "ExactProcessingElement",
     "ProcessingElement",
     "control_layout",
+    "operand_layouts",
     "processing_element",
     "result_fields",
 ]
@@ -33,9 +34,17 @@ def control_layout() -> data.StructLayout:
     return data.StructLayout({"valid": 1, "first": 1, "last": 1})
 
 
+def operand_layouts(config: ArrayConfig) -> tuple[data.StructLayout, data.StructLayout]:
+    """Decoded operands of A and of B, as they move through the array."""
+    sides = config.a_formats, config.b_formats
+    complement = all(is_fixed_point(formats) for formats in sides)
+    a, b = (operand_layout(formats, complement=complement) for formats in sides)
+    return a, b
+
+
 def result_fields(config: ArrayConfig) -> tuple[str, ...]:
     """The fields of `result_layout` that can differ from 0: `sum`, and the flags that operands can raise."""
-    layouts = operand_layout(config.a_formats), operand_layout(config.b_formats)
+    layouts = operand_layouts(config)
     has_inf = any("inf" in layout.members for layout in layouts)
     has_nan = has_inf or any("nan" in layout.members for layout in layouts)
     return ("sum", *(("nan",) if has_nan else ()), *(("plus_inf", "minus_inf") if has_inf else ()))
@@ -72,8 +81,7 @@ class ProcessingElement(wiring.Component, ABC):
 
     def __init__(self, *, config: ArrayConfig) -> None:
         self.config = config
-        self.a_layout = operand_layout(config.a_formats)
-        self.b_layout = operand_layout(config.b_formats)
+        self.a_layout, self.b_layout = operand_layouts(config)
         super().__init__(
             {
                 "a": In(self.a_layout),
@@ -124,34 +132,48 @@ class ExactProcessingElement(ProcessingElement):
         m = Module()
         a, b, control = self.a_out, self.b_out, self.control_out
         m.d.sync += [a.eq(self.a), b.eq(self.b), control.eq(self.control)]
-
-        product = Signal(_product_shape(a, b), reset_less=True)
-        m.d.sync += product.eq(a["significand"] * b["significand"])
-        first = Signal()
-        last = Signal()
-        valid = Signal()
+        valid, first, last = Signal(), Signal(), Signal()
         m.d.sync += [
             valid.eq(control["valid"]),
             first.eq(control["valid"] & control["first"]),
             last.eq(control["valid"] & control["last"]),
         ]
-        has_exponent = "shift" in self.a_layout.members or "shift" in self.b_layout.members
-        specials = _Specials(result_fields(self.config)[1:])
-        accumulator = Signal(signed(self.config.accumulator_bits), reset_less=True)
-        if not has_exponent and not specials.names:
-            with m.If(valid):
-                m.d.sync += accumulator.eq(product + Mux(first, 0, accumulator))
-            m.d.sync += self.captured.eq(last)
-            self._capture(m, {"sum": accumulator})
-            return m
+        significands = a["significand"], b["significand"]
+        bits = sum(len(s) for s in significands)
+        if "negative" not in self.a_layout.members:
+            product = Signal(signed(bits), reset_less=True)
+            m.d.sync += product.eq(significands[0] * significands[1])
+            self._sum_fixed_point(m, product, valid, first, last)
+        else:
+            product = Signal(bits, reset_less=True)
+            m.d.sync += product.eq(significands[0] * significands[1])
+            self._sum_aligned(m, product, valid, first, last)
+        return m
 
+    def _sum_fixed_point(self, m: Module, product: Signal, valid: Signal, first: Signal, last: Signal) -> None:
+        accumulator = Signal(signed(self.config.accumulator_bits), reset_less=True)
+        with m.If(valid):
+            m.d.sync += accumulator.eq(product + Mux(first, 0, accumulator))
+        m.d.sync += self.captured.eq(last)
+        self._capture(m, {"sum": accumulator})
+
+    def _sum_aligned(self, m: Module, product: Signal, valid: Signal, first: Signal, last: Signal) -> None:
+        a, b = self.a_out, self.b_out
+        negative = Signal(reset_less=True)
+        subtract = Signal(reset_less=True)
+        m.d.sync += [negative.eq(a["negative"] ^ b["negative"]), subtract.eq(negative)]
+        specials = _Specials(result_fields(self.config)[1:])
         specials.multiply(m, a, b)
-        aligned = self._align(m, a, b, product)
-        specials.align(m, negative=product[-1])
+        specials.align(m, negative)
+        aligned = self._align(m, product)
         take = Signal()
         m.d.sync += [take.eq(valid), self.captured.eq(last)]
+
+        accumulator = Signal(signed(self.config.accumulator_bits), reset_less=True)
         total = Signal.like(accumulator)
-        m.d.comb += total.eq(accumulator + aligned)
+        # Two's complement of the product, whose 1 goes in as the adder's carry.
+        addend = Cat(aligned ^ subtract.replicate(len(aligned)), subtract).as_signed()
+        m.d.comb += total.eq(accumulator + addend + subtract)
         # A finished sum is taken from the adder, so its accumulator is free to be cleared in that very clock, which
         # the first step of the next tile asks for one clock ahead: a synchronous clear costs no logic in the adder.
         with m.If(take):
@@ -159,14 +181,13 @@ class ExactProcessingElement(ProcessingElement):
         with m.If(first):
             m.d.sync += accumulator.eq(0)
         self._capture(m, {"sum": total, **specials.accumulate(m, take, first)})
-        return m
 
-    def _align(self, m: Module, a: Any, b: Any, product: Signal) -> Signal:
+    def _align(self, m: Module, product: Signal) -> Signal:
         """Register the product shifted left by both operands' shifts, in the width that the formats need."""
-        shifts = [operand["shift"] for operand in (a, b) if "shift" in operand.shape().members]
+        shifts = [side["shift"] for side in (self.a_out, self.b_out) if "shift" in side.shape().members]
         pairs = [(x, y) for x in self.config.a_formats for y in self.config.b_formats]
-        width = max((x.max_units * y.max_units).bit_length() for x, y in pairs) + 1
-        aligned = Signal(signed(width), reset_less=True)
+        width = max((x.max_units * y.max_units).bit_length() for x, y in pairs)
+        aligned = Signal(width, reset_less=True)
         if not shifts:
             m.d.sync += aligned.eq(product)
             return aligned
@@ -180,10 +201,8 @@ class ExactProcessingElement(ProcessingElement):
         for name in result_fields(self.config):
             register = Signal.like(self.result[name], name=f"result_{name}", reset_less=True)
             m.d.comb += self.result[name].eq(register)
-            with m.If(self.captured):
-                m.d.sync += register.eq(finished[name])
-            with m.Elif(self.shift):
-                m.d.sync += register.eq(self.below[name])
+            with m.If(self.captured | self.shift):
+                m.d.sync += register.eq(Mux(self.captured, finished[name], self.below[name]))
 
 
 class _Specials:
@@ -207,7 +226,7 @@ class _Specials:
                 inf = inf | one["inf"]
         m.d.sync += [self.nan.eq(nan), self.inf.eq(inf)]
 
-    def align(self, m: Module, *, negative: Value) -> None:
+    def align(self, m: Module, negative: Value) -> None:
         """Beside the aligned product: an infinity has the sign of the product, whose factors are not 0."""
         source = {"nan": self.nan, "plus_inf": self.inf & ~negative, "minus_inf": self.inf & negative}
         m.d.sync += [flag.eq(source[name]) for name, flag in self.flags.items()]
@@ -225,12 +244,8 @@ class _Specials:
         return totals
 
 
-def _product_shape(a: Any, b: Any) -> Shape:
-    return signed(len(a["significand"]) + len(b["significand"]))
-
-
 def _shift_left(value: Value, amount: Value, width: int) -> Value:
-    """Signed `value` shifted left by `amount`, cut to `width` bits.
+    """`value` shifted left by `amount`, cut to `width` bits.
 
     The shift operator's result is as wide as the largest amount could make it: beyond 64 bits, where simulation slows
     down a lot. So the amount's high bits, which a narrow result has little room for, shift in steps that are cut.
@@ -240,7 +255,7 @@ def _shift_left(value: Value, amount: Value, width: int) -> Value:
         low -= 1
     shifted = value << amount[:low] if low else value
     for bit in range(low, len(amount)):
-        far = Cat(Const(0, 1 << bit), shifted)[:width].as_signed()
+        far = Cat(Const(0, 1 << bit), shifted)[:width]
         shifted = Mux(amount[bit], far, shifted)
     return shifted
 
