@@ -386,8 +386,10 @@ class IntFormat(Format):
 
 def _parse_family(name: str) -> Format | None:
     if match := re.fullmatch(r"e(\d+)m(\d+)(-ieee|-fn|-finite)?(-nosub)?", name):
-        plain = FORMATS.get(f"e{match[1]}m{match[2]}") if match[3] or match[4] else None
-        specials = match[3][1:] if match[3] else plain.specials if isinstance(plain, FloatFormat) else "ieee"
+        specials = match[3][1:] if match[3] else "ieee"
+        if match[4] and not match[3]:  # what the format of this name without the suffix has
+            plain = FORMATS.get(f"e{match[1]}m{match[2]}")
+            specials = plain.specials if isinstance(plain, FloatFormat) else specials
         return FloatFormat(name, int(match[1]), int(match[2]), specials, subnormals=not match[4])
     if match := re.fullmatch(r"(u?)int(\d+)", name):
         return IntFormat(name, int(match[2]), signed=not match[1])

@@ -1,8 +1,8 @@
 """Kernels of the accumulators that are rounded at each step, and what each of them is exact for.
 
-`wide_kernel` holds for all of them: sums in float64, made odd where they are inexact, then rounded as integers.
-`narrow_kernel` keeps the accumulator in float32 lanes and rounds by adding to the bit pattern; `fits_narrow` is the
-range test under which neither subnormal numbers nor bits below float32's matter.
+`general_kernel` holds for all of them: sums in float64, made odd where they are inexact, then rounded as integers.
+`ranged_kernel` keeps the accumulator in float32 or float64 lanes and rounds by adding to the bit pattern; `fits_lanes`
+is the range test under which neither subnormal numbers nor bits below the lanes' last one matter.
 
 Operands lie as A transposed [K, rows] and B [K, columns], rows a multiple of `ROWS`, columns of `COLUMNS`; so do the
 random words of rows and columns.
@@ -15,23 +15,26 @@ from functools import lru_cache
 from llvmlite import ir
 
 from halfulp.numerics.accumulators import FloatAccumulator
-from halfulp.numerics.rounding import Rounding
-from halfulp.sim.rounding_code import FLOAT64, round_magnitude, threefry_lanes
+from halfulp.sim.rounding_code import FLOAT32, FLOAT64, Source, round_magnitude, threefry_lanes
 from halfulp.sim.vector_code import F32, F64, I8, I32, I64, Code, Kernel, Lanes
 
 __all__ = [
     "CHECK_STEPS",
     "COLUMNS",
     "ROWS",
-    "fits_narrow",
-    "narrow_kernel",
+    "WORD_LANES",
+    "fits_lanes",
+    "general_kernel",
+    "ranged_kernel",
     "safe_limit",
-    "wide_kernel",
     "words_kernel",
 ]
 
 ROWS, COLUMNS = 4, 32
 """Outputs that a kernel keeps in registers: one tile."""
+
+WORD_LANES = 16
+"""What the lengths of word tables are a multiple of."""
 
 CHECK_STEPS = 8
 """Steps between two checks that no sum can have left the accumulator's range."""
@@ -40,15 +43,15 @@ NEAREST, UPWARD, DOWNWARD, TOWARD_ZERO = 8, 10, 9, 11
 """AVX-512's rounding of one instruction, exceptions suppressed (Intel SDM, EVEX.RC)."""
 
 
-def fits_narrow(accumulator: FloatAccumulator, lsb_exponent: int) -> bool:
-    """Whether float32 lanes do for products that are multiples of 2**lsb_exponent.
+def fits_lanes(accumulator: FloatAccumulator, source: Source, lsb_exponent: int) -> bool:
+    """Whether lanes of `source` do for products that are multiples of 2**lsb_exponent.
 
     No sum of them then has a bit below the accumulator's least subnormal (where it has none: is below its least
-    normal number), so that a subnormal sum is exact as it is. Of other sums float32 keeps 23 - M bits of fraction,
-    truncated or made odd: enough for the r + 1 that decide, or for a tie.
+    normal number), so that a subnormal sum is exact as it is. Of other sums the lanes keep some bits of fraction below
+    the accumulator's, truncated or made odd: enough where the r + 1 that decide are among them, or a tie.
     """
     fmt, r = accumulator.format, accumulator.rounding.random_bits
-    room = 23 - fmt.mantissa_bits
+    room = source.fraction_bits - fmt.mantissa_bits
     least = fmt.lsb_exponent if fmt.subnormals else fmt.min_normal_exponent
     if lsb_exponent < least or fmt.mantissa_bits == 0:
         return False
@@ -57,63 +60,67 @@ def fits_narrow(accumulator: FloatAccumulator, lsb_exponent: int) -> bool:
     return room >= needed or (kind == "nearest_even" and room == 0)
 
 
-def safe_limit(accumulator: FloatAccumulator, largest_product: float) -> float:
+def safe_limit(accumulator: FloatAccumulator, source: Source, largest_product: float) -> float:
     """Magnitude below which a sum stays in range for `CHECK_STEPS` steps, however each is rounded; 0 where none is.
 
     A step adds at most the largest product, and rounding at most one part in 2**M. The range is the accumulator's,
     and one in which the number that rounds to nearest is finite too.
     """
     fmt = accumulator.format
-    largest = min(fmt.max_units * 2.0**fmt.lsb_exponent, 2.0 ** (126 - (23 - fmt.mantissa_bits)))
+    room = source.fraction_bits - fmt.mantissa_bits
+    largest = min(fmt.max_units * 2.0**fmt.lsb_exponent, 2.0 ** (source.bias - 1 - room))
     growth = (1 + 2.0**-fmt.mantissa_bits) ** CHECK_STEPS
     return max(largest / growth * (1 - 1e-6) - CHECK_STEPS * largest_product, 0.0)
 
 
 @lru_cache(maxsize=64)
-def words_kernel(rounding: Rounding, mantissa_bits: int | None, constant: bool) -> Kernel:
+def words_kernel(accumulator: FloatAccumulator, source: Source | None, constant: bool) -> Kernel:
     """Kernel over table [K, lanes], K, lanes, key low and high, counter: `accumulator_words` and their successors.
 
-    `mantissa_bits` None: plain. Else the top r bits where `narrow_kernel` adds them, and with `constant` the half bit
-    below, which a row's and a column's word must not both bring.
+    `source` None: 32-bit words as they are. Else integers as wide as its lanes with the top r bits where the
+    `ranged_kernel` adds them, and with `constant` the half bit below, which only a row's or a column's word may bring.
     """
     code = Code("words", "piiiii")
     table, depth, lanes, low, high, counter = code.arguments
-    width = 16
-    vector = ir.VectorType(I32, width)
-    key = code.spread(low.narrow(I32), width), code.spread(high.narrow(I32), width)
-    counters = code.spread(counter.narrow(I32), width)
+    vector = ir.VectorType(I32, WORD_LANES)
+    key = code.spread(low.narrow(I32), WORD_LANES), code.spread(high.narrow(I32), WORD_LANES)
+    counters = code.spread(counter.narrow(I32), WORD_LANES)
+    r = accumulator.rounding.random_bits
 
     def column(start: Lanes) -> list[Lanes]:
         def step(k: Lanes, word: Lanes) -> list[Lanes]:
             placed = word
-            if mantissa_bits is not None:
-                room = 23 - mantissa_bits - rounding.random_bits
-                placed = (word >> (9 + mantissa_bits)) & (((1 << rounding.random_bits) - 1) << room)
-                if constant and rounding.kind == "stochastic":
+            if source is not None:
+                room = source.fraction_bits - accumulator.format.mantissa_bits - r
+                placed = (word >> (32 - r)).widen(source.integer) << room
+                if constant and accumulator.rounding.kind == "stochastic":
                     placed = placed | (1 << (room - 1))
             code.store(placed, table, k * lanes + start)
             word = word ^ (word << 13)
             word = word ^ (word >> 17)
             return [word ^ (word << 5)]
 
-        positions = code.spread(start.narrow(I32), width) + code.count_up(vector)
+        positions = code.spread(start.narrow(I32), WORD_LANES) + code.count_up(vector)
         first, _ = threefry_lanes(key, positions, counters)
         code.loop(0, depth, 1, [first.equals(0).choose(first.constant(1), first)], step)
         return []
 
-    code.loop(0, lanes, width, [], column)
+    code.loop(0, lanes, WORD_LANES, [], column)
     return code.compile()
 
 
 class _Tiles:
     """The loops over tiles and k that both kernels share; a subclass writes one step of one vector."""
 
-    def __init__(self, accumulator: FloatAccumulator, element: ir.Type, lanes: int) -> None:
+    def __init__(self, accumulator: FloatAccumulator, source: Source, word: ir.IntType, vectors: int) -> None:
         self.accumulator = accumulator
-        self.lanes = lanes
-        self.element = element
-        self.floats = ir.VectorType(element, lanes)
-        self.integers = ir.VectorType(I32 if lanes == 16 else I64, lanes)
+        self.source = source
+        self.word = word
+        self.vectors = vectors
+        self.lanes = source.lanes
+        self.element = F32 if source is FLOAT32 else F64
+        self.floats = ir.VectorType(self.element, self.lanes)
+        self.integers = ir.VectorType(source.integer, self.lanes)
         # a transposed, b, row words, column words, sums [rows, columns], flags, K, rows, columns, limit
         self.code = Code("chain", "ppppppiiii")
 
@@ -129,7 +136,7 @@ class _Tiles:
         code = self.code
         a, b, row_words, column_words, sums, flags, depth, rows, columns, _ = code.arguments
         random = self.accumulator.rounding.is_stochastic
-        vectors = max(COLUMNS // self.lanes // (2 if self.lanes == 8 else 1), 1)
+        vectors = self.vectors
         no_flag = code.constant(ir.VectorType(ir.IntType(1), self.lanes), 0)
 
         def steps(k: Lanes, i: Lanes, j: Lanes, carried: list[Lanes]) -> list[Lanes]:
@@ -140,11 +147,11 @@ class _Tiles:
                 right = code.load(b, at_column + v * self.lanes, self.floats)
                 column = None
                 if random:
-                    kind = ir.VectorType(I32, self.lanes)
+                    kind = ir.VectorType(self.word, self.lanes)
                     column = code.load(column_words, at_column + v * self.lanes, kind)
                 for r in range(ROWS):
                     left = code.spread(code.load(a, at_row + r, self.element), self.lanes)
-                    row = code.spread(code.load(row_words, at_row + r, I32), self.lanes) if random else None
+                    row = code.spread(code.load(row_words, at_row + r, self.word), self.lanes) if random else None
                     total, over = self.step(totals[v * ROWS + r], left, right, row, column)
                     new.append(total)
                     flag = flag | over
@@ -184,19 +191,20 @@ class _Tiles:
         """After the loops."""
 
 
-class _Narrow(_Tiles):
-    """Accumulators in float32 lanes; the flag says that a sum was beyond the limit, so that nothing is proven."""
+class _Ranged(_Tiles):
+    """Accumulators in lanes of `source`; the flag says that a sum was beyond the limit, so that nothing is proven."""
 
-    def __init__(self, accumulator: FloatAccumulator, avx512: bool) -> None:
-        super().__init__(accumulator, F32, 16)
+    def __init__(self, accumulator: FloatAccumulator, source: Source, avx512: bool) -> None:
+        super().__init__(accumulator, source, source.integer, 2)
         self.avx512 = avx512
-        self.shift = 23 - accumulator.format.mantissa_bits
-        limit = self.code.arguments[-1].narrow(I32).bits_as(F32)
-        self.limit = self.code.spread(limit, 16)
+        self.shift = source.fraction_bits - accumulator.format.mantissa_bits
+        limit = self.code.arguments[-1].narrow(source.integer).bits_as(self.element)
+        self.limit = self.code.spread(limit, self.lanes)
 
     def _fma(self, a: Lanes, b: Lanes, c: Lanes, mode: int) -> Lanes:
         if self.avx512:
-            return self.code.intrinsic("llvm.x86.avx512.vfmadd.ps.512", self.floats, a, b, c, mode)
+            name = "llvm.x86.avx512.vfmadd.ps.512" if self.source is FLOAT32 else "llvm.x86.avx512.vfmadd.pd.512"
+            return self.code.intrinsic(name, self.floats, a, b, c, mode)
         return self.code.fma(a, b, c)
 
     def begin(self) -> None:
@@ -209,7 +217,7 @@ class _Narrow(_Tiles):
 
     def step(self, total: Lanes, a: Lanes, b: Lanes, row: Lanes | None, column: Lanes | None) -> tuple[Lanes, Lanes]:
         code = self.code
-        never = code.constant(ir.VectorType(ir.IntType(1), 16), 0)
+        never = code.constant(ir.VectorType(ir.IntType(1), self.lanes), 0)
         if self.accumulator.rounding.kind == "nearest_even":
             if self.shift == 0:
                 return self._fma(a, b, total, NEAREST), never
@@ -217,7 +225,7 @@ class _Narrow(_Tiles):
         bits = self._fma(a, b, total, TOWARD_ZERO).bits_as(self.integers)
         if row is not None and column is not None:
             bits = bits + (row ^ column)
-        return (bits & (0xFFFFFFFF << self.shift)).bits_as(self.floats), never
+        return (bits & (-1 << self.shift)).bits_as(self.floats), never
 
     def _odd_sum(self, total: Lanes, a: Lanes, b: Lanes) -> Lanes:
         """A * b + total, of the two floats around an inexact one that with an odd significand."""
@@ -225,17 +233,19 @@ class _Narrow(_Tiles):
             low, high = (self._fma(a, b, total, mode) for mode in (DOWNWARD, UPWARD))
             is_odd = (low.bits_as(self.integers) & 1).equals(1)
             return is_odd.choose(low, high)
-        product = a * b  # exact: `chains` takes this way for products of at most 24 bits only
+        product = a * b  # exact: without AVX-512, `chains` takes this way only where lanes hold every product
         return odd_sum(product, total, self.integers)
 
     def _nearest(self, x: Lanes) -> Lanes:
         """To `shift` bits fewer, to nearest even: adding and taking away a number with the last bit there."""
-        power = (x.bits_as(self.integers) & 0x7F800000) + ((self.shift << 23) | 0x400000)
+        fraction = self.source.fraction_bits
+        field = (1 << (self.source.width - 1)) - (1 << fraction)
+        power = (x.bits_as(self.integers) & field) + ((self.shift << fraction) | (1 << (fraction - 1)))
         large = power.bits_as(self.floats)
         return (x + large) - large
 
     def finish_steps(self, total: Lanes, flag: Lanes) -> Lanes:
-        size = (total.bits_as(self.integers) & 0x7FFFFFFF).bits_as(self.floats)
+        size = (total.bits_as(self.integers) & ((1 << (self.source.width - 1)) - 1)).bits_as(self.floats)
         return flag | (size > self.limit)
 
 
@@ -254,11 +264,11 @@ def odd_sum(x: Lanes, y: Lanes, integers: ir.Type) -> Lanes:
     return (inexact & (bits & 1).equals(0)).choose(moved, bits).bits_as(total.type)
 
 
-class _Wide(_Tiles):
+class _General(_Tiles):
     """Accumulators in float64 lanes, rounded as integers; the flag is the accumulator's overflow."""
 
     def __init__(self, accumulator: FloatAccumulator) -> None:
-        super().__init__(accumulator, F64, 8)
+        super().__init__(accumulator, FLOAT64, I32, 1)
 
     def step(self, total: Lanes, a: Lanes, b: Lanes, row: Lanes | None, column: Lanes | None) -> tuple[Lanes, Lanes]:
         fmt, rounding = self.accumulator.format, self.accumulator.rounding
@@ -296,12 +306,12 @@ class _Wide(_Tiles):
 
 
 @lru_cache(maxsize=64)
-def narrow_kernel(accumulator: FloatAccumulator, avx512: bool) -> Kernel:
-    """Kernel in float32 lanes: A transposed, B, row and column words, sums, flag, K, rows, columns, limit's bits."""
-    return _Narrow(accumulator, avx512).compile()
+def ranged_kernel(accumulator: FloatAccumulator, source: Source, avx512: bool) -> Kernel:
+    """Kernel over A transposed, B, row and column words, sums, flag, K, rows, columns and the limit's bits."""
+    return _Ranged(accumulator, source, avx512).compile()
 
 
 @lru_cache(maxsize=64)
-def wide_kernel(accumulator: FloatAccumulator) -> Kernel:
+def general_kernel(accumulator: FloatAccumulator) -> Kernel:
     """Kernel in float64 lanes: the same arguments; the limit is not looked at."""
-    return _Wide(accumulator).compile()
+    return _General(accumulator).compile()

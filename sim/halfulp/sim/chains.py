@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
@@ -9,14 +11,21 @@ from halfulp.numerics.accumulators import FloatAccumulator
 from halfulp.numerics.formats import CodeArray, FloatFormat, Format, IntFormat
 from halfulp.numerics.gemm import GemmSpec
 from halfulp.numerics.random_bits import COLUMN_COUNTER, ROW_COUNTER
-from halfulp.sim.chain_code import COLUMNS, ROWS, fits_narrow, narrow_kernel, safe_limit, wide_kernel, words_kernel
+from halfulp.sim.chain_code import (
+    COLUMNS,
+    ROWS,
+    WORD_LANES,
+    fits_lanes,
+    general_kernel,
+    ranged_kernel,
+    safe_limit,
+    words_kernel,
+)
 from halfulp.sim.operands import Operand, as_float64
+from halfulp.sim.rounding_code import FLOAT32, FLOAT64, Source
 from halfulp.sim.vector_code import Kernel, address, host_features
 
-__all__ = ["can_chain", "chain_sums", "takes_narrow"]
-
-WORD_LANES = 16
-"""What the lengths of word vectors are a multiple of."""
+__all__ = ["Lanes", "can_chain", "chain_sums", "proven_lanes"]
 
 
 def can_chain(spec: GemmSpec, accumulator: FloatAccumulator) -> bool:
@@ -29,19 +38,41 @@ def _bits(fmt: Format) -> int:
     return fmt.significand_bits
 
 
-def takes_narrow(a: Operand, b: Operand, spec: GemmSpec, accumulator: FloatAccumulator) -> float:
-    """The magnitude up to which float32 lanes are proven right for these operands; 0: they are not taken."""
-    features = host_features()
-    if a.special or b.special or max(_bits(spec.a), _bits(spec.b)) > 24:
-        return 0.0
-    if "avx512f" not in features:
-        nearest = accumulator.rounding.kind == "nearest_even"
-        if "fma" not in features or (nearest and _bits(spec.a) + _bits(spec.b) > 24):
-            return 0.0
-    if not fits_narrow(accumulator, a.lsb_exponent + b.lsb_exponent):
-        return 0.0
+class Lanes(NamedTuple):
+    """Lanes proven right for some operands, as long as no sum is beyond the limit."""
+
+    source: Source
+    limit: float
+
+
+def proven_lanes(a: Operand, b: Operand, spec: GemmSpec, accumulator: FloatAccumulator) -> Lanes | None:
+    """The narrowest lanes that a range test proves right for these operands; None: only the general kernel is."""
+    if a.special or b.special:
+        return None
     largest = float(a.max_units) * float(b.max_units) * 2.0 ** (a.lsb_exponent + b.lsb_exponent)
-    return safe_limit(accumulator, largest)
+    for source in (FLOAT32, FLOAT64):
+        if not _can_add(spec, accumulator, source):
+            continue
+        if fits_lanes(accumulator, source, a.lsb_exponent + b.lsb_exponent):
+            limit = safe_limit(accumulator, source, largest)
+            if limit > 0:
+                return Lanes(source, limit)
+    return None
+
+
+def _can_add(spec: GemmSpec, accumulator: FloatAccumulator, source: Source) -> bool:
+    """Whether operands are exact in these lanes, and this processor has the instructions that add them up."""
+    significand = source.fraction_bits + 1
+    if max(_bits(spec.a), _bits(spec.b)) > significand:
+        return False
+    if _has_avx512():
+        return True
+    nearest = accumulator.rounding.kind == "nearest_even"
+    return "fma" in host_features() and not (nearest and _bits(spec.a) + _bits(spec.b) > significand)
+
+
+def _has_avx512() -> bool:
+    return "avx512f" in host_features()
 
 
 def chain_sums(
@@ -49,16 +80,15 @@ def chain_sums(
 ) -> tuple[npt.NDArray[np.floating], bool]:
     """The accumulated sums [M, N], exact in float32 or float64, and whether a step overflowed."""
     left, right = as_float64(a, spec.a), as_float64(b, spec.b)
-    limit = takes_narrow(left, right, spec, accumulator)
-    if limit > 0:
-        kernel = narrow_kernel(accumulator, "avx512f" in host_features())
-        bits = int(np.float32(limit).view(np.uint32))
-        sums, beyond = _run(kernel, left.values, right.values, accumulator, seed, np.float32, bits)
+    lanes = proven_lanes(left, right, spec, accumulator)
+    if lanes is not None:
+        kernel = ranged_kernel(accumulator, lanes.source, _has_avx512())
+        sums, beyond = _run(kernel, left.values, right.values, accumulator, seed, lanes)
         if not beyond:
             return sums, False
     values_a = spec.a.to_float64(a) if left.special else left.values
     values_b = spec.b.to_float64(b) if right.special else right.values
-    return _run(wide_kernel(accumulator), values_a, values_b, accumulator, seed, np.float64, 0)
+    return _run(general_kernel(accumulator), values_a, values_b, accumulator, seed, None)
 
 
 def _run(
@@ -67,17 +97,22 @@ def _run(
     b: npt.NDArray[np.float64],
     accumulator: FloatAccumulator,
     seed: int,
-    dtype: type[np.floating],
-    limit: int,
+    lanes: Lanes | None,
 ) -> tuple[npt.NDArray[np.floating], bool]:
+    """Sums [M, N] and the kernel's flag."""
     (m, depth), n = a.shape, b.shape[1]
     rows, columns = -(-m // ROWS) * ROWS, -(-n // COLUMNS) * COLUMNS
+    dtype = np.dtype(np.float32 if lanes and lanes.source is FLOAT32 else np.float64)
     left, right = np.zeros((depth, rows), dtype), np.zeros((depth, columns), dtype)
     left[:, :m], right[:, :n] = a.T, b
     row_words = column_words = np.zeros(0, np.uint32)
     if accumulator.rounding.is_stochastic:
-        row_words, column_words = _words(accumulator, seed, depth, rows, columns, narrow=dtype is np.float32)
+        source = lanes.source if lanes else None
+        row_words = _words(accumulator, source, seed, depth, rows, ROW_COUNTER)
+        column_words = _words(accumulator, source, seed, depth, columns, COLUMN_COUNTER)
     sums, flag = np.empty((rows, columns), dtype), np.zeros(1, np.uint8)
+    # A float's bits do for the limit: the kernel compares to it in its own lanes.
+    limit = np.array([lanes.limit if lanes else 0.0]).astype(dtype).view(f"i{dtype.itemsize}")
     kernel(
         address(left),
         address(right),
@@ -88,19 +123,17 @@ def _run(
         depth,
         rows,
         columns,
-        limit,
+        int(limit[0]),
     )
     return sums[:m, :n], bool(flag[0])
 
 
 def _words(
-    accumulator: FloatAccumulator, seed: int, depth: int, rows: int, columns: int, *, narrow: bool
-) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
-    """Words of all steps: [K, rows] and [K, columns]."""
-    padded = -(-rows // WORD_LANES) * WORD_LANES
-    tables = np.empty((depth, padded), np.uint32), np.empty((depth, columns), np.uint32)
-    mantissa_bits = accumulator.format.mantissa_bits if narrow else None
-    for table, counter, constant in zip(tables, (ROW_COUNTER, COLUMN_COUNTER), (False, True), strict=True):
-        kernel = words_kernel(accumulator.rounding, mantissa_bits, constant)
-        kernel(address(table), depth, table.shape[1], seed & 0xFFFF_FFFF, seed >> 32, counter)
-    return np.ascontiguousarray(tables[0][:, :rows]), tables[1]
+    accumulator: FloatAccumulator, source: Source | None, seed: int, depth: int, lanes: int, counter: int
+) -> npt.NDArray[np.unsignedinteger]:
+    """Words of all steps, [K, lanes]."""
+    padded = -(-lanes // WORD_LANES) * WORD_LANES
+    table = np.empty((depth, padded), np.uint64 if source is FLOAT64 else np.uint32)
+    kernel = words_kernel(accumulator, source, counter == COLUMN_COUNTER)
+    kernel(address(table), depth, padded, seed & 0xFFFF_FFFF, seed >> 32, counter)
+    return np.ascontiguousarray(table[:, :lanes])

@@ -259,7 +259,11 @@ class Code:
 
     def fma(self, x: Lanes, y: Lanes, z: Lanes) -> Lanes:
         """X * y + z, rounded once, in the rounding mode in force."""
-        return Lanes(self, self.builder.fma(x.value, y.value, z.value))
+        kind = x.type
+        suffix = f"v{kind.count}" if isinstance(kind, ir.VectorType) else ""
+        element = kind.element if isinstance(kind, ir.VectorType) else kind
+        name = f"llvm.fma.{suffix}{'f32' if isinstance(element, ir.FloatType) else 'f64'}"
+        return self.intrinsic(name, kind, x, y, z)
 
     def compile(self) -> Kernel:
         """End the function and compile it."""
