@@ -1,0 +1,1 @@
+"""RTL simulators, virtual board, cocotb benches, fast emulator and cycle model."""
