@@ -87,6 +87,57 @@ def test_read_only_registers_ignore_writes(seed: int) -> None:
     simulate(RegisterFile(config=CONFIG), bench)
 
 
+def test_an_access_waits_until_the_response_of_the_one_before_is_taken() -> None:
+    dut = RegisterFile(config=CONFIG)
+    bus = dut.bus
+    m, n = register("m").offset, register("n").offset
+
+    async def bench(ctx: Any, initiator: AxiLiteInitiator) -> None:
+        await initiator.write(ctx, m, 11)
+        await initiator.write(ctx, n, 22)
+        # Two reads are offered before any response is taken.
+        ctx.set(bus.arvalid, 1)
+        for address in (m, n):
+            ctx.set(bus.araddr, address)
+            for _ in range(10):
+                _, _, ready = await ctx.tick().sample(bus.arready)
+                if ready:
+                    break
+        ctx.set(bus.arvalid, 0)
+        await ctx.tick().repeat(3)
+        ctx.set(bus.rready, 1)
+        answers = []
+        for _ in range(10):
+            _, _, valid, value = await ctx.tick().sample(bus.rvalid, bus.rdata)
+            if valid:
+                answers.append(value)
+        assert answers == [11, 22]
+        # The same with two writes.
+        ctx.set(bus.awvalid, 1)
+        ctx.set(bus.wvalid, 1)
+        ctx.set(bus.wstrb, 0xF)
+        for address, value in ((m, 33), (n, 44)):
+            ctx.set(bus.awaddr, address)
+            ctx.set(bus.wdata, value)
+            for _ in range(10):
+                _, _, ready = await ctx.tick().sample(bus.awready & bus.wready)
+                if ready:
+                    break
+        ctx.set(bus.awvalid, 0)
+        ctx.set(bus.wvalid, 0)
+        await ctx.tick().repeat(5)
+        assert (ctx.get(dut.settings.m), ctx.get(dut.settings.n)) == (33, 22)
+        ctx.set(bus.bready, 1)
+        responses = 0
+        for _ in range(10):
+            _, _, valid = await ctx.tick().sample(bus.bvalid)
+            responses += valid
+        assert responses == 2
+        assert ctx.get(dut.settings.n) == 44
+
+    simulate(dut, bench)
+
+
 def test_actions_last_one_clock_and_obey_their_strobe() -> None:
     dut = RegisterFile(config=CONFIG)
     seen: list[tuple[int, int]] = []
@@ -152,21 +203,41 @@ def test_sticky_status_keeps_the_first_error_until_cleared() -> None:
 
 
 def test_event_in_the_clock_of_a_clear_is_kept() -> None:
-    dut = RegisterFile(config=CONFIG)
+    """An event in each clock around a clear: the flags, the code and the address are kept or cleared together."""
+    names = ("ended", "error", "invalid", "overflow", "failed")
+    kept = []
+    for moment in range(8):
+        dut = RegisterFile(config=CONFIG)
 
-    async def bench(ctx: Any, bus: AxiLiteInitiator) -> None:
-        # Held through the whole write, the events meet the clear for certain.
-        for name in ("ended", "error", "invalid", "overflow", "failed"):
-            ctx.set(dut.events[name], 1)
-        ctx.set(dut.events.error_code, 9)
-        ctx.set(dut.events.fail_address, 0x40)
-        await bus.write(ctx, register("control").offset, 0b010)
-        for name in ("ended", "error", "invalid", "overflow", "failed"):
-            ctx.set(dut.events[name], 0)
-        assert await bus.read(ctx, register("status").offset) == 0b11110 | 9 << 8
-        assert await bus.read(ctx, register("fail_address_low").offset) == 0x40
+        async def happen(ctx: Any, dut: RegisterFile = dut, moment: int = moment) -> None:
+            # Something had happened before.
+            for clocks, code, address in ((1, 1, 0x10), (3 + moment, 9, 0x40)):
+                await ctx.tick().repeat(clocks)
+                for name in names:
+                    ctx.set(dut.events[name], 1)
+                ctx.set(dut.events.error_code, code)
+                ctx.set(dut.events.fail_address, address)
+                await ctx.tick()
+                for name in names:
+                    ctx.set(dut.events[name], 0)
 
-    simulate(dut, bench)
+        async def clear(ctx: Any, dut: RegisterFile = dut) -> None:
+            bus = AxiLiteInitiator(dut.bus)
+            await ctx.tick().repeat(5)
+            await bus.write(ctx, register("control").offset, 0b010)
+            await ctx.tick().repeat(8)
+            status = await bus.read(ctx, register("status").offset)
+            address = await bus.read(ctx, register("fail_address_low").offset)
+            assert (status, address) in [(0, 0), (0b11110 | 9 << 8, 0x40)]
+            kept.append(address == 0x40)
+
+        sim = Simulator(dut)
+        sim.add_clock(1e-6)
+        sim.add_testbench(happen)
+        sim.add_testbench(clear)
+        sim.run()
+    assert kept == sorted(kept)
+    assert {True, False} == set(kept)
 
 
 def test_counters_count_clocks_of_their_own_event() -> None:

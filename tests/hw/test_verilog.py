@@ -12,7 +12,7 @@ import pytest
 
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.config_file import load_config
-from halfulp.hw.verilog import TOP, generate_verilog
+from halfulp.hw.verilog import TOP, YOSYS_VARIABLE, builtin_yosys, generate_verilog
 
 TINY = Path(__file__).parents[2] / "docs" / "configs" / "tiny_2x3.toml"
 
@@ -72,10 +72,14 @@ def test_text_names_no_files_and_no_dates(tiny: str) -> None:
     assert tiny.startswith(f"// {TOP}: accelerator halfulp_2x3_")
 
 
-def test_the_choice_of_yosys_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AMARANTH_USE_YOSYS", "system,builtin")
-    generate_verilog(load_config(TINY))
-    assert os.environ["AMARANTH_USE_YOSYS"] == "system,builtin"
+@pytest.mark.parametrize("before", ["system,builtin", None])
+def test_the_choice_of_yosys_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch, before: str | None) -> None:
+    monkeypatch.delenv(YOSYS_VARIABLE, raising=False)
+    if before is not None:
+        monkeypatch.setenv(YOSYS_VARIABLE, before)
+    with builtin_yosys():
+        assert os.environ[YOSYS_VARIABLE] == "builtin"
+    assert os.environ.get(YOSYS_VARIABLE) == before
 
 
 def test_only_a_configuration_becomes_a_core() -> None:

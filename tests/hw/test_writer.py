@@ -85,7 +85,12 @@ class Bench:
                 await ctx.tick()
             ctx.set(stream.payload, group)
             ctx.set(stream.valid, 1)
-            await ctx.tick().until(stream.ready)
+            for _ in range(2000):
+                _, _, ready = await ctx.tick().sample(stream.ready)
+                if ready:
+                    break
+            else:
+                raise AssertionError("the writer never takes a group")
             ctx.set(stream.valid, 0)
 
     async def wait_idle(self, ctx: Any, limit: int = 3000) -> None:
