@@ -10,7 +10,8 @@ import pytest
 from halfulp.host.board_check import CHECKS, Outcome, check_board
 from halfulp.host.device import open_device
 from halfulp.host.pynq_core import HalfulpCore, PynqCoreBuffer
-from halfulp.host.pynq_device import PynqDevice, load_overlay
+from halfulp.host.pynq_device import PynqDevice
+from halfulp.host.pynq_overlay import load_overlay
 from halfulp.hw.registers import register
 from halfulp.sim.virtual_board import HAS_DEVICE_CLOCKS
 from halfulp.sim.virtual_overlay import virtual_overlay

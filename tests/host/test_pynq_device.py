@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pynq
 import pytest
-from pynq.pl_server.device import Device as PynqHardware
 
 from halfulp.host.device import open_device
 from halfulp.host.driver import Driver
@@ -21,13 +20,12 @@ from halfulp.host.errors import (
     ConnectionLostError,
     DeviceError,
     DeviceTimeoutError,
-    IdentificationError,
 )
 from halfulp.host.pynq_core import HalfulpCore, PynqCoreBuffer
-from halfulp.host.pynq_device import PynqDevice, load_overlay
+from halfulp.host.pynq_device import PynqDevice
+from halfulp.host.pynq_overlay import load_overlay
 from halfulp.hw.config import UnsupportedSpecError
-from halfulp.hw.config_file import config_toml
-from halfulp.hw.handoff import CORE_VLNV, PROCESSING_SYSTEMS, handoff_xml
+from halfulp.hw.handoff import PROCESSING_SYSTEMS, handoff_xml
 from halfulp.hw.registers import register
 from halfulp.numerics.gemm import GemmSpec, golden_gemm
 from halfulp.numerics.rounding import Rounding
@@ -228,113 +226,6 @@ def test_what_the_core_cannot_do_is_refused_with_what_can(device: PynqDevice):
         device.check(GemmSpec("int8", "int8", out="bfloat16"))
 
 
-# Overlays
-
-
-def overlay_with(tmp_path: Path, board: Any, **replaced: str) -> Any:
-    bit = write_virtual_overlay(tmp_path, CONFIG)
-    text = bit.with_suffix(".hwh").read_text()
-    for old, new in replaced.items():
-        assert old in text or CORE_VLNV in text
-        text = text.replace({"vlnv": CORE_VLNV}.get(old, f'NAME="{old}" VALUE="4"'), new)
-    bit.with_suffix(".hwh").write_text(text)
-    return load_overlay(bit, device=board)
-
-
-def test_an_overlay_without_a_core_is_refused_before_it_is_loaded(tmp_path: Path, core_and_board: Any):
-    _, board = core_and_board
-    with pytest.raises(IdentificationError, match="the overlay has no halfulp core; it has axi_gpio, axi_intc, proc"):
-        overlay_with(tmp_path, board, vlnv="xilinx.com:ip:axi_gpio:2.0")
-    assert board.timestamp == "", "nothing was loaded"
-
-
-def test_an_overlay_of_another_version_is_refused(tmp_path: Path, core_and_board: Any):
-    with pytest.raises(IdentificationError, match=r"the overlay's core has version 2\.3; this driver knows 1\.0"):
-        overlay_with(tmp_path, core_and_board[1], vlnv="halfulp.org:ip:halfulp_core:2.3")
-
-
-def test_files_of_two_builds_are_told(tmp_path: Path, core_and_board: Any):
-    overlay = overlay_with(tmp_path, core_and_board[1], ROWS='NAME="ROWS" VALUE="2"')
-    with pytest.raises(IdentificationError, match="the core has rows = 4, its hand-off file says 2: two builds"):
-        PynqDevice("board", overlay)
-
-
-def test_logic_that_is_no_core_is_told(core_and_board: Any):
-    core, board = core_and_board
-    core.fake.values[register("id").offset] = 0xDEADBEEF
-    with pytest.raises(IdentificationError, match="no halfulp core: the ID register reads 0xdeadbeef"):
-        PynqDevice("board", load_overlay(virtual_overlay(CONFIG), device=board))
-
-
-@pytest.mark.parametrize("missing", [".bit", ".hwh"])
-def test_a_missing_file_is_told(tmp_path: Path, missing: str):
-    bit = write_virtual_overlay(tmp_path, CONFIG)
-    bit.with_suffix(missing).unlink()
-    with pytest.raises(DeviceError, match=rf"halfulp\{missing} does not exist; an overlay is a bitstream with its"):
-        open_device(f"pynq:{bit}")
-
-
-def test_a_broken_hand_off_file_is_told(tmp_path: Path, core_and_board: Any):
-    bit = write_virtual_overlay(tmp_path, CONFIG)
-    bit.with_suffix(".hwh").write_text("<EDKSYSTEM>")
-    with pytest.raises(DeviceError, match=r"PYNQ cannot load .*halfulp\.bit: ParseError: no element found"):
-        load_overlay(bit, device=core_and_board[1])
-
-
-def test_without_a_board_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(PynqHardware, "_active_device", None, raising=False)
-    monkeypatch.delattr(PynqHardware, "_active_device")
-    monkeypatch.setattr(PynqHardware, "_devices", [], raising=False)
-    bit = write_virtual_overlay(tmp_path, CONFIG)
-    with pytest.raises(DeviceError, match="no PYNQ board here: run this on the board, name one as pynq:OVERLAY"):
-        open_device(f"pynq:{bit}")
-
-
-def test_code_for_a_board_runs_on_the_active_one(core_and_board: Any, rng: np.random.Generator):
-    with open_device(f"pynq:{virtual_overlay(CONFIG)}", requirements=[SPEC]) as device:
-        a, b = operands(rng)
-        np.testing.assert_array_equal(device.gemm(a, b, SPEC).codes, golden_gemm(a, b, SPEC).codes)
-    with pytest.raises(UnsupportedSpecError, match="bfloat16 is not built in"):
-        open_device(f"pynq:{virtual_overlay(CONFIG)}", requirements=[(GemmSpec("int8", "int8", out="bfloat16"), 3)])
-
-
-def test_hand_off_files_without_a_rate_get_vivados(core_and_board: Any, tmp_path: Path):
-    bit = write_virtual_overlay(tmp_path, CONFIG)
-    text = bit.with_suffix(".hwh").read_text()
-    text = text.replace("PSU__CRL_APB__PL0_REF_CTRL__ACT_FREQMHZ", "PCW_ACT_FPGA0_PERIPHERAL_FREQMHZ")
-    text = text.replace("PSU__CRL_APB__PL1_REF_CTRL__ACT_FREQMHZ", "OTHER").replace('VALUE="100"', 'VALUE="50"')
-    bit.with_suffix(".hwh").write_text(text)
-    overlay = load_overlay(bit, device=core_and_board[1])
-    assert overlay.is_loaded()
-    for clock, rate in ((0, 50.0), (1, 100.0)):
-        assert overlay.clock_dict.get(clock, {}).get("frequency", rate) == rate
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("pynq", "device 'pynq' needs the overlay's file"),
-        ("pynq:@board", "device 'pynq' needs the overlay's file"),
-        ("pynq-sim", "device 'pynq-sim' needs a shape, a configuration or an overlay: pynq-sim:8x8"),
-        ("pynq-sim:nothing", "'nothing' is neither an array shape such as 8x8 nor an existing file"),
-        ("pynq-sim:65x8", "rows must be 1 to 64, not 65"),
-    ],
-)
-def test_wrong_names_are_told(text: str, message: str):
-    with pytest.raises(ValueError, match=message):
-        open_device(text)
-
-
-def test_a_folder_that_is_no_overlay_is_told(tmp_path: Path):
-    with pytest.raises(ValueError, match=r"must hold one hand-off file \(\.hwh\), not 0"):
-        open_device(f"pynq-sim:{tmp_path}")
-    bit = write_virtual_overlay(tmp_path, CONFIG)
-    handoff = bit.with_suffix(".hwh")
-    handoff.write_text(handoff.read_text().replace('"ROWS"', '"OTHER"'))
-    with pytest.raises(ValueError, match=r"does not tell the core's configuration: open pynq-sim:CONFIG\.toml instead"):
-        open_device(f"pynq-sim:{bit}")
-
-
 def test_gemms_run_inside_an_event_loop(core_and_board: Any, rng: np.random.Generator):
     """As in a notebook, whose loop is running while a cell is."""
 
@@ -360,64 +251,3 @@ def test_gemms_run_in_a_thread_without_an_event_loop(core_and_board: Any, rng: n
 
     with ThreadPoolExecutor(1) as pool:
         np.testing.assert_array_equal(pool.submit(run).result(), golden_gemm(a, b, SPEC).codes)
-
-
-# The virtual board
-
-
-@pytest.fixture
-def no_compiler(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Test doubles in the place of simulated cores; the options that each was opened with."""
-    opened: list[dict[str, Any]] = []
-
-    def core(config: Any, **options: Any) -> GoldenCore:
-        opened.append(options)
-        return GoldenCore(config)
-
-    monkeypatch.setattr("halfulp.sim.rtl.RtlCore", core)
-    return opened
-
-
-def test_a_shape_opens_a_board_for_each_core_that_is_needed(no_compiler: Any, rng: np.random.Generator):
-    told: list[str] = []
-    opened: Any = open_device("pynq-sim:4x4", progress=told.append, read_latency=9)
-    with opened as device:
-        assert (device.driver, device.overlay, no_compiler) == (None, None, [])
-        a, b = operands(rng)
-        for spec in (SPEC, GemmSpec("e4m3", "e4m3"), SPEC):
-            a, b = a & 0x77, b & 0x77
-            np.testing.assert_array_equal(device.gemm(a, b, spec, seed=1).codes, golden_gemm(a, b, spec, seed=1).codes)
-            assert device.config == device.driver.config
-        assert [options["read_latency"] for options in no_compiler] == [9, 9]
-        assert len(told) == 2
-        assert told[0].startswith("pynq-sim:4x4: opening core halfulp_4x4_int8_")
-        with pytest.raises(UnsupportedSpecError, match=r"device pynq-sim:4x4: .*; device emulator runs it"):
-            device.check(GemmSpec("bfloat16", "float32"), 10)
-
-
-@pytest.mark.parametrize("bus_width", [64, 128])
-@pytest.mark.parametrize("form", ["folder", "hwh", "bit", "hand-off only"])
-def test_an_overlay_opens_the_board_that_it_describes(
-    tmp_path: Path, no_compiler: Any, rng: np.random.Generator, form: str, bus_width: int
-):
-    config = CONFIG.replace(bus_width=bus_width)
-    bit = write_virtual_overlay(tmp_path, config)
-    if form == "hand-off only":
-        bit.unlink()
-    path = {"hwh": bit.with_suffix(".hwh"), "bit": bit}.get(form, tmp_path)
-    opened: Any = open_device(f"pynq-sim:{path}", requirements=[SPEC])
-    with opened as device:
-        assert device.config == config
-        a, b = operands(rng)
-        np.testing.assert_array_equal(device.gemm(a, b, SPEC).codes, golden_gemm(a, b, SPEC).codes)
-        cell = {64: "processing_system7_0", 128: "zynq_ultra_ps_e_0"}[bus_width]
-        assert cell in device.overlay.ip_dict
-
-
-def test_a_configuration_file_opens_a_board(tmp_path: Path, no_compiler: Any):
-    file = tmp_path / "core.toml"
-    file.write_text(config_toml(CONFIG))
-    with open_device(f"pynq-sim:{file}") as device:
-        assert device.config == CONFIG
-    with pytest.raises(UnsupportedSpecError, match="A format float8_e5m2 is not built in"):
-        open_device(f"pynq-sim:{file}", requirements=[GemmSpec("e5m2", "int8")])

@@ -14,8 +14,9 @@ pytest.importorskip("pynq.remote.buffer_pb2", reason="this pynq has no remote pr
 
 from halfulp.host.device import open_device
 from halfulp.host.errors import BusError, ConnectionLostError, DeviceError
-from halfulp.host.pynq_device import PynqDevice, load_overlay
+from halfulp.host.pynq_device import PynqDevice
 from halfulp.host.pynq_network import NetworkBoard, connect, remote_file_name
+from halfulp.host.pynq_overlay import load_overlay
 from halfulp.hw.handoff import PROCESSING_SYSTEMS
 from halfulp.numerics.gemm import GemmSpec, golden_gemm
 from halfulp.numerics.rounding import Rounding

@@ -253,7 +253,7 @@ def _open_pynq(argument: str, **options: Any) -> Device:
 
 
 def _open_pynq_sim(argument: str, **options: Any) -> Device:
-    from halfulp.host.pynq_device import open_pynq_sim
+    from halfulp.host.pynq_sim_device import open_pynq_sim
 
     return open_pynq_sim(argument, **options)
 
