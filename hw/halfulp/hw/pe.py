@@ -132,7 +132,7 @@ class ExactProcessingElement(ProcessingElement):
         m = Module()
         a, b, control = self.a_out, self.b_out, self.control_out
         m.d.sync += [a.eq(self.a), b.eq(self.b), control.eq(self.control)]
-        valid, first, last = Signal(), Signal(), Signal()
+        valid, first, last = Signal(name="valid"), Signal(name="first"), Signal(name="last")
         m.d.sync += [
             valid.eq(control["valid"]),
             first.eq(control["valid"] & control["first"]),
@@ -172,8 +172,9 @@ class ExactProcessingElement(ProcessingElement):
         accumulator = Signal(signed(self.config.accumulator_bits), reset_less=True)
         total = Signal.like(accumulator)
         # Two's complement of the product, whose 1 goes in as the adder's carry.
-        addend = Cat(aligned ^ subtract.replicate(len(aligned)), subtract).as_signed()
-        m.d.comb += total.eq(accumulator + addend + subtract)
+        extension = subtract.replicate(len(accumulator) - len(aligned))
+        addend = Cat(aligned ^ subtract.replicate(len(aligned)), extension)
+        m.d.comb += total.eq(accumulator.as_unsigned() + addend + subtract)
         # A finished sum is taken from the adder, so its accumulator is free to be cleared in that very clock, which
         # the first step of the next tile asks for one clock ahead: a synchronous clear costs no logic in the adder.
         with m.If(take):
