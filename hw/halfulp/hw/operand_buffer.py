@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, ceil_log2
@@ -19,8 +19,8 @@ class BeatSignature(wiring.Signature):
 
     operand: 0 A, 1 B. word: address in the banks. Layout along K (across = 0): the word goes to bank `bank` as it
     is. Layout across K: it is beat `beat` of a line of one step; the line's element i lies `offset` + i elements
-    after the start of its beat 0 and goes to bank i, element `lane` of the word there.
-    last: the block is complete with this beat.
+    after the start of beat 0 and goes to bank i. There it becomes the word's element (`lane` + i) modulo a word, so
+    that one rotation of the bus word, by `lane` - `offset`, serves all banks. last: the block is complete.
     """
 
     def __init__(self, config: ArrayConfig) -> None:
@@ -45,9 +45,11 @@ class BeatSignature(wiring.Signature):
 class StepSignature(wiring.Signature):
     """One step of K asked of the banks.
 
-    element: position in bank 0, in elements from the bank's start (word × elements a word + element in it);
-    offset: what part of it is the row's start within a bus word; stride: elements, modulo a word, by which each
-    next row starts later. free: after this step a slot is free; parity: of the GEMM it belongs to.
+    position: of the step in its slot's ring, in elements: first word × elements a word + step.
+    first: of its segment; then offset, stride and across say where rows lie: along K row i begins
+    offset + i · stride elements, modulo a word, after its bank's first word; across K (offset 0, stride 1) each step
+    has its own element of the word, turned by one from row to row.
+    free: after this step the slot is free; parity: of the GEMM it belongs to.
     """
 
     def __init__(self, config: ArrayConfig, element_bytes: int) -> None:
@@ -55,9 +57,11 @@ class StepSignature(wiring.Signature):
         super().__init__(
             {
                 "valid": Out(1),
-                "element": Out(ceil_log2(config.buffer_depth) + lane),
+                "position": Out(ceil_log2(config.buffer_depth) + lane),
+                "first": Out(1),
                 "offset": Out(lane),
                 "stride": Out(lane),
+                "across": Out(1),
                 "free": Out(1),
                 "parity": Out(1),
             }
@@ -121,89 +125,80 @@ class OperandBuffer(wiring.Component):
         elements = config.bus_bytes // self._bytes
         lane_bits = ceil_log2(elements)
 
-        enables, lane_enables, address, words = self._write_stage(m, elements)
+        hit, chosen, address, word = self._write_stage(m, elements)
         step = self.step
-        reading = Signal(lanes)
-        freeing = Signal(lanes)
+        reading, beginning, freeing = Signal(lanes), Signal(lanes), Signal(lanes)
         parity = Signal(lanes, reset_less=True)
         m.d.sync += [
             reading.eq(Cat(step.valid, reading)),
+            beginning.eq(Cat(step.valid & step.first, beginning)),
             freeing.eq(Cat(step.valid & step.free, freeing)),
             parity.eq(Cat(step.parity, parity)),
         ]
         m.d.comb += [self.freed.eq(freeing[-1]), self.freed_parity.eq(parity[-1])]
 
-        element, offset, stride = step.element, step.offset, step.stride
+        position, offset = step.position, step.offset
+        stride, across, begins = step.stride, step.across, step.valid & step.first
         for i in range(lanes):
-            # This bank's position, and what the next bank's follows from: a later start within the word moves it.
-            here = Signal(len(step.element), name=f"element{i}", reset_less=True)
-            start = Signal(lane_bits, name=f"offset{i}", reset_less=True)
-            move = Signal(lane_bits, name=f"stride{i}", reset_less=True)
-            m.d.sync += [here.eq(element), start.eq(offset), move.eq(stride)]
+            # Positions go from bank to bank; where in a word this bank's row begins follows from the bank before, and
+            # only changes with the segment.
+            here = Signal(len(step.position), name=f"position{i}", reset_less=True)
+            turn = Signal(lane_bits, name=f"offset{i}", reset_less=True)
+            turns = Signal(lane_bits, name=f"stride{i}", reset_less=True)
+            wraps = Signal(name=f"across{i}", reset_less=True)
+            m.d.sync += here.eq(position)
+            with m.If(begins):
+                m.d.sync += [turn.eq(offset), turns.eq(stride), wraps.eq(across)]
 
+            element = Signal(lane_bits + 1, name=f"element{i}")
+            m.d.comb += element.eq(here[:lane_bits] + turn)
             m.submodules[f"bank{i}"] = bank = memory.Memory(
                 shape=unsigned(config.bus_width), depth=config.buffer_depth, init=[]
             )
             write, read = bank.write_port(granularity=bits), bank.read_port()
             m.d.comb += [
-                write.en.eq(Mux(enables[i], lane_enables, 0)),
+                write.en.eq(Mux(hit[i], chosen.rotate_left(i % elements), 0)),
                 write.addr.eq(address),
-                write.data.eq(words[i % elements]),
+                write.data.eq(word),
                 read.en.eq(reading[i]),
-                read.addr.eq(here[lane_bits:]),
+                read.addr.eq(here[lane_bits:] + (element[-1] & ~wraps)),
             ]
             lane = Signal(lane_bits, name=f"lane{i}", reset_less=True)
             code = Signal(bits, name=f"code{i}", reset_less=True)
-            m.d.sync += [lane.eq(here[:lane_bits]), code.eq(read.data.word_select(lane, bits))]
+            m.d.sync += [lane.eq(element), code.eq(read.data.word_select(lane, bits))]
             m.d.comb += self.codes[i].eq(code)
 
-            later = Signal(lane_bits + 1, name=f"later{i}")
-            m.d.comb += later.eq(start + move)
-            element = here + move - Cat(*([0] * lane_bits), later[-1])
-            offset, stride = later[:lane_bits], move
+            position, offset = here, (turn + turns)[:lane_bits]
+            stride, across, begins = turns, wraps, beginning[i]
         return m
 
-    def _write_stage(self, m: Module, elements: int) -> tuple[Signal, Signal, Signal, list[Value]]:
-        """Turn beats across K, and register them: bank and element enables, address, and a word a bank class.
+    def _write_stage(self, m: Module, elements: int) -> tuple[Signal, Signal, Signal, Signal]:
+        """Register which banks a beat is for, which elements of bank 0's word it fills, the address and the word.
 
-        Element i of a line across K lies at position offset + i, counted from the line's first bus word. So bank i
-        takes position (offset + i) mod E of the word with number (offset + i) div E: after a rotation by offset all
-        banks with the same i mod E take the same element, and whether the division carries depends on these bits
-        and offset alone.
+        Along K it is one bank and all elements. Across K, element i of a line lies at position offset + i, counted
+        from the line's first bus word: beat j holds the positions of banks j·E - offset to j·E - offset + E - 1.
         """
-        config, beat = self._config, self.beat
+        config, beat, lanes = self._config, self.beat, self._lanes
         lane_bits = ceil_log2(elements)
-        enables = Signal(self._lanes)
-        lane_enables = Signal(elements, reset_less=True)
+        hit = Signal(lanes)
+        chosen = Signal(elements, reset_less=True)
         address = Signal(ceil_log2(config.buffer_depth), reset_less=True)
-        across = Signal(reset_less=True)
         word = Signal(config.bus_width, reset_less=True)
 
-        offset = beat.offset[:lane_bits]
+        offset, lane = beat.offset[:lane_bits], beat.lane[:lane_bits]
+        positions = Cat(*((beat.beat == j).replicate(elements) for j in range(-(-lanes // elements) + 1)))
+        rotation = Signal(lane_bits)
+        m.d.comb += rotation.eq(Mux(beat.across, lane - offset, 0))
         rotated: Value = beat.data
         for bit in range(lane_bits):
-            rotated = Mux(offset[bit], rotated.rotate_right(8 * self._bytes << bit), rotated)
-        carries = [offset >= elements - q if q else 0 for q in range(elements)]
-        groups = range(-(-self._lanes // elements) + 1)
-        here = Array([beat.beat == group for group in groups])
-        hits = []
-        for i in range(self._lanes):
-            group, position = divmod(i, elements)
-            hit = Mux(carries[position], here[group + 1], here[group])
-            hits.append(Mux(beat.across, hit, beat.bank == i))
+            rotated = Mux(rotation[bit], rotated.rotate_left(8 * self._bytes << bit), rotated)
 
-        m.d.sync += enables.eq(0)
+        m.d.sync += hit.eq(0)
         with m.If(beat.valid & (beat.operand == self._operand)):
             m.d.sync += [
-                enables.eq(Cat(*hits)),
-                lane_enables.eq(Mux(beat.across, 1 << beat.lane[:lane_bits], (1 << elements) - 1)),
+                hit.eq(Mux(beat.across, positions >> offset, 1 << beat.bank)),
+                chosen.eq(Mux(beat.across, 1 << lane, (1 << elements) - 1)),
                 address.eq(beat.word),
-                across.eq(beat.across),
-                word.eq(Mux(beat.across, rotated, beat.data)),
+                word.eq(rotated),
             ]
-        words: list[Value] = []
-        for q in range(elements):
-            # One element enable is set across K: every element of the word may carry the one wanted.
-            wanted = word.word_select(q, 8 * self._bytes)
-            words.append(Mux(across, wanted.replicate(elements), word))
-        return enables, lane_enables, address, words
+        return hit, chosen, address, word

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
 
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.interfaces import tile_layout
@@ -161,12 +162,15 @@ class Sequencer(wiring.Component):
         config, segment, role = self._config, self.segment, "ab"[number]
         element_bytes = config.b_bytes if number else config.a_bytes
         slack = config.bus_bytes // element_bytes - 1
+        lane_bits = ceil_log2(slack + 1)
         step = self.b_step if number else self.a_step
         count_bits = block_count_bits(config)
 
-        element = Signal.like(step.element, name=f"{role}_element", reset_less=True)
+        position = Signal.like(step.position, name=f"{role}_position", reset_less=True)
         offset = Signal.like(step.offset, name=f"{role}_offset", reset_less=True)
         stride = Signal.like(step.stride, name=f"{role}_stride", reset_less=True)
+        across = Signal(name=f"{role}_across", reset_less=True)
+        first = Signal(name=f"{role}_first", reset_less=True)
         free = Signal(name=f"{role}_free", reset_less=True)
         parity = Signal(name=f"{role}_parity", reset_less=True)
         # Blocks that must have arrived for this step, blocks after its own in the segment, and the step's place in
@@ -179,12 +183,14 @@ class Sequencer(wiring.Component):
         with m.If(self.arrived[number]):
             m.d.sync += arrived.eq(arrived + 1)
         with m.If(go):
-            m.d.sync += [element.eq(element + 1), in_block.eq(in_block + 1)]
+            m.d.sync += [position.eq(position + 1), first.eq(0), in_block.eq(in_block + 1)]
             with m.If(in_block.all() & (blocks_left != 0)):
                 m.d.sync += [wanted.eq(wanted + 1), blocks_left.eq(blocks_left - 1)]
         with m.If(take):
             m.d.sync += [
-                element.eq(getattr(segment, f"{role}_element")),
+                position.eq(Cat(Const(0, lane_bits), getattr(segment, f"{role}_word"))),
+                first.eq(1),
+                across.eq(getattr(segment, f"{role}_across")),
                 offset.eq(getattr(segment, f"{role}_offset")),
                 stride.eq(getattr(segment, f"{role}_stride")),
                 free.eq(getattr(segment, f"{role}_free")),
@@ -195,7 +201,9 @@ class Sequencer(wiring.Component):
             ]
         m.d.comb += [
             step.valid.eq(go),
-            step.element.eq(element),
+            step.position.eq(position),
+            step.first.eq(first),
+            step.across.eq(across),
             step.offset.eq(offset),
             step.stride.eq(stride),
             step.free.eq(free & final),

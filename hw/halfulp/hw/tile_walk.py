@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, ceil_log2
@@ -45,8 +45,8 @@ def block_count_bits(config: ArrayConfig) -> int:
 class SegmentSignature(wiring.Signature):
     """A segment (`schedule.Segment`), valid and ready as in a stream.
 
-    For each operand: element, offset, stride as in `StepSignature` for its first step; block: how many blocks had
-    been loaded before its first one; slack: rows may begin within a bus word; free: its slot is free afterwards.
+    For each operand: word, its slot's first; offset, stride, across as in `StepSignature`; block: how many blocks
+    had been loaded before its first one; slack: rows may begin within a bus word; free: its slot is free afterwards.
     steps: of K, less one; blocks: of each operand, less one; starts, ends: the tile. The tile's fields follow:
     `TILE_PLACE` with the stream, `TILE_CONSTANTS` constant until the next GEMM is started.
     """
@@ -64,9 +64,10 @@ class SegmentSignature(wiring.Signature):
         for role, element_bytes in (("a", config.a_bytes), ("b", config.b_bytes)):
             lane_bits = ceil_log2(config.bus_bytes // element_bytes)
             members |= {
-                f"{role}_element": Out(ceil_log2(config.buffer_depth) + lane_bits),
+                f"{role}_word": Out(ceil_log2(config.buffer_depth)),
                 f"{role}_offset": Out(lane_bits),
                 f"{role}_stride": Out(lane_bits),
+                f"{role}_across": Out(1),
                 f"{role}_block": Out(block_count_bits(config)),
                 f"{role}_slack": Out(1),
                 f"{role}_free": Out(1),
@@ -120,6 +121,7 @@ class _Operand:
         self.slack = Signal(name=f"{role}_slack", reset_less=True)
         # To the next row's start and to the next panel's, in elements modulo a bus word; to the next panel's in C.
         self.stride = Signal(self.lane_bits, name=f"{role}_stride", reset_less=True)
+        self.across = Signal(name=f"{role}_across", reset_less=True)
         self.panel_stride = Signal(self.lane_bits, name=f"{role}_panel_stride", reset_less=True)
         self.pitch = Signal(32 + bits_for(self.lanes), name=f"{role}_pitch", reset_less=True)
         # What the next move does, decided with the segment.
@@ -258,13 +260,15 @@ class TileWalk(wiring.Component):
             inside = slice(ceil_log2(operand.bytes), ceil_log2(config.bus_bytes))
             along_k = ~descriptor[f"{operand.role}_across_k"]
             offset = Mux(along_k, descriptor[f"{operand.role}_address"][inside], 0)
-            stride = Mux(along_k, descriptor[f"{operand.role}_stride"][inside], 0)
+            stride = descriptor[f"{operand.role}_stride"][inside]
             m.d.sync += [
                 operand.size.eq(size),
                 operand.slot_words.eq(slot),
                 operand.slack.eq(slack),
-                operand.stride.eq(stride),
-                operand.panel_stride.eq(times(stride, operand.lanes)),
+                # Across K the banks' words are turned by one element from row to row, and panels begin alike.
+                operand.stride.eq(Mux(along_k, stride, 1)),
+                operand.panel_stride.eq(Mux(along_k, times(stride, operand.lanes), 0)),
+                operand.across.eq(~along_k),
             ]
             for place in (operand.here, operand.origin):
                 m.d.sync += [place.left.eq(size), place.share.eq(share), place.offset.eq(offset)]
@@ -322,9 +326,10 @@ class TileWalk(wiring.Component):
             m.d.sync += [
                 operand.advance.eq(Mux(mine, x_advance, y_advance)),
                 operand.restart.eq(Mux(mine, x_restart, y_restart)),
-                getattr(segment, f"{operand.role}_element").eq(Cat(operand.here.offset, operand.here.word)),
+                getattr(segment, f"{operand.role}_word").eq(operand.here.word),
                 getattr(segment, f"{operand.role}_offset").eq(operand.here.offset),
                 getattr(segment, f"{operand.role}_stride").eq(operand.stride),
+                getattr(segment, f"{operand.role}_across").eq(operand.across),
                 getattr(segment, f"{operand.role}_block").eq(operand.here.block),
                 getattr(segment, f"{operand.role}_slack").eq(operand.slack),
                 getattr(segment, f"{operand.role}_free").eq(free),
