@@ -17,10 +17,11 @@ from halfulp.host.errors import BusError, ConnectionLostError, DeviceError
 from halfulp.host.pynq_device import PynqDevice
 from halfulp.host.pynq_network import NetworkBoard, connect, remote_file_name
 from halfulp.host.pynq_overlay import load_overlay
+from halfulp.hw.config_file import config_toml
 from halfulp.hw.handoff import PROCESSING_SYSTEMS
 from halfulp.numerics.gemm import GemmSpec, golden_gemm
 from halfulp.numerics.rounding import Rounding
-from halfulp.sim.virtual_board_server import VirtualBoardServer
+from halfulp.sim.virtual_board_server import VirtualBoardServer, main
 from halfulp.sim.virtual_overlay import virtual_overlay, write_virtual_overlay
 
 from .golden_board import CONFIG, GoldenCore, golden_board
@@ -69,6 +70,29 @@ def test_gemms_over_the_network_equal_the_golden_model(rng: np.random.Generator,
         device.close()
         assert core.fake.buffers == [], "all memory was given back"
     board.close()
+
+
+def test_the_board_may_be_named_by_the_environment(server: VirtualBoardServer, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PYNQ_REMOTE_DEVICES", f"127.0.0.1:{server.port}, 192.0.2.1")
+    with open_device(f"pynq:{virtual_overlay(CONFIG)}") as device:
+        assert device.config == CONFIG
+
+
+def test_the_program_serves_a_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):
+    file = tmp_path / "core.toml"
+    file.write_text(config_toml(CONFIG))
+    seen: list[Any] = []
+
+    def wait(self: VirtualBoardServer) -> None:
+        with open_device(f"pynq:{virtual_overlay(CONFIG)}@127.0.0.1:{self.port}") as device:
+            seen.append(device.config)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("halfulp.sim.virtual_board_server.RtlCore", GoldenCore)
+    monkeypatch.setattr(VirtualBoardServer, "wait", wait)
+    main([str(file), "--port", "0"])
+    assert seen == [CONFIG]
+    assert f"{CONFIG.name} at 127.0.0.1:" in capsys.readouterr().out
 
 
 def test_the_bitstream_is_sent_once_for_each_content(server: VirtualBoardServer, tmp_path: Path):

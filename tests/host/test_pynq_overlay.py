@@ -98,6 +98,13 @@ def test_without_a_board_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.
         open_device(f"pynq:{bit}")
 
 
+def test_a_folder_may_have_an_at_in_its_name(tmp_path: Path, core_and_board: Any):
+    folder = tmp_path / "a@b"
+    folder.mkdir()
+    with open_device(f"pynq:{write_virtual_overlay(folder, CONFIG)}") as device:
+        assert device.config == CONFIG
+
+
 def test_code_for_a_board_runs_on_the_active_one(core_and_board: Any, rng: np.random.Generator):
     with open_device(f"pynq:{virtual_overlay(CONFIG)}", requirements=[SPEC]) as device:
         a, b = operands(rng)

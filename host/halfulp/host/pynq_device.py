@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -100,9 +101,16 @@ class PynqDevice(Device):
 def open_pynq(
     argument: str, *, requirements: Iterable[Requirement] = (), progress: Any = None, **options: Any
 ) -> Device:
-    """Open ``pynq:OVERLAY.bit``, on this board, or ``pynq:OVERLAY.bit@HOST[:PORT]``, on one over the network."""
+    """Open ``pynq:OVERLAY.bit``, on this board, or ``pynq:OVERLAY.bit@HOST[:PORT]``, on one over the network.
+
+    The environment's PYNQ_REMOTE_DEVICES names the board where the argument does not.
+    """
     name = f"pynq:{argument}"
-    path, _, host = argument.strip().partition("@")
+    path, at, host = argument.strip().rpartition("@")
+    if not at or "/" in host:  # a folder may have an @ in its name
+        path, host = argument.strip(), ""
+    # As PYNQ itself does where it is told of boards elsewhere.
+    host = host or os.environ.get("PYNQ_REMOTE_DEVICES", "").partition(",")[0].strip()
     if not path:
         raise ValueError("device 'pynq' needs the overlay's file: pynq:OVERLAY.bit, pynq:OVERLAY.bit@HOST")
     need_pynq(name)

@@ -115,5 +115,6 @@ def _active_device() -> Any:
             return PynqHardware.active_device
     except RuntimeError as error:
         raise DeviceError(
-            "no PYNQ board here: run this on the board, name one as pynq:OVERLAY.bit@HOST, or use pynq-sim:8x8"
+            "no PYNQ board here: run this on the board, name one as pynq:OVERLAY.bit@HOST, or use pynq-sim:8x8 "
+            f"({error})"
         ) from error
