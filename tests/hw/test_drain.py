@@ -10,7 +10,7 @@ import pytest
 
 from halfulp.hw.array import first_capture, minimum_tile_interval
 from halfulp.hw.config import ArrayConfig
-from halfulp.hw.drain import Drain, position_latency
+from halfulp.hw.drain import CAPTURE_LATENCY, Drain, acceptance_latency, position_latency, result_latency
 from halfulp.hw.rounder import RoundingLane
 from halfulp.numerics.formats import Format
 from halfulp.numerics.gemm import GemmSpec, golden_gemm
@@ -109,7 +109,7 @@ def test_tiles_follow_each_other_without_a_gap(rows: int, columns: int, lanes: i
     output_limit = rows * columns // lanes
     least = max(minimum_tile_interval(config, rows), output_limit)
     # Two tiles are between start and end at a time: with few results each, that is what limits the rate.
-    started = -(-(position_latency(config) + bench.drain.result_latency + output_limit) // 2)
+    started = -(-(position_latency(config) + result_latency(config) + output_limit) // 2)
     for k in (least, 40):
         job = large_job(config, k, rng)
         trace = bench.run(job)
@@ -119,7 +119,7 @@ def test_tiles_follow_each_other_without_a_gap(rows: int, columns: int, lanes: i
         if k >= started:
             assert list(intervals) == [k] * 5
             assert trace.captured == [clock + bench.array.latency for clock in trace.fed_last]
-            first = bench.drain.capture_latency + bench.drain.result_latency
+            first = CAPTURE_LATENCY + result_latency(config)
             assert [left[0] for left in trace.left] == [clock + first for clock in trace.captured]
         for left in trace.left:
             assert left == list(range(left[0], left[0] + output_limit))
@@ -143,7 +143,7 @@ def test_a_tile_that_is_handed_over_late_leaves_later(rng: np.random.Generator) 
     trace = bench.run(job)
     check(trace, job)
     # Handed over in the very clock of its last step.
-    assert trace.left[0][0] == trace.fed_last[0] + bench.drain.acceptance_latency + bench.drain.result_latency
+    assert trace.left[0][0] == trace.fed_last[0] + acceptance_latency(config) + result_latency(config)
 
 
 @pytest.mark.parametrize("clocks", [3, 14, 30, 45, 60, 90])
@@ -166,12 +166,11 @@ def test_positions_beyond_16_bits(rng: np.random.Generator) -> None:
 
 def test_latencies_of_the_default_core() -> None:
     config = ArrayConfig()
-    drain = Drain(config=config)
     assert first_capture(config) == 4
     assert position_latency(config) == 21
     assert position_latency(config.replace(roundings=("toward_zero",))) == 1
     assert RoundingLane.latency_of(config) == 10
-    assert (drain.capture_latency, drain.result_latency, drain.acceptance_latency) == (2, 12, 23)
+    assert (CAPTURE_LATENCY, result_latency(config), acceptance_latency(config)) == (2, 12, 23)
 
 
 def test_what_is_no_configuration_is_refused() -> None:

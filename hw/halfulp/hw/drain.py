@@ -17,7 +17,7 @@ from halfulp.hw.row_buffer import ResultMover, RowBuffer
 from halfulp.hw.threefry import Threefry
 from halfulp.numerics.rounding import KINDS
 
-__all__ = ["Drain", "is_stochastic", "position_latency"]
+__all__ = ["CAPTURE_LATENCY", "Drain", "acceptance_latency", "is_stochastic", "position_latency", "result_latency"]
 
 BLOCK = 4
 """Neighbouring columns that one Threefry output serves."""
@@ -31,6 +31,23 @@ def is_stochastic(config: ArrayConfig) -> bool:
 def position_latency(config: ArrayConfig) -> int:
     """Clocks that a position spends in the pipeline that makes its random bits, before its result is read."""
     return Threefry.latency if is_stochastic(config) else 1
+
+
+def acceptance_latency(config: ArrayConfig) -> int:
+    """Clocks from a tile's acceptance, where no other is under way, until its first group can be read.
+
+    One in the queue, one to start, then its position's.
+    """
+    return 2 + position_latency(config)
+
+
+CAPTURE_LATENCY = 2
+"""Clocks from `captured` to the one in which the tile's first group can be read: its row moves, and is there."""
+
+
+def result_latency(config: ArrayConfig) -> int:
+    """Clocks from the one in which a group is read to the one in which it is at the drain's output."""
+    return RowBuffer.latency + RoundingLane.latency_of(config)
 
 
 class Drain(wiring.Component):
@@ -61,12 +78,18 @@ class Drain(wiring.Component):
     idle : Out(1)
         No tile is waiting or under way.
 
-    Each group's position enters a pipeline of `position_latency` clocks as soon as its tile is known; at its end,
-    with its random bits, it waits for its row. From there to `output` it takes `result_latency` clocks. So where
-    nothing waits, a tile's first group is at `output` `capture_latency` + `result_latency` clocks after `captured`
-    was 1, its group n (from 0, in order) n clocks later; where the tile was accepted less than
-    `acceptance_latency` clocks before, it is that late. The first tile of a GEMM waits until the last one's last
-    group has left.
+    Each group's position enters a pipeline of `position_latency` clocks as soon as its tile has started; at its end,
+    with its random bits, it waits for its row, and from there it takes `result_latency` clocks to `output`. A group a
+    clock is read, each in the first clock in which
+
+    - its tile's `captured` was 1 at least `CAPTURE_LATENCY` clocks before (plus one for each row before its own),
+    - it has come through: a tile accepted while nothing is under way gets there in `acceptance_latency` clocks,
+    - `output` moves: it holds nothing or is taken.
+
+    A tile starts when all groups of the one before have entered, the last group of the one before that has left, and,
+    for the first tile of a GEMM, the last group of the GEMM before has left. Whole tiles of K steps so follow each
+    other without a gap from K = max(`minimum_tile_interval`, rows · C / L) on, where as well two tiles' K is no less
+    than `position_latency` + `result_latency` + rows · C / L.
     """
 
     tile: Any
@@ -100,24 +123,6 @@ class Drain(wiring.Component):
                 "idle": Out(1),
             }
         )
-
-    @property
-    def capture_latency(self) -> int:
-        """Clocks from `captured` to the clock in which the tile's first group is read: a row moves, and is there."""
-        return 2
-
-    @property
-    def result_latency(self) -> int:
-        """Clocks from the clock in which a group is read to the one in which it is at `output`."""
-        return RowBuffer.latency + RoundingLane.latency_of(self._config)
-
-    @property
-    def acceptance_latency(self) -> int:
-        """Clocks from a tile's acceptance, where none is under way, until its first group can be read.
-
-        One in the queue, one to start, then its position's.
-        """
-        return 2 + position_latency(self._config)
 
     def elaborate(self, platform: object) -> Module:
         """Build the block."""
@@ -162,7 +167,7 @@ class Drain(wiring.Component):
         randoms = self._random_bits(m, setup, walker, front.enable, at_end["column"])
 
         # Results: forward while there is nothing at the output, or it is taken.
-        back = _Groups(m, "back", self._config, self.result_latency, read, at_end)
+        back = _Groups(m, "back", self._config, result_latency(self._config), read, at_end)
         leaving = back.groups[-1]
         m.d.comb += [
             back_moves.eq(~back.valid[-1] | self.output.ready),
