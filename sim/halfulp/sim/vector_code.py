@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
-from llvmlite import ir
+
+from halfulp.sim.llvm import binding as llvm
+from halfulp.sim.llvm import ir
 
 __all__ = ["F32", "F64", "I1", "I8", "I16", "I32", "I64", "Code", "Kernel", "Lanes", "address", "host_features"]
 
