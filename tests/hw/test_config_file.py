@@ -21,6 +21,12 @@ def test_examples_load_and_read_back(path: Path, tmp_path: Path) -> None:
     assert load_config(copy) == config
 
 
+def test_one_rounding_may_be_given_without_a_list():
+    assert ArrayConfig(roundings="nearest_even") == ArrayConfig(roundings=("nearest_even",))
+    with pytest.raises(ValueError, match="unknown rounding 'nearest'"):
+        ArrayConfig(roundings="nearest")
+
+
 def test_an_empty_file_is_the_default_core(tmp_path: Path) -> None:
     path = tmp_path / "default.toml"
     path.write_text("", encoding="utf-8")

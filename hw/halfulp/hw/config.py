@@ -82,7 +82,7 @@ class ArrayConfig:
             b_formats: FormatNames = ...,
             out_formats: FormatNames = ...,
             accumulator: str | Accumulator = ...,
-            roundings: Sequence[str] = ...,
+            roundings: str | Sequence[str] = ...,
             lanes: int = ...,
             bus_width: int = ...,
             buffer_depth: int = ...,
@@ -102,7 +102,8 @@ class ArrayConfig:
             if not 1 <= len(formats) <= MAX_FORMATS or len(set(formats)) != len(formats):
                 raise ValueError(f"{name} must be 1 to {MAX_FORMATS} different formats, not {_names(formats)}")
         object.__setattr__(self, "accumulator", parse_accumulator(self.accumulator))
-        object.__setattr__(self, "roundings", tuple(self.roundings))
+        roundings = (self.roundings,) if isinstance(self.roundings, str) else tuple(self.roundings)
+        object.__setattr__(self, "roundings", roundings)
         self._check_sizes()
         self._check_arithmetic()
 
