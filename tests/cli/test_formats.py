@@ -20,13 +20,27 @@ def test_table_has_every_format(halfulp):
 
 
 @pytest.mark.parametrize(
-    "name", ["e4m3", "e5m2", "e2m1", "int4", "uint8", "float16", "e3m4", "e4m3-nosub", "e5m2-nosub"]
+    "name",
+    [
+        "e4m3",
+        "e5m2",
+        "e2m1",
+        "int4",
+        "uint8",
+        "float16",
+        "e3m4",
+        "e4m3-nosub",
+        "e5m2-nosub",
+        "fixed2.6",
+        "ternary",
+        "binary",
+    ],
 )
 def test_json_gives_range_and_every_code(halfulp, name):
     told = json.loads(halfulp("formats", name, "--json").out)
     fmt = get_format(name)
     values = np.array([float(value) for value in told["values"]])
-    np.testing.assert_array_equal(values, fmt.to_float64(np.arange(1 << fmt.bits)))
+    np.testing.assert_array_equal(values, fmt.to_float64(fmt.valid_codes))
     finite = values[np.isfinite(values)]
     assert told["largest"] == finite.max()
     assert told["smallest"] == finite.min()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from halfulp.numerics.accumulators import FixedAccumulator, FloatAccumulator
-from halfulp.numerics.formats import FloatFormat, Format, IntFormat
+from halfulp.numerics.formats import BinaryFormat, FixedPointFormat, FloatFormat, Format, IntFormat, TernaryFormat
 from halfulp.numerics.gemm import GemmSpec
 from halfulp.numerics.random_bits import accumulator_words, output_words, xorshift32
 from halfulp.numerics.rounding import Rounding
@@ -43,6 +43,13 @@ class Reference:
 
     @staticmethod
     def decode(fmt: Format, code: int) -> Value:
+        if isinstance(fmt, BinaryFormat):
+            return Fraction((-1, 1)[code])
+        if isinstance(fmt, TernaryFormat):
+            return Fraction({0: 0, 1: 1, 3: -1}[code])
+        if isinstance(fmt, FixedPointFormat):
+            width = fmt.integer_bits + fmt.fraction_bits
+            return Fraction(code - 2**width if code >= 2 ** (width - 1) else code, 2**fmt.fraction_bits)
         if isinstance(fmt, IntFormat):
             return Fraction(code - (1 << fmt.width) if fmt.signed and code >> (fmt.width - 1) else code)
         assert isinstance(fmt, FloatFormat)
@@ -64,11 +71,12 @@ class Reference:
             return MINUS_ZERO
         return -magnitude if minus else magnitude
 
-    @staticmethod
-    def code_of(fmt: Format, value: Value) -> int:
+    @classmethod
+    def code_of(cls, fmt: Format, value: Value) -> int:
         """The code of a representable value; of a NaN, the positive quiet one."""
-        if isinstance(fmt, IntFormat):
-            return int(Fraction(0 if value == MINUS_ZERO else value)) % 2**fmt.width
+        if not isinstance(fmt, FloatFormat):
+            number = Fraction(0 if value == MINUS_ZERO else value)
+            return int(number / cls.spacing(fmt, number)) % 2**fmt.bits
         assert isinstance(fmt, FloatFormat)
         top = 2**fmt.exponent_bits - 1
         sign = 2 ** (fmt.exponent_bits + fmt.mantissa_bits)
@@ -94,9 +102,10 @@ class Reference:
     @staticmethod
     def spacing(fmt: Format, magnitude: Fraction) -> Fraction:
         """u = hi - lo around a positive magnitude, as if the format had no largest number."""
-        if isinstance(fmt, IntFormat):
+        if isinstance(fmt, FixedPointFormat):
+            return Fraction(1, 2**fmt.fraction_bits)
+        if not isinstance(fmt, FloatFormat):
             return Fraction(1)
-        assert isinstance(fmt, FloatFormat)
         least = 2 - 2 ** (fmt.exponent_bits - 1)  # exponent of the smallest normal number
         if magnitude < power(least):
             return power(least - fmt.mantissa_bits) if fmt.subnormals else power(least)
@@ -114,6 +123,8 @@ class Reference:
         has_nan = isinstance(fmt, FloatFormat) and fmt.specials != "finite"
         if value == NAN:
             return (cls.code_of(fmt, NAN), False, False) if has_nan else (0, True, False)
+        if isinstance(fmt, BinaryFormat):
+            return cls.round_binary(value, rounding, word)
         minus = value in (MINUS_INF, MINUS_ZERO) or (isinstance(value, Fraction) and value < 0)
         least, largest = cls.bounds(fmt)
         limit = least if minus else largest
@@ -149,6 +160,26 @@ class Reference:
         return cls.code_of(fmt, -rounded if minus else rounded), False, False
 
     @staticmethod
+    def round_binary(value: Value, rounding: Rounding, word: int) -> tuple[int, bool, bool]:
+        """Code and flags of -1 or 1: the odd integers' grid, no NaN."""
+        if value in (PLUS_INF, MINUS_INF):
+            return int(value == PLUS_INF), False, True
+        x = Fraction(0 if value == MINUS_ZERO else value)
+        lo = 2 * floor((abs(x) + 1) / 2) - 1  # -1, 1, 3, ...
+        part = (abs(x) - lo) / 2
+        if rounding.kind == "nearest_even":
+            up = part > Fraction(1, 2) or (part == Fraction(1, 2) and (lo + 1) // 2 % 2 == 1)
+        elif rounding.kind == "toward_zero":
+            up = False
+        else:
+            half = Fraction(rounding.kind == "stochastic", 2)
+            up = part + (word + half) / 2**rounding.random_bits >= 1
+        magnitude = lo + 2 * up
+        if not rounding.is_stochastic:
+            magnitude = max(magnitude, 1)
+        return int((magnitude > 0) == (x >= 0)), False, magnitude > 1
+
+    @staticmethod
     def is_even(fmt: Format, lo: Fraction, u: Fraction) -> bool:
         """Whether the code of lo ends in 0: of its significand, or without fraction bits its exponent field."""
         if isinstance(fmt, FloatFormat) and fmt.mantissa_bits == 0 and lo > 0:
@@ -162,6 +193,11 @@ class Reference:
         if isinstance(fmt, IntFormat):
             half = 2 ** (fmt.width - 1)
             return (Fraction(-half), Fraction(half - 1)) if fmt.signed else (Fraction(0), Fraction(2 * half - 1))
+        if isinstance(fmt, FixedPointFormat):
+            half = Fraction(2 ** (fmt.integer_bits - 1))
+            return -half, half - Fraction(1, 2**fmt.fraction_bits)
+        if isinstance(fmt, TernaryFormat):
+            return Fraction(-1), Fraction(1)
         assert isinstance(fmt, FloatFormat)
         top, bias = 2**fmt.exponent_bits - 1, 2 ** (fmt.exponent_bits - 1) - 1
         ulp = Fraction(1, 2**fmt.mantissa_bits)

@@ -11,19 +11,35 @@ import softfloatpy
 import torch
 
 from halfulp.numerics.exact import FINITE, INFINITE, NAN, from_float64
-from halfulp.numerics.formats import FORMATS, FloatFormat, Format, IntFormat, get_format
+from halfulp.numerics.formats import FORMATS, FixedPointFormat, FloatFormat, Format, IntFormat, get_format
 from halfulp.numerics.names import UnknownNameError
 from halfulp.numerics.rounding import NEAREST_EVEN, OVERFLOWS, TOWARD_ZERO, Rounding
 
 SMALL = [f for f in FORMATS.members() if f.bits <= 8]
-SMALL += [get_format(name) for name in ("e3m4", "e4m3-ieee", "e2m2", "e4m3-nosub", "e3m2-nosub", "uint4", "int5")]
+SMALL += [
+    get_format(name)
+    for name in (
+        "e3m4",
+        "e4m3-ieee",
+        "e2m2",
+        "e4m3-nosub",
+        "e3m2-nosub",
+        "uint4",
+        "int5",
+        "fixed2.6",
+        "fixed1.3",
+        "fixed6.0",
+        "ternary",
+        "binary",
+    )
+]
 SMALL += [
     FloatFormat("e5m0", 5, 0, "finite"),
     FloatFormat("e4m0fn", 4, 0, "fn"),
     FloatFormat("e1m2", 1, 2, "finite"),
 ]
 MEDIUM = [f for f in FORMATS.members() if 8 < f.bits <= 16]
-MEDIUM += [get_format(name) for name in ("e6m5-nosub", "e8m7-nosub", "e2m9", "uint12")]
+MEDIUM += [get_format(name) for name in ("e6m5-nosub", "e8m7-nosub", "e2m9", "uint12", "fixed4.8", "fixed8.8")]
 
 GFLOAT = {
     "float32": gfloat.formats.format_info_binary32,
@@ -61,13 +77,13 @@ TORCH = {
 
 
 def all_codes(fmt: Format) -> np.ndarray:
-    return np.arange(1 << fmt.bits, dtype=fmt.code_dtype)
+    return fmt.valid_codes
 
 
 def turning_points(fmt: Format) -> np.ndarray:
     """Every value and midpoint, each ± 1 ulp of float64, of both signs; zeros, far too large and too small."""
     values = fmt.to_float64(all_codes(fmt))
-    values = np.unique(np.abs(values[np.isfinite(values)]))
+    values = np.unique(np.abs(np.append(values[np.isfinite(values)], 0)))
     beyond = np.array([2 * values[-1] - values[-2], values[-1] * 2, values[-1] * 3, 1e300])
     values = np.concatenate([values, beyond])
     points = np.concatenate([values, (values[1:] + values[:-1]) / 2, [values[1] * 1e-9, 5e-324]])
@@ -95,13 +111,12 @@ def test_every_code_decodes_as_the_reference_has_it(fmt, reference):
     real = fmt.decode(all_codes(fmt))
     decoded = fmt.to_float64(all_codes(fmt))
     # Every code of at most 12 bits, every fifth of more: the referees below have them all.
-    some = range(0, 1 << fmt.bits, 1 if fmt.bits <= 12 else 5)
-    for code in some:
-        expected = reference.decode(fmt, code)
-        assert reference.value(float(decoded[code])) == expected
-        if real.kind[code] == FINITE:
-            assert real.significand[code] < 1 << fmt.significand_bits
-            assert 0 <= real.exponent[code] - fmt.lsb_exponent <= fmt.max_shift
+    for n, code in [*enumerate(all_codes(fmt))][:: 1 if fmt.bits <= 12 else 5]:
+        expected = reference.decode(fmt, int(code))
+        assert reference.value(float(decoded[n])) == expected
+        if real.kind[n] == FINITE:
+            assert real.significand[n] < 1 << fmt.significand_bits
+            assert real.significand[n] == 0 or 0 <= real.exponent[n] - fmt.lsb_exponent <= fmt.max_shift
     assert np.abs(decoded[np.isfinite(decoded)]).max() == fmt.max_units * 2.0**fmt.lsb_exponent
     assert fmt.has_nan == (real.kind == NAN).any()
     assert fmt.has_inf == (real.kind == INFINITE).any()
@@ -275,6 +290,40 @@ def test_wide_integers_keep_all_bits_with_32_random_bits():
     assert overflow.tolist() == [False, False, True, False]
 
 
+def test_fixed_point_is_an_integer_scaled_by_a_power_of_two(rng):
+    """fixed4.8 is int12 in units of 2**-8, in all modes, codes and flags."""
+    x = np.concatenate([rng.uniform(-10, 10, 3000), np.arange(-5000, 5000) / 512])
+    words = rng.integers(0, 1 << 6, x.shape, np.uint32)
+    for text in ("nearest_even", "toward_zero", "stochastic:6", "stochastic_floor:6"):
+        rounding = Rounding.parse(text)
+        scaled = get_format("int12").encode(from_float64(x * 256), rounding, words)
+        for ours, theirs in zip(get_format("fixed4.8").encode(from_float64(x), rounding, words), scaled, strict=True):
+            assert (ours == theirs).all()
+
+
+def test_fixed2_6_is_gfloats_ocp_int8():
+    """Difference by cause: none in decoding; code 128 is -2, which OCP MX v1.0 (5.3.4) leaves out when encoding."""
+    codes = all_codes(get_format("fixed2.6"))
+    theirs = [gfloat.decode_float(gfloat.formats.format_info_ocp_int8, int(c)).fval for c in codes]
+    assert equal_values(np.array(theirs), get_format("fixed2.6").to_float64(codes))
+
+
+def test_ternary_and_binary_are_clipped_rounding_and_the_sign():
+    x = np.array([-np.inf, -7.0, -1.5, -1.0, -0.51, -0.5, -0.0, 0.0, 0.5, 0.51, 1.0, 1.49, np.inf])
+    ternary, binary = get_format("ternary"), get_format("binary")
+    assert equal_values(ternary.to_float64(ternary.encode(from_float64(x)).codes), np.clip(np.rint(x), -1, 1) + 0.0)
+    signs = np.where(x < 0, -1.0, 1.0)
+    for rounding in (NEAREST_EVEN, TOWARD_ZERO):
+        assert equal_values(binary.to_float64(binary.encode(from_float64(x), rounding).codes), signs)
+
+
+def test_stochastic_binary_is_binaryconnects_hard_sigmoid():
+    """P(1) = clip((x + 1) / 2, 0, 1), all R enumerated."""
+    x, words = np.broadcast_arrays(np.arange(-40, 41)[:, None] / 32, np.arange(1 << 6, dtype=np.uint32))
+    codes = get_format("binary").encode(from_float64(x), Rounding("stochastic", 6), words).codes
+    assert (codes.mean(axis=1) == np.clip((np.arange(-40, 41) / 32 + 1) / 2, 0, 1)).all()
+
+
 @pytest.mark.parametrize("r", range(1, 9))
 def test_probability_of_rounding_up_is_the_contracts(r):
     """All R enumerated at every 1/2**(r+2) of the way between two neighbours, and just beside each point."""
@@ -298,6 +347,7 @@ def test_spellings():
     assert get_format("e6m5-nosub") == FloatFormat("e6m5-nosub", 6, 5, subnormals=False)
     assert get_format("e3m3-finite-nosub") == FloatFormat("e3m3-finite-nosub", 3, 3, "finite", subnormals=False)
     assert get_format("e4m3-nosub") == FloatFormat("e4m3-nosub", 4, 3, "fn", subnormals=False)
+    assert get_format("fixed4.8") == FixedPointFormat("fixed4.8", 4, 8)
     assert get_format("uint12") == IntFormat("uint12", 12, signed=False)
     for name in FORMATS.names():
         assert get_format(name).name == name
@@ -310,6 +360,9 @@ def test_spellings():
         ("e9m3", "exponent bits must be 1 to 8, not 9"),
         ("e4m24", "mantissa bits must be 0 to 23, not 24"),
         ("int33", "2 to 32 bits, not 33"),
+        ("fixed0.8", "needs I >= 1"),
+        ("fixed1.0", "2 to 32 bits, not 1"),
+        ("fixed16.17", "2 to 32 bits, not 33"),
         ("e4m3-nosubs", "unknown format"),
         ("e4m3-fn-ieee", "unknown format"),
     ],
@@ -324,6 +377,10 @@ def test_codes_outside_a_format_are_refused():
         get_format("e3m2").decode(np.array([0, 64], np.uint8))
     with pytest.raises(ValueError, match=r"code -1 is outside int8"):
         get_format("int8").decode(np.array([-1]))
+    with pytest.raises(ValueError, match=r"code 2 is outside ternary: its codes are 0, 1 and 3"):
+        get_format("ternary").decode(np.array([1, 2], np.uint8))
+    with pytest.raises(ValueError, match=r"code 2 is outside binary: codes are 0 to 1"):
+        get_format("binary").decode(np.array([2], np.uint8))
     with pytest.raises(TypeError, match="codes must be integers, not float64"):
         get_format("int8").decode([0.5])
     with pytest.raises(UnknownNameError, match="unknown overflow behaviour 'wrap'"):

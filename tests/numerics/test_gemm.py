@@ -25,8 +25,25 @@ PAIRS = [
     ("float32", "float32"),
     ("int32", "e5m2"),
     ("e4m3-nosub", "e6m5"),
+    ("fixed4.8", "fixed2.6"),
+    ("ternary", "int8"),
+    ("binary", "e4m3"),
 ]
-OUTPUTS = ("float32", "bfloat16", "e4m3", "e5m2", "e2m1", "int8", "int32", "uint8", "float16", "e6m5-nosub")
+OUTPUTS = (
+    "float32",
+    "bfloat16",
+    "e4m3",
+    "e5m2",
+    "e2m1",
+    "int8",
+    "int32",
+    "uint8",
+    "float16",
+    "e6m5-nosub",
+    "fixed4.4",
+    "ternary",
+    "binary",
+)
 ROUNDINGS = (
     "nearest_even",
     "toward_zero",
@@ -38,7 +55,12 @@ ROUNDINGS = (
 
 
 def random_codes(rng: np.random.Generator, fmt: Format, shape: tuple[int, int]) -> np.ndarray:
-    return rng.integers(0, 1 << fmt.bits, shape, np.uint64).astype(fmt.code_dtype)
+    return valid(fmt, rng.integers(0, 1 << fmt.bits, shape, np.uint64)).astype(fmt.code_dtype)
+
+
+def valid(fmt: Format, codes: np.ndarray) -> np.ndarray:
+    """`codes` with 3, which is -1, for the one code that ternary has not."""
+    return np.where(codes == 2, 3, codes) if fmt.name == "ternary" else codes
 
 
 def finite_codes(rng: np.random.Generator, fmt: Format, shape: tuple[int, int]) -> np.ndarray:
@@ -62,6 +84,7 @@ def extreme_codes(rng: np.random.Generator, fmt: Format, shape: tuple[int, int])
         few += [code | fmt.sign_code for code in few]
     else:
         few = [0, 1, (1 << fmt.bits) - 1, 1 << (fmt.bits - 1), (1 << (fmt.bits - 1)) - 1]
+        few = valid(fmt, np.array(few)).tolist()
     weights = np.ones(len(few))
     if isinstance(fmt, FloatFormat):  # rare enough that not every sum has one
         weights = np.where(np.array(few) & (fmt.sign_code - 1) > fmt.max_code, 0.05, 1)
@@ -104,7 +127,7 @@ def test_golden_is_the_reference_on_any_operands(data, reference):
         overflow=data.draw(st.sampled_from(("saturate", "ieee"))),
     )
     seed = data.draw(st.integers(0, (1 << 64) - 1))
-    a, b = a.reshape(m, k), b.reshape(k, n)
+    a, b = valid(fmt_a, a.reshape(m, k)), valid(fmt_b, b.reshape(k, n))
     codes, invalid, too_large = reference.gemm(a, b, spec, seed)
     got = golden_gemm(a, b, spec, seed=seed)
     assert (got.codes == codes).all()

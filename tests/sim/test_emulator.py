@@ -72,6 +72,17 @@ def check(a: np.ndarray, b: np.ndarray, spec: GemmSpec, seed: int) -> None:
     assert got.codes.dtype == golden.codes.dtype
 
 
+@pytest.mark.parametrize(("name_a", "name_b"), [("ternary", "binary"), ("fixed4.8", "fixed2.6"), ("ternary", "e4m3")])
+def test_fixed_point_ternary_and_binary_are_goldens(name_a, name_b, rng):
+    for accumulator in ("exact", "e6m5:stochastic:13"):
+        for out in ("float32", "fixed4.4", "ternary", "binary"):
+            spec = GemmSpec(name_a, name_b, out, accumulator=accumulator, rounding="stochastic:4", scale=-3)
+            a, b = rng.choice(spec.a.valid_codes, (5, 37)), rng.choice(spec.b.valid_codes, (37, 6))
+            golden, fast = golden_gemm(a, b, spec, seed=3), emulate_gemm(a, b, spec, seed=3)
+            assert (golden.codes == fast.codes).all(), str(spec)
+            assert golden[1:] == fast[1:]
+
+
 @pytest.mark.parametrize("make", [any_codes, numbers, alike, few_specials])
 @pytest.mark.parametrize(("name_a", "name_b"), PAIRS)
 def test_emulator_is_golden(name_a, name_b, make, rng):

@@ -11,7 +11,7 @@ import typer
 
 from halfulp.cli.console import print_json, print_table
 from halfulp.cli.matrix_files import check_output, write_file
-from halfulp.numerics.formats import FORMATS, FloatFormat, Format, IntFormat, get_format
+from halfulp.numerics.formats import FORMATS, BinaryFormat, FloatFormat, Format, ScaledIntegerFormat, get_format
 
 __all__ = ["formats"]
 
@@ -64,11 +64,12 @@ def _properties(fmt: Format) -> dict[str, Any]:
 
 
 def _highest(fmt: Format) -> float:
-    return float(fmt.largest) if isinstance(fmt, IntFormat) else fmt.max_units * 2.0**fmt.lsb_exponent
+    units = fmt.largest if isinstance(fmt, ScaledIntegerFormat) else fmt.max_units
+    return units * 2.0**fmt.lsb_exponent
 
 
 def _lowest(fmt: Format) -> float:
-    return float(fmt.smallest) if isinstance(fmt, IntFormat) else -_highest(fmt)
+    return fmt.smallest * 2.0**fmt.lsb_exponent if isinstance(fmt, ScaledIntegerFormat) else -_highest(fmt)
 
 
 def _least_positive(fmt: Format) -> float:
@@ -77,11 +78,16 @@ def _least_positive(fmt: Format) -> float:
     return 2.0**fmt.lsb_exponent
 
 
+def _step(fmt: Format) -> float:
+    """Distance of the numbers of a format whose numbers are all equally far apart."""
+    return 2.0 if isinstance(fmt, BinaryFormat) else 2.0**fmt.lsb_exponent
+
+
 def _values(fmt: Format) -> list[str | float] | None:
     """Value of each code, NaN and infinities as text, for JSON has none; None where there are too many codes."""
     if fmt.bits > 16:
         return None
-    values = fmt.to_float64(np.arange(1 << fmt.bits, dtype=fmt.code_dtype))
+    values = fmt.to_float64(fmt.valid_codes)
     return [float(v) if np.isfinite(v) else str(v) for v in values]
 
 
@@ -100,7 +106,8 @@ def _print_formats(chosen: list[Format]) -> None:
         )  # fmt: skip
     columns = ["name", "also", "bits", "sign + exponent + fraction", "smallest", "largest", "least normal", "least > 0"]
     print_table("Formats", [*columns, "specials"], rows, right=(2, 4, 5, 6, 7))
-    print("Besides these: any eXmY with X ≤ 8 and Y ≤ 23, any intN and uintN. `halfulp formats NAME` tells more.")
+    print("Besides these: any eXmY with X ≤ 8 and Y ≤ 23, any intN, uintN and fixedI.F, ternary, binary.")
+    print("`halfulp formats NAME` tells more.")
 
 
 def _print_format(fmt: Format) -> None:
@@ -123,7 +130,7 @@ def _yes(there: bool) -> str:
 
 def _spacing_rows(fmt: Format) -> list[list[str]]:
     if not isinstance(fmt, FloatFormat):
-        return [[f"{_lowest(fmt):g}", f"{_highest(fmt):g}", "1"]]
+        return [[f"{_lowest(fmt):g}", f"{_highest(fmt):g}", f"{_step(fmt):g}"]]
     low = fmt.min_normal_exponent
     rows = [["0", f"{2.0**low:g}", f"{_least_positive(fmt):g}"]]
     top = int(np.frexp(_highest(fmt))[1]) - 1
@@ -136,11 +143,12 @@ def _spacing_rows(fmt: Format) -> list[list[str]]:
 
 
 def _print_codes(fmt: Format) -> None:
-    values = fmt.to_float64(np.arange(1 << fmt.bits, dtype=fmt.code_dtype))
-    across = min(8, len(values))
+    codes = fmt.valid_codes
+    told = dict(zip(codes.tolist(), (f"{v:.8g}" for v in fmt.to_float64(codes)), strict=True))
+    across = min(8, 1 << fmt.bits)
     rows = [
-        [f"{start:#04x}", *(f"{v:.8g}" for v in values[start : start + across])]
-        for start in range(0, len(values), across)
+        [f"{start:#04x}", *(told.get(code, "none") for code in range(start, start + across))]
+        for start in range(0, 1 << fmt.bits, across)
     ]
     print_table("Codes", ["code", *(f"+{n}" for n in range(across))], rows, right=range(1, across + 1))
 
@@ -160,7 +168,7 @@ def _spacing_plot(chosen: list[Format]) -> bytes:
             least = _least_positive(fmt)
             edges, spacing = np.insert(edges, 0, least), np.insert(spacing, 0, least)
         else:
-            edges, spacing = np.array([1.0, _highest(fmt)]), np.array([1.0, 1.0])
+            edges, spacing = np.array([_least_positive(fmt), _highest(fmt)]), np.full(2, _step(fmt))
         axes.step(edges, spacing, where="post", label=fmt.name)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from halfulp.numerics.formats import Format, IntFormat
+from halfulp.numerics.formats import Format, ScaledIntegerFormat
 
 __all__ = ["MAX_SCALE_EXPONENT", "largest_finite", "scale_exponent"]
 
@@ -14,7 +14,7 @@ MAX_SCALE_EXPONENT = 126
 
 def largest_finite(fmt: Format) -> float:
     """The largest magnitude that `fmt` has with either sign: 448 for e4m3, 127 for int8. Exact in float64."""
-    units = fmt.largest if isinstance(fmt, IntFormat) else fmt.max_units
+    units = fmt.largest if isinstance(fmt, ScaledIntegerFormat) else fmt.max_units
     return math.ldexp(units, fmt.lsb_exponent)
 
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir
 
 from halfulp.numerics.formats import CodeArray, FloatFormat, Format, IntFormat
+from halfulp.sim.llvm import ir
 from halfulp.sim.vector_code import F64, I8, I16, I32, I64, Code, Kernel, Lanes, address
 
 __all__ = ["Operand", "as_float64", "as_int8", "fits_int8"]
@@ -140,5 +140,6 @@ def as_int8(codes: CodeArray, fmt: Format) -> tuple[npt.NDArray[np.int8], int]:
 
 @lru_cache(maxsize=64)
 def _int8_table(fmt: Format) -> npt.NDArray[np.int8]:
-    every = np.arange(1 << fmt.bits, dtype=fmt.code_dtype)
-    return np.ldexp(fmt.to_float64(every), -fmt.lsb_exponent).astype(np.int8)
+    table = np.zeros(1 << fmt.bits, np.int8)
+    table[fmt.valid_codes] = np.ldexp(fmt.to_float64(fmt.valid_codes), -fmt.lsb_exponent).astype(np.int8)
+    return table
