@@ -26,12 +26,15 @@ def test_results_come_in_time_and_shift_out_row_by_row(rng: np.random.Generator)
     async def bench(ctx: Any) -> None:
         history: deque[Any] = deque([None] * (rows + columns))
         steps: deque[Any] = deque()
+        last = -minimum_tile_interval(SIGNED, rows)
         for number, (a, b) in enumerate(tiles):
             for k in range(a.shape[1]):
-                steps.extend([None] * int(rng.integers(3)))
+                # A tile's first step may follow the last one of the tile before at once, which has another format;
+                # its own last step has to wait until those results are gone.
+                wait = minimum_tile_interval(SIGNED, rows) - (len(steps) - last) if k == a.shape[1] - 1 else 0
+                steps.extend([None] * max(wait, int(rng.integers(3)) * (k > 0)))
                 steps.append((a[:, k], b[k], k == 0, k == a.shape[1] - 1, number % 2))
-            # The next tile's last step, then, is late enough for this tile's results to be gone.
-            steps.extend([None] * minimum_tile_interval(SIGNED, rows))
+            last = len(steps) - 1
         due: list[int] = []
         shifting = 0
         for clock in range(len(steps) + 20):

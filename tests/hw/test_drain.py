@@ -125,14 +125,15 @@ def test_tiles_follow_each_other_without_a_gap(rows: int, columns: int, lanes: i
             assert left == list(range(left[0], left[0] + output_limit))
 
 
-def test_steps_wait_for_results_that_cannot_leave(rng: np.random.Generator) -> None:
-    """A last step is held back just until its sums cannot meet the rows of the tile before."""
-    config = ArrayConfig(rows=4, columns=4, lanes=4)
+@pytest.mark.parametrize("rows", [4, 9])
+def test_last_steps_wait_for_the_results_before(rows: int, rng: np.random.Generator) -> None:
+    """A last step is held back just until its sums cannot meet the rows of the tile before, for few rows and many."""
+    config = ArrayConfig(rows=rows, columns=4, lanes=4)
     bench = ArrayBench(config, rng)
     job = large_job(config, 1, rng, rounding="nearest_even")
     trace = bench.run(job)
     check(trace, job)
-    assert np.diff(trace.fed_last).min() == minimum_tile_interval(config, 4)
+    assert np.diff(trace.fed_last).min() == minimum_tile_interval(config, rows)
 
 
 def test_a_tile_that_is_handed_over_late_leaves_later(rng: np.random.Generator) -> None:

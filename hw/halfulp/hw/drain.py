@@ -185,7 +185,6 @@ class Drain(wiring.Component):
             left.eq(back.valid[-1] & self.output.ready),
             walker.closed.eq(left & leaving["last_of_tile"]),
             addresses.start.eq(walker.start),
-            addresses.first_of_gemm.eq(walker.first_of_gemm),
             addresses.tile_address.eq(walker.started.address),
             addresses.row_stride.eq(walker.started.c_stride),
             addresses.step.eq(Const(self._config.lanes) << setup.rounding.bytes_log2),

@@ -163,8 +163,8 @@ class GroupAddresses(wiring.Component):
 
     Members
     -------
-    start, first_of_gemm, tile_address, row_stride : In
-        A tile starts: byte address of its first result, and bytes from a row to the next, taken with a GEMM's first.
+    start, tile_address, row_stride : In
+        A tile starts: byte address of its first result, and bytes from a row to the next, one for a whole GEMM.
     step : In(8)
         Bytes of a whole group.
     left, last_of_row, last_of_tile : In
@@ -174,7 +174,6 @@ class GroupAddresses(wiring.Component):
     """
 
     start: Signal
-    first_of_gemm: Signal
     tile_address: Signal
     row_stride: Signal
     step: Signal
@@ -187,7 +186,6 @@ class GroupAddresses(wiring.Component):
         super().__init__(
             {
                 "start": In(1),
-                "first_of_gemm": In(1),
                 "tile_address": In(64),
                 "row_stride": In(32),
                 "step": In(8),
@@ -209,7 +207,7 @@ class GroupAddresses(wiring.Component):
         closes = Signal()
         m.d.comb += [closes.eq(self.left & self.last_of_tile), next_row.eq(row_address + stride)]
         m.d.sync += open_tiles.eq(open_tiles + self.start - closes)
-        with m.If(self.start & self.first_of_gemm):
+        with m.If(self.start):
             m.d.sync += stride.eq(self.row_stride)
         with m.If(self.start & ((open_tiles == 0) | closes)):
             m.d.sync += [self.address.eq(self.tile_address), row_address.eq(self.tile_address)]
