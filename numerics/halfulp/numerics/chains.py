@@ -11,7 +11,7 @@ from halfulp.numerics.accumulators import FixedAccumulator, FloatAccumulator
 from halfulp.numerics.exact import FINITE, RealArray, add, bit_length, from_integers, multiply
 from halfulp.numerics.random_bits import accumulator_words, xorshift32
 
-__all__ = ["Chain", "fixed_chain", "float_chain"]
+__all__ = ["Chain", "fixed_chain", "float_chain", "where"]
 
 
 class Chain(NamedTuple):
@@ -37,7 +37,7 @@ def float_chain(a: RealArray, b: RealArray, accumulator: FloatAccumulator, *, se
             row_words, column_words = xorshift32(row_words), xorshift32(column_words)
         finite = exact.kind == FINITE
         rounded = fmt.encode(exact._replace(kind=np.zeros_like(exact.kind)), rounding, random, accumulator.overflow)
-        total = _where(finite, fmt.decode(rounded.codes), exact)  # NaN and Inf stay, code or no code
+        total = where(finite, fmt.decode(rounded.codes), exact)  # NaN and Inf stay, code or no code
         overflow |= bool((rounded.overflow & finite).any())
     return Chain(total, overflow)
 
@@ -58,7 +58,7 @@ def fixed_chain(a: RealArray, b: RealArray, accumulator: FixedAccumulator) -> Ch
         overflow |= bool(((held != total) & (special.kind == FINITE)).any())
         total = held
     sums = from_integers(total, accumulator.lsb)
-    return Chain(_where(special.kind == FINITE, sums, special), overflow)
+    return Chain(where(special.kind == FINITE, sums, special), overflow)
 
 
 def _windowed(product: RealArray, accumulator: FixedAccumulator) -> npt.NDArray:
@@ -82,7 +82,8 @@ def _zeros(rows: int, columns: int) -> RealArray:
     return RealArray(zeros > 0, zeros, zeros, zeros.astype(np.uint8))
 
 
-def _where(condition: npt.NDArray[np.bool_], yes: RealArray, no: RealArray) -> RealArray:
+def where(condition: npt.NDArray[np.bool_], yes: RealArray, no: RealArray) -> RealArray:
+    """The numbers of `yes` where the condition holds, else those of `no`."""
     return RealArray(
         np.where(condition, yes.negative, no.negative),
         np.where(condition, yes.significand, no.significand),

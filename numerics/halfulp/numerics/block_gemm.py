@@ -1,0 +1,180 @@
+"""The golden model of a GEMM on block-scaled operands: two levels of accumulation (docs/numerics.md, section 6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from halfulp.numerics.accumulators import Accumulator, FloatAccumulator, parse_accumulator
+from halfulp.numerics.block_formats import BlockFormat, Blocks, get_block_format
+from halfulp.numerics.chains import Chain, where
+from halfulp.numerics.exact import FINITE, INFINITE, NAN, RealArray, from_float64, from_integers
+from halfulp.numerics.formats import Format, get_format
+from halfulp.numerics.gemm import GemmResult, GemmSpec, round_output, special_sums
+from halfulp.numerics.random_bits import accumulator_words, check_seed, xorshift32
+from halfulp.numerics.rounding import NEAREST_EVEN, Rounding
+
+__all__ = ["BlockGemmSpec", "block_chain", "golden_block_gemm"]
+
+
+def _float32_accumulator() -> FloatAccumulator:
+    made = parse_accumulator("e8m23")
+    assert isinstance(made, FloatAccumulator)
+    return made
+
+
+@dataclass(frozen=True)
+class BlockGemmSpec:
+    """What one GEMM of block-scaled operands asks for; names serve as well as objects.
+
+    C[i, j] = round_out(2**scale * tensor scales * acc over blocks of scale_a * scale_b * sum inside the block).
+
+    Parameters
+    ----------
+    a, b
+        Block-scaled formats of one block length.
+    out, rounding, scale, overflow
+        As of `GemmSpec`.
+    accumulator
+        A float accumulator, rounded once a block.
+    """
+
+    a: BlockFormat
+    b: BlockFormat
+    out: Format = field(default_factory=lambda: get_format("float32"))
+    accumulator: FloatAccumulator = field(default_factory=_float32_accumulator)
+    rounding: Rounding = NEAREST_EVEN
+    scale: int = 0
+    overflow: str = "saturate"
+
+    if TYPE_CHECKING:  # what may be given, which is more than what is held
+
+        def __init__(
+            self,
+            a: BlockFormat | str,
+            b: BlockFormat | str,
+            out: Format | str = ...,
+            accumulator: Accumulator | str = ...,
+            rounding: Rounding | str = ...,
+            scale: int = ...,
+            overflow: str = ...,
+        ) -> None: ...
+
+    def __post_init__(self) -> None:
+        for name in ("a", "b"):
+            object.__setattr__(self, name, get_block_format(getattr(self, name)))
+        if self.a.block != self.b.block:
+            raise ValueError(
+                f"blocks of A and B must be of one length: {self.a} has {self.a.block}, {self.b} {self.b.block}"
+            )
+        plain = self.elements
+        for name in ("out", "accumulator", "rounding"):
+            object.__setattr__(self, name, getattr(plain, name))
+        if not isinstance(self.accumulator, FloatAccumulator):
+            raise ValueError(f"blocks are added in a float accumulator, not in {self.accumulator}")
+
+    @property
+    def elements(self) -> GemmSpec:
+        """The same GEMM of the elements alone."""
+        return GemmSpec(
+            self.a.element, self.b.element, self.out, self.accumulator, self.rounding, self.scale, self.overflow
+        )
+
+    def __str__(self) -> str:
+        text = f"{self.a}×{self.b} → {self.accumulator} → {self.out}, {self.rounding}, {self.overflow}"
+        return f"{text}, ×2^{self.scale}" if self.scale else text
+
+
+def golden_block_gemm(a: Blocks, b: Blocks, spec: BlockGemmSpec, *, seed: int = 0) -> GemmResult:
+    """The GEMM of A [M, K], blocks along axis 1, with B [K, N], blocks along axis 0, that all must equal."""
+    check_seed(seed)
+    if a.codes.ndim != 2 or b.codes.ndim != 2:
+        raise ValueError(f"A and B must be matrices, not of shapes {a.codes.shape} and {b.codes.shape}")
+    if a.codes.shape[1] != b.codes.shape[0]:
+        raise ValueError(f"A is [M, K] and B is [K, N]: {a.codes.shape} and {b.codes.shape} differ in K")
+    if 0 in a.codes.shape or 0 in b.codes.shape:
+        raise ValueError(f"M, N and K must be at least 1: A is {a.codes.shape}, B is {b.codes.shape}")
+    real_a = spec.a.decode_without_tensor_scale(a, axis=1)
+    real_b = spec.b.decode_without_tensor_scale(b, axis=0)
+    chain = block_chain(real_a, real_b, spec.a.block, spec.accumulator, seed=seed)
+    sums = _times(chain.sums, a.tensor_scale, b.tensor_scale)
+    result = round_output(sums, spec.elements, seed=seed)
+    return result._replace(overflow=result.overflow or chain.overflow)
+
+
+def block_chain(a: RealArray, b: RealArray, block: int, accumulator: FloatAccumulator, *, seed: int = 0) -> Chain:
+    """Dot products of A [M, K] with B [K, N]: exact inside each block, the sums added in `accumulator`, k ascending.
+
+    The scales are part of the numbers given: a block's sum is exact, so it does not matter where it is scaled.
+    Step k of the random words is block k.
+    """
+    fmt, rounding = accumulator.format, accumulator.rounding
+    rows, depth, columns = (*a.significand.shape, b.significand.shape[1])
+    row_words, column_words = accumulator_words(seed, np.arange(rows), np.arange(columns))
+    shift = np.uint32(32 - rounding.random_bits)
+    total = from_integers(np.zeros((rows, columns), np.int64), 0)
+    overflow = False
+    for start in range(0, depth, block):
+        some_a, some_b = a.at(np.s_[:, start : start + block]), b.at(np.s_[start : start + block])
+        exact = _add_block(total, some_a, some_b)
+        random = None
+        if rounding.is_stochastic:
+            random = (row_words[:, None] ^ column_words[None, :]) >> shift
+            row_words, column_words = xorshift32(row_words), xorshift32(column_words)
+        finite = exact.kind == FINITE
+        rounded = fmt.encode(exact._replace(kind=np.zeros_like(exact.kind)), rounding, random, accumulator.overflow)
+        decoded = fmt.decode(rounded.codes)
+        total = where(finite, decoded, exact)
+        overflow |= bool((rounded.overflow & finite).any())
+    return Chain(total, overflow)
+
+
+def _add_block(total: RealArray, a: RealArray, b: RealArray) -> RealArray:
+    """`total` [M, N] plus A [M, block] @ B [block, N], exact but for a jammed lowest bit below 62.
+
+    Python's integers: scales of E8M0 put hundreds of bits between the terms, and cancellation may bring up any of them.
+    """
+    kind, negative = special_sums(a, b)
+    nan = (kind == NAN) | (total.kind == NAN)
+    nan |= (kind == INFINITE) & (total.kind == INFINITE) & (negative != total.negative)
+    infinite = (kind == INFINITE) | (total.kind == INFINITE)
+    kind = np.where(nan, NAN, np.where(infinite, INFINITE, FINITE)).astype(np.uint8)
+    negative = np.where(total.kind == INFINITE, total.negative, negative)
+
+    lsb_a, lsb_b = _least(a), _least(b)
+    products = _integers(a, lsb_a) @ _integers(b, lsb_b)
+    lsb = min(lsb_a + lsb_b, _least(total))
+    finite_total = total._replace(significand=np.where(total.kind == FINITE, total.significand, 0))
+    result = from_integers((products << (lsb_a + lsb_b - lsb)) + _integers(finite_total, lsb), lsb)
+    decided = kind != FINITE
+    return RealArray(
+        np.where(decided, negative, result.negative),
+        np.where(decided, 0, result.significand),
+        np.where(decided, 0, result.exponent),
+        kind,
+    )
+
+
+def _least(x: RealArray) -> int:
+    used = x.exponent[x.significand != 0]
+    return int(used.min()) if used.size else 0
+
+
+def _integers(x: RealArray, lsb: int) -> np.ndarray:
+    """The numbers in units of 2**lsb, as Python integers in an object array."""
+    shift = np.where(x.significand != 0, x.exponent - lsb, 0).astype(object)
+    magnitude = x.significand.astype(object) << shift
+    return np.where(x.negative, -magnitude, magnitude)
+
+
+def _times(sums: RealArray, *factors: float) -> RealArray:
+    """The sums times float32 factors, jammed where the product has more than 62 bits."""
+    significand, exponent = 1, 0
+    for factor in factors:
+        real = from_float64(np.array(factor))
+        significand, exponent = significand * int(real.significand), exponent + int(real.exponent)
+    product = from_integers(sums.significand.astype(object) * significand, exponent)
+    raised = np.where(product.significand != 0, product.exponent + sums.exponent, 0)
+    return RealArray(sums.negative, product.significand, raised, sums.kind)
