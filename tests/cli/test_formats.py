@@ -34,6 +34,7 @@ def test_table_has_every_format(halfulp):
         "fixed2.6",
         "ternary",
         "binary",
+        "posit8_1",
     ],
 )
 def test_json_gives_range_and_every_code(halfulp, name):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,15 @@ import typer
 
 from halfulp.cli.console import print_json, print_table
 from halfulp.cli.matrix_files import check_output, write_file
-from halfulp.numerics.formats import FORMATS, BinaryFormat, FloatFormat, Format, ScaledIntegerFormat, get_format
+from halfulp.numerics.formats import (
+    FORMATS,
+    BinaryFormat,
+    FloatFormat,
+    Format,
+    PositFormat,
+    ScaledIntegerFormat,
+    get_format,
+)
 
 __all__ = ["formats"]
 
@@ -83,6 +92,14 @@ def _step(fmt: Format) -> float:
     return 2.0 if isinstance(fmt, BinaryFormat) else 2.0**fmt.lsb_exponent
 
 
+def _posit_steps(fmt: PositFormat) -> list[tuple[float, float, float]]:
+    """Where the numbers from zero on are equally far apart: from, to, distance."""
+    numbers = fmt.to_float64(fmt.valid_codes[: fmt.nan_code])
+    steps = np.diff(numbers)
+    edges = [0, *(np.flatnonzero(np.diff(steps)) + 1), len(steps)]
+    return [(float(numbers[low]), float(numbers[high]), float(steps[low])) for low, high in itertools.pairwise(edges)]
+
+
 def _values(fmt: Format) -> list[str | float] | None:
     """Value of each code, NaN and infinities as text, for JSON has none; None where there are too many codes."""
     if fmt.bits > 16:
@@ -106,7 +123,7 @@ def _print_formats(chosen: list[Format]) -> None:
         )  # fmt: skip
     columns = ["name", "also", "bits", "sign + exponent + fraction", "smallest", "largest", "least normal", "least > 0"]
     print_table("Formats", [*columns, "specials"], rows, right=(2, 4, 5, 6, 7))
-    print("Besides these: any eXmY with X ≤ 8 and Y ≤ 23, any intN, uintN and fixedI.F, ternary, binary.")
+    print("Besides these: any eXmY with X ≤ 8 and Y ≤ 23, any intN, uintN, fixedI.F and positN_E, ternary, binary.")
     print("`halfulp formats NAME` tells more.")
 
 
@@ -130,6 +147,8 @@ def _yes(there: bool) -> str:
 
 def _spacing_rows(fmt: Format) -> list[list[str]]:
     if not isinstance(fmt, FloatFormat):
+        if isinstance(fmt, PositFormat):
+            return [[f"{low:g}", f"{high:g}", f"{step:g}"] for low, high, step in _posit_steps(fmt)]
         return [[f"{_lowest(fmt):g}", f"{_highest(fmt):g}", f"{_step(fmt):g}"]]
     low = fmt.min_normal_exponent
     rows = [["0", f"{2.0**low:g}", f"{_least_positive(fmt):g}"]]
@@ -167,6 +186,10 @@ def _spacing_plot(chosen: list[Format]) -> bytes:
             spacing = np.append(edges[:-1], edges[-2]) * 2.0**-fmt.mantissa_bits
             least = _least_positive(fmt)
             edges, spacing = np.insert(edges, 0, least), np.insert(spacing, 0, least)
+        elif isinstance(fmt, PositFormat):
+            steps = _posit_steps(fmt)
+            edges = np.array([max(steps[0][1] / 2, _least_positive(fmt)), *(low for low, _, _ in steps[1:])])
+            spacing = np.array([step for _, _, step in steps])
         else:
             edges, spacing = np.array([_least_positive(fmt), _highest(fmt)]), np.full(2, _step(fmt))
         axes.step(edges, spacing, where="post", label=fmt.name)

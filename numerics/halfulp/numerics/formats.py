@@ -18,6 +18,7 @@ from halfulp.numerics.integer_formats import (
     TernaryFormat,
 )
 from halfulp.numerics.names import Registry
+from halfulp.numerics.posit_formats import PositFormat
 
 __all__ = [
     "FORMATS",
@@ -28,6 +29,7 @@ __all__ = [
     "FloatFormat",
     "Format",
     "IntFormat",
+    "PositFormat",
     "ScaledIntegerFormat",
     "TernaryFormat",
     "get_format",
@@ -45,12 +47,14 @@ def _parse_family(name: str) -> Format | None:
         return IntFormat(name, int(match[2]), signed=not match[1])
     if match := re.fullmatch(r"fixed(\d+)\.(\d+)", name):
         return FixedPointFormat(name, int(match[1]), int(match[2]))
+    if match := re.fullmatch(r"posit(\d+)_(\d+)", name):
+        return PositFormat(name, int(match[1]), int(match[2]))
     return {"ternary": TernaryFormat(), "binary": BinaryFormat()}.get(name)
 
 
 FAMILY = (
     "any eXmY with X <= 8, Y <= 23 and suffixes -ieee, -fn, -finite, -nosub, "
-    "any intN, uintN or fixedI.F, ternary, binary"
+    "any intN, uintN, fixedI.F or positN_E, ternary, binary"
 )
 
 FORMATS: Registry[Format] = Registry("format", parse=_parse_family, family=FAMILY)
