@@ -37,8 +37,8 @@ VERILATOR_FLAGS = (
 CLOCK_BEFORE = "__Vtrigprevexpr___TOP__aclk__0"
 """What the model calls the clock's last value."""
 
-OPTIMISATION = {"hot": ("-O3", "-march=native"), "cold": ("-O0",)}
-"""By how often a file's code runs: every clock, or when a core is opened and closed."""
+OPTIMISATION = {"hot": ("-O3", "-march=native"), "traced": ("-O1",), "cold": ("-O0",)}
+"""By how often a file's code runs: every clock, every clock but slowed by the wave file, or when a core is opened."""
 
 # What the wheel's configuration lacks or has wrong, for the version that pyproject pins.
 _MAKE_VARIABLES = {
@@ -209,12 +209,18 @@ def _build(name: str, verilog: str, trace: bool, work: Path) -> None:
 
     direct = not trace and _is_plain(work / "model")
     flags = [*_compile_flags(root, trace), "-Imodel", f"-DDIRECT_EVALUATION={int(direct)}"]
-    commands, objects = [], []
-    sources = [*(work / "model").glob("*.cpp"), Path(__file__).parent / HARNESS[0]]
+    model = work / "model"
+    hot = [path for path in model.glob("Vcore___024root__*.cpp") if "Slow" not in path.name]
+    # Most of the time for a small file goes into Verilator's headers, so the cold ones are compiled as one.
+    rest = sorted(path for path in model.glob("*.cpp") if path not in hot)
+    cold = work / "cold.cpp"
+    cold.write_text("".join(f'#include "{path.name}"\n' for path in rest), encoding="utf-8")
     # Longest first, so that the last job is a short one.
-    for source in sorted(sources, key=lambda path: (-path.stat().st_size, path.name)):
-        cold = "Slow" in source.name or "Trace" in source.name or "Syms" in source.name
-        level = OPTIMISATION["cold" if cold else "hot"]
+    sources = sorted(hot, key=lambda path: (-path.stat().st_size, path.name))
+    sources += [cold, Path(__file__).parent / HARNESS[0]]
+    commands, objects = [], []
+    for source in sources:
+        level = OPTIMISATION["cold" if source == cold else "traced" if trace else "hot"]
         objects.append(f"{source.stem}.o")
         commands.append([*compiler, *flags, *level, "-c", os.path.relpath(source, work), "-o", objects[-1]])
     run_tools(f"compiling {name}", commands, work)

@@ -15,8 +15,14 @@ from cocotb_tools.runner import get_runner
 __all__ = ["build", "simulate"]
 
 TOP = "halfulp_core"
-# Registers start at random values where reset does not set them, and unknown values are drawn at random.
-VERILATOR_BUILD = ["--no-public-flat-rw", "--x-assign", "unique", "--x-initial", "unique", "-Wno-fatal", "-Wno-lint"]
+VERILATOR_BUILD = [
+    "--no-public-flat-rw",
+    # Registers start at random values where reset does not set them, and unknown values are drawn at random.
+    *("--x-assign", "unique", "--x-initial", "unique"),
+    *("-Wno-fatal", "-Wno-lint"),
+    # Nearly all of the time is Python's: what optimising the C++ saves is less than what it takes.
+    *("-CFLAGS", "-O0"),
+]
 
 
 def build(*, simulator: str, verilog: str, folder: str, waves: bool) -> None:
