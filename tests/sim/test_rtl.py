@@ -67,7 +67,7 @@ def encode(beats: int, *, size: int = 3, burst: int = 1, cache: int = 3, protect
 def puppet(monkeypatch: pytest.MonkeyPatch) -> Iterator:
     """Open puppets; they are closed at the test's end."""
     verilog = Path(__file__).with_name("puppet.v").read_text()
-    monkeypatch.setattr(rtl, "core_verilog", lambda config: verilog)
+    monkeypatch.setattr(rtl, "core_verilog", lambda config, *, flat: verilog)
     opened = []
 
     def open_puppet(**arguments) -> Puppet:

@@ -146,13 +146,16 @@ def test_verilog_is_generated_once_for_each_configuration(tmp_path: Path, monkey
         return f"// {config.name}\n"
 
     monkeypatch.setattr(verilog, "generate_verilog", generate)
+    monkeypatch.setattr(verilog, "generate_simulation_verilog", generate)
     small, smaller = ArrayConfig(rows=2, columns=2, lanes=2), ArrayConfig(rows=1, columns=2, lanes=2)
     assert rtl.core_verilog(small) == rtl.core_verilog(small) == f"// {small.name}\n"
     assert rtl.core_verilog(smaller) == f"// {smaller.name}\n"
     assert calls == [small, smaller]
+    assert rtl.core_verilog(small, flat=True) == f"// {small.name}\n"
+    assert calls == [small, smaller, small], "the flat text is another one"
     monkeypatch.setattr(rtl, "sources_digest", lambda *packages: "other sources")
     rtl.core_verilog(small)
-    assert calls == [small, smaller, small]
+    assert calls == [small, smaller, small, small]
 
 
 def test_a_full_disk_while_opening_a_core_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -161,6 +164,6 @@ def test_a_full_disk_while_opening_a_core_is_one_line(tmp_path: Path, monkeypatc
     def full(config: ArrayConfig) -> str:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(pytest.importorskip("halfulp.hw.verilog"), "generate_verilog", full)
+    monkeypatch.setattr(pytest.importorskip("halfulp.hw.verilog"), "generate_simulation_verilog", full)
     with pytest.raises(CacheError, match="no room left for the cache"):
         RtlCore(ArrayConfig())
