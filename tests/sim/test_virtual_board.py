@@ -69,6 +69,9 @@ def board(core: RegistersAndMemory, ps: str):
 
 @pytest.fixture
 def overlay(board: VirtualBoard, ps: str):
+    # pynq.Clocks keeps the first device of the process for ever; another test's board may be closed by now.
+    if "_real_instance" in vars(pynq.Clocks):
+        del pynq.Clocks._real_instance
     return pynq.Overlay(str(virtual_overlay(CONFIG, processing_system=ps)), device=board)
 
 
