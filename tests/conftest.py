@@ -39,9 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before the hypothesis plugin reads its seed
 def pytest_configure(config: pytest.Config) -> None:
-    started_by = getattr(
-        config, "workerinput", None
-    )  # in a process of pytest-xdist, which draws no seed of its own
+    started_by = getattr(config, "workerinput", None)  # in a process of pytest-xdist, which draws no seed of its own
     if started_by is not None:
         config.option.seed = started_by["seed"]
     elif config.option.seed == "fresh":

@@ -67,9 +67,7 @@ def test_every_extra_is_in_dev_and_every_runtime_extra_in_all():
     optional = PROJECT["optional-dependencies"]
     (everything,) = map(Requirement, optional["all"])
     assert everything.extras == set(optional) - {"all", "dev", "test", "lint"}
-    assert {"all", "test", "lint"} <= {
-        extra for line in map(Requirement, optional["dev"]) for extra in line.extras
-    }
+    assert {"all", "test", "lint"} <= {extra for line in map(Requirement, optional["dev"]) for extra in line.extras}
 
 
 @pytest.mark.parametrize("python", ["3.10", "3.11", "3.12"])
@@ -101,9 +99,7 @@ def test_the_wheel_holds_every_file_of_the_layers(tmp_path: Path):
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-        entry_points = archive.read(
-            next(name for name in names if name.endswith("entry_points.txt"))
-        ).decode()
+        entry_points = archive.read(next(name for name in names if name.endswith("entry_points.txt"))).decode()
     source = {
         str(path.relative_to(ROOT / layer))
         for layer in LAYERS
@@ -114,7 +110,5 @@ def test_the_wheel_holds_every_file_of_the_layers(tmp_path: Path):
     shipped = {name for name in names if ".dist-info/" not in name}
     assert source <= shipped
     assert {name.split("/")[0] for name in shipped} == {"halfulp"}
-    assert {name.split("/")[1] for name in shipped} <= set(LAYERS), (
-        "halfulp is a namespace: nothing lies in itself"
-    )
+    assert {name.split("/")[1] for name in shipped} <= set(LAYERS), "halfulp is a namespace: nothing lies in itself"
     assert "halfulp = halfulp.cli.main:main" in entry_points

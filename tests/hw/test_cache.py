@@ -59,9 +59,7 @@ def test_an_entry_is_built_once():
     assert build.calls == 2
 
 
-@pytest.mark.parametrize(
-    "damage", ["truncate", "flip", "remove", "extra", "manifest", "manifest gone", "link"]
-)
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove", "extra", "manifest", "manifest gone", "link"])
 def test_a_damaged_entry_is_built_again(damage: str):
     build = Builder()
     entry = cached("kind", "key", build)
@@ -88,9 +86,7 @@ def test_a_damaged_entry_is_built_again(damage: str):
     assert build.calls == 2
 
 
-@pytest.mark.parametrize(
-    "error", [KeyboardInterrupt(), RuntimeError("no such gate")], ids=["Ctrl-C", "failure"]
-)
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("no such gate")], ids=["Ctrl-C", "failure"])
 def test_an_interrupted_build_leaves_nothing(own_cache: Path, error: BaseException):
     def build(folder: Path) -> None:
         (folder / "half").write_text("half")
