@@ -385,3 +385,10 @@ def test_codes_outside_a_format_are_refused():
         get_format("int8").decode([0.5])
     with pytest.raises(UnknownNameError, match="unknown overflow behaviour 'wrap'"):
         get_format("int8").encode(from_float64([1.0]), overflow="wrap")
+
+
+def test_a_spelled_out_format_is_the_named_one():
+    assert get_format("e4m3-fn") is get_format("e4m3")
+    assert get_format("e5m2-ieee") is get_format("float8_e5m2")
+    assert get_format("e4m3-ieee") != get_format("e4m3")
+    assert get_format("e4m3-nosub") != get_format("e4m3")

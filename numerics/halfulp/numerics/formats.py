@@ -7,6 +7,7 @@ all read this one object. Plain floats and integers are a line each in the table
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from halfulp.numerics.float_formats import FloatFormat
 from halfulp.numerics.format_base import CodeArray, Encoded, Format
@@ -42,7 +43,9 @@ def _parse_family(name: str) -> Format | None:
         if match[4] and not match[3]:  # what the format of this name without the suffix has
             plain = FORMATS.get(f"e{match[1]}m{match[2]}")
             specials = plain.specials if isinstance(plain, FloatFormat) else specials
-        return FloatFormat(name, int(match[1]), int(match[2]), specials, subnormals=not match[4])
+        made = FloatFormat(name, int(match[1]), int(match[2]), specials, subnormals=not match[4])
+        # However it is spelled, a format that has a name is one object: e4m3-fn is float8_e4m3fn.
+        return next((known for known in FORMATS.members() if replace(made, name=known.name) == known), made)
     if match := re.fullmatch(r"(u?)int(\d+)", name):
         return IntFormat(name, int(match[2]), signed=not match[1])
     if match := re.fullmatch(r"fixed(\d+)\.(\d+)", name):
