@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, ceil_log2
@@ -49,9 +49,10 @@ class LineSignature(wiring.Signature):
 class BurstReader(wiring.Component):
     """Cut lines into INCR bursts of at most 16 beats that stay within 4 KiB, and take the beats.
 
-    A line accepted in clock t has its first burst on the bus in clock t + 2 where nothing is in the way; then one
-    burst a clock, lines without a gap. At most `reads_outstanding` bursts are in flight; the data channel is always
-    ready, and beats come back in order (one id). A beat of clock t leaves in clock t + 1.
+    A line accepted in clock t has its first burst on the bus in clock t + 2 where nothing is in the way, and its
+    next ones at least 2 clocks apart; lines of one burst follow each other without a gap. At most
+    `reads_outstanding` bursts are in flight; the data channel is always ready, and beats come back in order (one
+    id). A beat of clock t leaves in clock t + 1.
 
     On `flush` no burst is begun any more, a burst already offered stays until it is accepted, and the beats still
     to come are dropped; `idle` tells when the last of them is in.
@@ -65,6 +66,8 @@ class BurstReader(wiring.Component):
     -------
     line, axi, beat
         See the signatures.
+    arrived
+        Pulse an operand: the beat on the bus is the last of a block.
     error, error_address
         Pulse: a beat came with SLVERR or DECERR; address of its burst.
     flush, idle
@@ -74,6 +77,7 @@ class BurstReader(wiring.Component):
     line: Any
     axi: Any
     beat: Any
+    arrived: Signal
     error: Signal
     error_address: Signal
     flush: Signal
@@ -86,6 +90,7 @@ class BurstReader(wiring.Component):
                 "line": In(LineSignature(config)),
                 "axi": Out(AxiReadSignature(config.bus_width)),
                 "beat": Out(BeatSignature(config)),
+                "arrived": Out(2),
                 "error": Out(1),
                 "error_address": Out(64),
                 "flush": In(1),
@@ -102,7 +107,8 @@ class BurstReader(wiring.Component):
         in_flight = Signal(range(depth + 1))
         write_index, read_index = Signal(range(depth)), Signal(range(depth))
 
-        context = self._cut_lines(m, can_begin=in_flight != depth)
+        full = Signal()
+        context = self._cut_lines(m, can_begin=~full)
         begin, end = Signal(), Signal()
         m.d.comb += [
             begin.eq(context["begin"]),
@@ -110,7 +116,10 @@ class BurstReader(wiring.Component):
             axi.rready.eq(1),
             self.idle.eq(~axi.arvalid & (in_flight == 0)),
         ]
-        m.d.sync += in_flight.eq(in_flight + begin - end)
+        m.d.sync += [
+            in_flight.eq(in_flight + begin - end),
+            full.eq((in_flight == depth) & ~end | (in_flight == depth - 1) & begin & ~end),
+        ]
 
         # One entry a burst in flight: where its beats go, and its address for the error report.
         fields = ("operand", "across", "word", "bank", "lane", "offset", "beat", "last")
@@ -132,6 +141,8 @@ class BurstReader(wiring.Component):
             of[name] = head.data[position : position + width]
             position += width
         number = Signal(range(BURST_BEATS))
+        block_ends = end & of["last"] & ~self.flush
+        m.d.comb += self.arrived.eq(Cat(block_ends & ~of["operand"], block_ends & of["operand"]))
         m.d.sync += beat.valid.eq(axi.rvalid & ~self.flush)
         with m.If(axi.rvalid):
             m.d.sync += [
@@ -139,7 +150,7 @@ class BurstReader(wiring.Component):
                 read_index.eq(read_index + axi.rlast),
                 beat.word.eq(of["word"] + Mux(of["across"], 0, number)),
                 beat.beat.eq(of["beat"] + number),
-                beat.last.eq(of["last"] & axi.rlast),
+                beat.rotation.eq(Mux(of["across"], of["lane"] - of["offset"], 0)),
                 beat.data.eq(axi.rdata),
                 *(getattr(beat, name).eq(of[name]) for name in ("operand", "across", "bank", "lane", "offset")),
             ]
@@ -162,24 +173,18 @@ class BurstReader(wiring.Component):
         """Hold one line and offer its bursts; return what a burst that begins in this clock carries."""
         config, axi, line = self._config, self.axi, self.line
         word_bits = ceil_log2(config.bus_bytes)
-        held = Signal()
+        held, usable = Signal(), Signal()
         words = Signal(64 - word_bits, reset_less=True)
         left = Signal.like(line.beats, reset_less=True)
+        burst = Signal(range(BURST_BEATS + 1), reset_less=True)
+        ends = Signal(reset_less=True)
         names = ("operand", "across", "word", "bank", "lane", "offset", "last")
         kept = {name: Signal.like(getattr(line, name), name=f"line_{name}", reset_less=True) for name in names}
         done_beats = Signal(len(self.beat.beat), reset_less=True)
 
-        # Only in the last 16 words of a page can its end cut a burst.
-        near_end = words[_BURST_BITS : _PAGE_BITS - word_bits].all()
-        limit = Signal(range(BURST_BEATS + 1))
-        burst = Signal(range(BURST_BEATS + 1))
-        ends = Signal()
         begin, accept = Signal(), Signal()
         m.d.comb += [
-            limit.eq(Mux(near_end, BURST_BEATS - words[:_BURST_BITS], BURST_BEATS)),
-            ends.eq(left <= limit),
-            burst.eq(Mux(ends, left, limit)),
-            begin.eq(held & can_begin & (~axi.arvalid | axi.arready) & ~self.flush),
+            begin.eq(usable & can_begin & (~axi.arvalid | axi.arready) & ~self.flush),
             line.ready.eq(~held | (begin & ends)),
             accept.eq(line.valid & line.ready),
         ]
@@ -194,22 +199,37 @@ class BurstReader(wiring.Component):
                 left.eq(left - burst),
                 done_beats.eq(done_beats + burst),
                 held.eq(~ends),
+                usable.eq(0),
             ]
             with m.If(~kept["across"]):
                 m.d.sync += kept["word"].eq(kept["word"] + burst)
+        with m.If(held & ~usable):
+            m.d.sync += [*_first_burst(words, left, word_bits, burst, ends), usable.eq(1)]
         with m.If(accept):
             m.d.sync += [
                 held.eq(1),
+                usable.eq(1),
                 words.eq(line.address[word_bits:]),
                 left.eq(line.beats),
+                *_first_burst(line.address[word_bits:], line.beats, word_bits, burst, ends),
                 done_beats.eq(0),
                 *(kept[name].eq(getattr(line, name)) for name in names),
             ]
         with m.If(self.flush):
-            m.d.sync += held.eq(0)
+            m.d.sync += [held.eq(0), usable.eq(0)]
         context: dict[str, Any] = dict(kept)
         context["last"] = kept["last"] & ends
         context["beat"] = done_beats
         context["address"] = Cat(*([0] * word_bits), words)
         context["begin"] = begin
         return context
+
+
+def _first_burst(words: Value, left: Value, word_bits: int, burst: Signal, ends: Signal) -> list[Any]:
+    """Set the beats of the first burst of `left` beats from bus word `words` on, and whether it is the last.
+
+    Only in the last 16 words of a page can its end cut a burst.
+    """
+    near_end = words[_BURST_BITS : _PAGE_BITS - word_bits].all()
+    limit = Mux(near_end, BURST_BEATS - words[:_BURST_BITS], BURST_BEATS)
+    return [burst.eq(Mux(left <= limit, left, limit)), ends.eq(left <= limit)]

@@ -13,7 +13,7 @@ from amaranth.utils import bits_for, ceil_log2
 from halfulp.hw.burst_reader import LineSignature
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.interfaces import descriptor_layout
-from halfulp.hw.planner import PlanSignature, group_size
+from halfulp.hw.planner import PlanSignature, group_size, is_split
 from halfulp.hw.schedule import block_steps, chunk_steps
 
 __all__ = ["Loader"]
@@ -21,9 +21,10 @@ __all__ = ["Loader"]
 
 class _State(enum.IntEnum):
     IDLE = 0
-    UNIT = 1
-    BLOCK = 2
-    LINES = 3
+    SETTLE = 1
+    UNIT = 2
+    BLOCK = 3
+    LINES = 4
 
 
 class _Gemm:
@@ -40,6 +41,8 @@ class _Gemm:
         self.new_group = Signal(reset_less=True)
         self.group_left = Signal(plan["group"].shape, reset_less=True)
         self.resident_next = Signal(reset_less=True)
+        # One clock after the rows left: whether the next two groups share them.
+        self.split = Signal(reset_less=True)
 
 
 class _Operand:
@@ -66,6 +69,9 @@ class _Operand:
         # The next panel to load, and the rows that remain from it on.
         self.panel = register(64, "panel")
         self.left = register(32, "left")
+        # One clock after: whether any are left, and more than a panel's.
+        self.some = register(1, "some")
+        self.many = register(1, "many")
         # The panel that is being loaded. `again`: the next panel will be this one; `first`: in its first block;
         # `fresh`: the next block begins a slot.
         self.active = register(1, "active")
@@ -81,6 +87,9 @@ class _Operand:
         self.head = Signal(ceil_log2(depth), name=f"{role}_head")
         self.room = Signal(bits_for(depth), init=depth, name=f"{role}_room")
         self.in_use = [Signal(bits_for(depth), name=f"{role}_in_use{parity}") for parity in (0, 1)]
+        # One clock after: whether a slot of the present GEMM fits, and whether one of either parity is in use.
+        self.fits = register(1, "fits")
+        self.used = [Signal(name=f"{role}_used{parity}") for parity in (0, 1)]
 
 
 class _Line:
@@ -105,14 +114,14 @@ class _Line:
 class Loader(wiring.Component):
     """Walk a GEMM's panels as `schedule.GemmPlan.blocks` lists them, and emit their lines.
 
-    Clocks. A GEMM is taken in a clock in which `start` and `ready` are 1; choosing the next panels takes a clock,
-    another passes before each block, then a line is offered every clock in which the reader takes one. So a
-    block's first line follows the last line of the block before by 2 clocks, by 3 where a panel (or pair) begins,
-    and by 4 where a group begins.
+    Clocks. A GEMM is taken in a clock in which `start` and `ready` are 1 and settles in the next; choosing the next
+    panels takes a clock, another passes before each block, then a line is registered every clock in which the reader
+    takes the one before. So a block's first line follows the last line of the block before by 2 clocks, by 3 where a
+    panel (or pair) begins, and by 5 where a group begins.
 
-    Room. A panel's (chunk's) slot is allocated before its first block; the loader waits there until enough words
-    of the ring are free. Slots are freed in order of allocation. The next GEMM is taken once this one's lines are
-    all out and no slot of the GEMM before this one is in use any more.
+    Room. A panel's (chunk's) slot is allocated before its first block; the loader waits there until a clock after
+    enough words of the ring are free. Slots are freed in order of allocation. The next GEMM is taken once this one's
+    lines are all out and no slot of the GEMM before this one is in use any more.
 
     Parameters
     ----------
@@ -164,20 +173,26 @@ class Loader(wiring.Component):
         state = Signal(_State)
 
         # The next GEMM is of the other parity.
-        unused = [(a.in_use[p] == 0) & (b.in_use[p] == 0) for p in (0, 1)]
+        unused = [~a.used[p] & ~b.used[p] for p in (0, 1)]
+        idle = state == _State.IDLE
         m.d.comb += [
-            self.idle.eq(state == _State.IDLE),
-            self.ready.eq(self.idle & Mux(gemm.parity, unused[0], unused[1])),
+            self.idle.eq(idle & ~self.line.valid),
+            self.ready.eq(idle & Mux(gemm.parity, unused[0], unused[1])),
         ]
+        m.d.sync += gemm.split.eq(is_split(gemm, Mux(gemm.resident, b.left, a.left)))
         allocate = Signal(2)
         for operand in operands:
             self._account(m, operand, gemm.parity, allocate[operand.number])
 
+        with m.If(self.line.ready):
+            m.d.sync += self.line.valid.eq(0)
         with m.Switch(state):
             with m.Case(_State.IDLE):
                 with m.If(self.start & self.ready):
                     self._take(m, gemm, operands)
-                    m.d.sync += state.eq(_State.UNIT)
+                    m.d.sync += state.eq(_State.SETTLE)
+            with m.Case(_State.SETTLE):
+                m.d.sync += state.eq(_State.UNIT)
             with m.Case(_State.UNIT):
                 self._choose(m, gemm, operands, line, state)
             with m.Case(_State.BLOCK):
@@ -186,15 +201,21 @@ class Loader(wiring.Component):
                 with m.Else():
                     self._begin_block(m, gemm, a, line, state, allocate[0])
             with m.Case(_State.LINES):
-                with m.If(self.line.ready):
+                with m.If(~self.line.valid | self.line.ready):
+                    self._offer(m, line, operands)
                     self._advance(m, operands, line, state)
-        self._offer(m, line, operands, offered=state == _State.LINES)
         return m
 
     def _account(self, m: Module, operand: _Operand, parity: Value, allocate: Value) -> None:
-        """Count the ring's free words, and the slots in use by GEMMs of either parity."""
+        """Count the ring's free words and the slots in use by GEMMs of either parity, and register what follows."""
         freed, odd = self.freed[operand.number], self.freed_parity[operand.number]
         slot = Mux(parity, operand.slots[1], operand.slots[0])
+        m.d.sync += [
+            operand.fits.eq(operand.room >= slot),
+            operand.some.eq(operand.left != 0),
+            operand.many.eq(operand.left > operand.lanes),
+            *(used.eq(in_use != 0) for used, in_use in zip(operand.used, operand.in_use, strict=True)),
+        ]
         freed_slot = Mux(odd, operand.slots[1], operand.slots[0])
         with m.If(allocate):
             m.d.sync += operand.head.eq(operand.head + slot)
@@ -232,18 +253,17 @@ class Loader(wiring.Component):
     def _choose(self, m: Module, gemm: _Gemm, operands: tuple[_Operand, _Operand], line: _Line, state: Signal) -> None:
         """Begin the next panel, or pair of panels; or the next group; or end the GEMM."""
         a, b = operands
-        resident_left = Mux(gemm.resident, b.left, a.left)
-        streamed_left = Mux(gemm.resident, a.left, b.left)
-        streamed_lanes = Mux(gemm.resident, a.lanes, b.lanes)
-        more_resident = (gemm.group_left != 0) & (resident_left != 0)
-        more_streamed = streamed_left != 0
+        some_resident = Mux(gemm.resident, b.some, a.some)
+        more_resident = (gemm.group_left != 0) & some_resident
+        more_streamed = Mux(gemm.resident, a.some, b.some)
+        many_streamed = Mux(gemm.resident, a.many, b.many)
 
         want_resident, want_streamed = Signal(), Signal()
         with m.If(gemm.new_group):
             m.d.comb += [want_resident.eq(1), want_streamed.eq(1)]
             m.d.sync += [
                 gemm.new_group.eq(0),
-                gemm.group_left.eq(group_size(gemm, resident_left) - 1),
+                gemm.group_left.eq(group_size(gemm, gemm.split) - 1),
                 gemm.resident_next.eq(1),
             ]
         with m.Elif(gemm.chunked):
@@ -261,9 +281,9 @@ class Loader(wiring.Component):
             with m.If(want):
                 m.d.sync += [
                     operand.active.eq(1),
-                    operand.count.eq(Mux(operand.left > operand.lanes, operand.lanes, operand.left)),
+                    operand.count.eq(Mux(operand.many, operand.lanes, operand.left)),
                     # In chunks nothing stays: the resident panel comes again with each streamed one.
-                    operand.again.eq(mine & gemm.chunked & (streamed_left > streamed_lanes)),
+                    operand.again.eq(mine & gemm.chunked & many_streamed),
                     operand.block.eq(operand.panel),
                     operand.k_left.eq(gemm.k),
                     operand.first.eq(1),
@@ -273,8 +293,8 @@ class Loader(wiring.Component):
         want_a = Mux(gemm.resident, want_streamed, want_resident)
         with m.If(want_resident | want_streamed):
             m.d.sync += [line.operand.eq(~want_a), state.eq(_State.BLOCK)]
-        with m.Elif(resident_left != 0):
-            m.d.sync += gemm.new_group.eq(1)
+        with m.Elif(some_resident):
+            m.d.sync += [gemm.new_group.eq(1), state.eq(_State.SETTLE)]
             for operand in operands:
                 with m.If(gemm.resident != operand.number):
                     m.d.sync += [operand.panel.eq(operand.base), operand.left.eq(operand.size)]
@@ -286,13 +306,12 @@ class Loader(wiring.Component):
     ) -> None:
         """Find room for the block, and set up its lines."""
         steps = block_steps(self._config)
-        slot = Mux(gemm.parity, operand.slots[1], operand.slots[0])
         last = operand.k_left <= steps
         # A slot holds all that its steps need, so its last block takes the word that an unaligned row runs into.
         chunk_ends = operand.chunk_block.all() if len(operand.chunk_block) else 1
         ends_slot = last | (gemm.chunked & chunk_ends)
         word = Mux(operand.fresh, operand.head, operand.word)
-        with m.If(~operand.fresh | (operand.room >= slot)):
+        with m.If(~operand.fresh | operand.fits):
             m.d.comb += allocate.eq(operand.fresh)
             m.d.sync += [
                 operand.word.eq(word + operand.block_words),
@@ -312,6 +331,8 @@ class Loader(wiring.Component):
                 line.ends_panel.eq(last),
                 state.eq(_State.LINES),
             ]
+            with m.If(operand.first & ~operand.again):
+                m.d.sync += operand.left.eq(Mux(operand.many, operand.left - operand.lanes, 0))
 
     def _advance(self, m: Module, operands: tuple[_Operand, _Operand], line: _Line, state: Signal) -> None:
         """Go to the block's next line, or to the next block."""
@@ -340,13 +361,12 @@ class Loader(wiring.Component):
             m.d.sync += operand.first.eq(0)
             with m.If(~operand.again):
                 panel = Mux(line.across, operand.panel + operand.lanes * operand.bytes, next_address)
-                left = Mux(operand.left > operand.lanes, operand.left - operand.lanes, 0)
-                m.d.sync += [operand.panel.eq(panel), operand.left.eq(left)]
+                m.d.sync += operand.panel.eq(panel)
         with m.If(line.ends_panel):
             m.d.sync += operand.active.eq(0)
 
-    def _offer(self, m: Module, line: _Line, operands: tuple[_Operand, _Operand], *, offered: Value) -> None:
-        """Drive the line: how many words it takes follows from where in its first word it begins."""
+    def _offer(self, m: Module, line: _Line, operands: tuple[_Operand, _Operand]) -> None:
+        """Register the line: how many words it takes follows from where in its first word it begins."""
         beats: list[Value] = []
         offsets: list[Value] = []
         for operand in operands:
@@ -355,8 +375,8 @@ class Loader(wiring.Component):
             words = (inside + line.elements + (operand.word_elements - 1)) >> shift
             beats.append(Mux(line.whole, operand.block_words, words))
             offsets.append(inside)
-        m.d.comb += [
-            self.line.valid.eq(offered),
+        m.d.sync += [
+            self.line.valid.eq(1),
             self.line.address.eq(line.address),
             self.line.beats.eq(Mux(line.operand, beats[1], beats[0])),
             self.line.operand.eq(line.operand),

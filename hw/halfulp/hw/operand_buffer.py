@@ -20,7 +20,7 @@ class BeatSignature(wiring.Signature):
     operand: 0 A, 1 B. word: address in the banks. Layout along K (across = 0): the word goes to bank `bank` as it
     is. Layout across K: it is beat `beat` of a line of one step; the line's element i lies `offset` + i elements
     after the start of beat 0 and goes to bank i. There it becomes the word's element (`lane` + i) modulo a word, so
-    that one rotation of the bus word, by `lane` - `offset`, serves all banks. last: the block is complete.
+    that one `rotation` of the bus word, by lane - offset elements, serves all banks.
     """
 
     def __init__(self, config: ArrayConfig) -> None:
@@ -36,7 +36,7 @@ class BeatSignature(wiring.Signature):
                 "lane": Out(lane),
                 "offset": Out(lane),
                 "beat": Out(bits_for(lanes)),
-                "last": Out(1),
+                "rotation": Out(lane),
                 "data": Out(config.bus_width),
             }
         )
@@ -71,8 +71,8 @@ class StepSignature(wiring.Signature):
 class OperandBuffer(wiring.Component):
     """One bank a row (column) of the array: `buffer_depth` words of the bus's width, with element enables.
 
-    Writes: a beat accepted in clock t is in the banks for reads that start in clock t + 2. Reads: a step given in
-    clock t reads bank i in clock t + 1 + i and its code leaves in clock t + `latency` + i: the array's skew. One
+    Writes: a beat given in clock t is in the banks for steps given from clock t + 1 on. Reads: a step given in clock t
+    reads bank i in clock t + 1 + i and its code leaves in clock t + `latency` + i: the array's skew. One
     step and one beat every clock, no back-pressure. A slot freed by a step given in clock t is reported in
     clock t + `lanes`: all banks have been read, or are being read, by then.
 
@@ -99,7 +99,7 @@ class OperandBuffer(wiring.Component):
     freed: Signal
     freed_parity: Signal
 
-    latency = 3
+    latency = 4
 
     def __init__(self, *, config: ArrayConfig, operand: int) -> None:
         if operand not in (0, 1):
@@ -163,9 +163,17 @@ class OperandBuffer(wiring.Component):
                 read.en.eq(reading[i]),
                 read.addr.eq(here[lane_bits:] + (element[-1] & ~wraps)),
             ]
+            # A memory block's output is late in its clock: the word is registered before an element is taken.
+            word_read = Signal(config.bus_width, name=f"word{i}", reset_less=True)
+            lane_read = Signal(lane_bits, name=f"lane_read{i}", reset_less=True)
             lane = Signal(lane_bits, name=f"lane{i}", reset_less=True)
             code = Signal(bits, name=f"code{i}", reset_less=True)
-            m.d.sync += [lane.eq(element), code.eq(read.data.word_select(lane, bits))]
+            m.d.sync += [
+                lane_read.eq(element),
+                lane.eq(lane_read),
+                word_read.eq(read.data),
+                code.eq(word_read.word_select(lane, bits)),
+            ]
             m.d.comb += self.codes[i].eq(code)
 
             position, offset = here, (turn + turns)[:lane_bits]
@@ -187,11 +195,9 @@ class OperandBuffer(wiring.Component):
 
         offset, lane = beat.offset[:lane_bits], beat.lane[:lane_bits]
         positions = Cat(*((beat.beat == j).replicate(elements) for j in range(-(-lanes // elements) + 1)))
-        rotation = Signal(lane_bits)
-        m.d.comb += rotation.eq(Mux(beat.across, lane - offset, 0))
         rotated: Value = beat.data
         for bit in range(lane_bits):
-            rotated = Mux(rotation[bit], rotated.rotate_left(8 * self._bytes << bit), rotated)
+            rotated = Mux(beat.rotation[bit], rotated.rotate_left(8 * self._bytes << bit), rotated)
 
         m.d.sync += hit.eq(0)
         with m.If(beat.valid & (beat.operand == self._operand)):

@@ -138,10 +138,9 @@ class OperandEngine(wiring.Component):
         wiring.connect(m, wiring.flipped(self.axi), reader.axi)
         wiring.connect(m, sequencer.tile, wiring.flipped(self.tile))
 
-        block_ends = reader.beat.valid & reader.beat.last
         m.d.comb += [
             reader.flush.eq(self.flush),
-            sequencer.arrived.eq(Cat(block_ends & ~reader.beat.operand, block_ends & reader.beat.operand)),
+            sequencer.arrived.eq(reader.arrived),
             loader.freed.eq(Cat(a.freed, b.freed)),
             loader.freed_parity.eq(Cat(a.freed_parity, b.freed_parity)),
             sequencer.drain_free.eq(self.drain_free),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, ceil_log2
@@ -13,7 +13,7 @@ from halfulp.hw.config import ArrayConfig
 from halfulp.hw.interfaces import descriptor_layout
 from halfulp.hw.schedule import MAX_GROUP, chunk_steps
 
-__all__ = ["PlanSignature", "Planner", "group_size", "times"]
+__all__ = ["PlanSignature", "Planner", "group_size", "is_split", "times"]
 
 
 def times(value: Value, factor: int) -> Value:
@@ -25,14 +25,19 @@ def times(value: Value, factor: int) -> Value:
     return total
 
 
-def group_size(plan: Any, left: Value) -> Value:
-    """Panels of the next group when `left` rows of the resident operand remain, of which there may be fewer.
+def is_split(gemm: Any, left: Value) -> Value:
+    """Whether the next two groups share the `left` rows of the resident operand that remain, about evenly.
 
-    The last two groups share what is left about evenly, so that neither streams the other operand for one panel.
+    So it is where they are more than one group's and at most one and a half: neither group should stream the other
+    operand for one panel. `gemm` has the plan's `group_rows`.
     """
-    full = plan.group_rows
-    split = (left > full) & (left <= full + (full >> 1))
-    return Mux(split, (plan.group >> 1) + 1, plan.group)
+    full = gemm.group_rows
+    return (left > full) & (left <= full + (full >> 1))
+
+
+def group_size(gemm: Any, split: Value) -> Value:
+    """Panels of the next group, of which there may be fewer; `gemm` has the plan's `group`."""
+    return Mux(split, (gemm.group >> 1) + 1, gemm.group)
 
 
 class PlanSignature(wiring.Signature):
@@ -124,28 +129,37 @@ class Planner(wiring.Component):
             raw_slots.append(raw)
             slacks.append(slack)
 
-        # Rows per panel differ: ceil(M/R) <= ceil(N/C) is decided as M*C <= N*R, near enough.
+        # The slots of which `size` fit in a bank, for each size of a group. Two must fit, or K is cut.
+        sizes = range(MAX_GROUP, 1, -1)
+        fits = Signal(len(sizes), reset_less=True)
+        m.d.sync += fits.eq(Cat(*(_fit(raw_slots, config.buffer_depth // size) for size in sizes)))
+        # Rows per panel differ: ceil(M/R) <= ceil(N/C) is decided as M·C <= N·R, near enough.
         m_side = Signal(32 + bits_for(config.columns), reset_less=True)
         n_side = Signal(32 + bits_for(config.rows), reset_less=True)
-        larger = Signal(max(len(raw) for raw in raw_slots), reset_less=True)
         m.d.sync += [
             m_side.eq(times(descriptor.m, config.columns)),
             n_side.eq(times(descriptor.n, config.rows)),
-            larger.eq(Mux(raw_slots[0] > raw_slots[1], raw_slots[0], raw_slots[1])),
             plan.resident.eq(m_side > n_side),
         ]
 
         with m.If(stage == 2):
-            m.d.sync += plan.chunked.eq(larger > config.buffer_depth // 2)
-            for role, slot, raw, slack, element_bytes in zip(
-                "ab", (plan.a_slot, plan.b_slot), raw_slots, slacks, (config.a_bytes, config.b_bytes), strict=True
+            chunked = ~fits[-1]
+            m.d.sync += [plan.chunked.eq(chunked), plan.a_slack.eq(slacks[0]), plan.b_slack.eq(slacks[1])]
+            for slot, raw, slack, element_bytes in zip(
+                (plan.a_slot, plan.b_slot), raw_slots, slacks, (config.a_bytes, config.b_bytes), strict=True
             ):
                 chunk_words = chunk_steps(config) * element_bytes // config.bus_bytes
-                m.d.sync += [
-                    slot.eq(Mux(larger > config.buffer_depth // 2, chunk_words + slack, raw)),
-                    (plan.a_slack if role == "a" else plan.b_slack).eq(slack),
-                ]
-            self._group(m, larger)
+                m.d.sync += slot.eq(Mux(chunked, chunk_words + slack, raw))
+            m.d.sync += [
+                plan.group.eq(1),
+                plan.group_rows.eq(Mux(plan.resident, config.columns, config.rows)),
+            ]
+            for number, size in enumerate(sizes):
+                with (m.If if number == 0 else m.Elif)(fits[number]):
+                    m.d.sync += [
+                        plan.group.eq(size),
+                        plan.group_rows.eq(Mux(plan.resident, size * config.columns, size * config.rows)),
+                    ]
 
         with m.If(self.taken):
             m.d.sync += [stage.eq(0), self.valid.eq(0)]
@@ -153,20 +167,6 @@ class Planner(wiring.Component):
             m.d.sync += [stage.eq(stage + 1), self.valid.eq(stage == 2)]
         return m
 
-    def _group(self, m: Module, larger: Signal) -> None:
-        """Register the group: the most slots of `larger` words that a bank holds; 1 where K is cut."""
-        config, plan = self._config, self.plan
-        sizes = [g for g in range(MAX_GROUP, 1, -1) if config.buffer_depth // g > 0]
-        m.d.sync += plan.group.eq(1)
-        group = Signal.like(plan.group)
-        m.d.comb += group.eq(1)
-        for number, size in enumerate(sizes):
-            with (m.If if number == 0 else m.Elif)(larger <= config.buffer_depth // size):
-                m.d.comb += group.eq(size)
-        rows = Signal.like(plan.group_rows)
-        with m.Switch(group):
-            for size in [*sizes, 1]:
-                with m.Case(size):
-                    # `resident` is registered in the same clock as `group`: decide from its source.
-                    m.d.comb += rows.eq(Mux(plan.resident, size * config.columns, size * config.rows))
-        m.d.sync += [plan.group.eq(group), plan.group_rows.eq(rows)]
+
+def _fit(slots: list[Signal], words: int) -> Value:
+    return (slots[0] <= words) & (slots[1] <= words)

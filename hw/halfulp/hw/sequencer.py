@@ -22,10 +22,11 @@ class Sequencer(wiring.Component):
     """Issue one step of K a clock, tile after tile.
 
     A step is issued in a clock in which, for both operands, the block that holds it has arrived: block
-    (k + slack) div `block_steps` of the segment, or its last; slack is a bus word's elements less one where rows may
-    begin within a bus word, else 0. A tile's last step also needs `drain_free`, that no other last step is on its way
-    to the array (the `OperandBuffer.latency` clocks after it was issued), and that the tile is taken, in this clock
-    or before. A segment that is ready in time follows the one before without a bubble.
+    (k + slack) div `block_steps` of the segment, or its last, 2 clocks after its last beat was on the bus; slack is
+    a bus word's elements less one where rows may begin within a bus word, else 0. A tile's last step also needs
+    `drain_free`, that no other last step is on its way to the array (the `OperandBuffer.latency` clocks after it was
+    issued), and that the tile is taken, in this clock or before. A segment that is ready in time follows the one
+    before without a bubble.
 
     Parameters
     ----------
@@ -37,7 +38,7 @@ class Sequencer(wiring.Component):
     segment
         From the `TileWalk`.
     arrived
-        Pulse an operand: a block of it has arrived.
+        Pulse an operand: the last beat of a block of it is on the bus.
     a_step, b_step
         To the buffers.
     valid, first, last, a_format, b_format
@@ -100,7 +101,8 @@ class Sequencer(wiring.Component):
         begins = Signal(reset_less=True)
         ends_tile = Signal(reset_less=True)
         place = {name: Signal(tile.p[name].shape(), name=name, reset_less=True) for name in TILE_PLACE}
-        go, take, final, may_end = Signal(), Signal(), Signal(), Signal()
+        go, take, may_end = Signal(), Signal(), Signal()
+        final = Signal(reset_less=True)
         # What is on its way to the array: bit 0 entered the buffers last.
         valid_coming, last_coming = Signal(latency), Signal(latency)
         first_coming = Signal(latency, reset_less=True)
@@ -109,7 +111,6 @@ class Sequencer(wiring.Component):
         arrived = here[0] & here[1]
         ends = final & ends_tile
         m.d.comb += [
-            final.eq(steps_left == 0),
             may_end.eq(self.drain_free & (last_coming == 0) & (~offered | tile.ready)),
             go.eq(active & arrived & (~ends | may_end)),
             segment.ready.eq(~active | (go & final)),
@@ -123,7 +124,7 @@ class Sequencer(wiring.Component):
             *(tile.p[name].eq(getattr(segment, f"tile_{name}")) for name in TILE_CONSTANTS),
         ]
         with m.If(go):
-            m.d.sync += [steps_left.eq(steps_left - 1), begins.eq(0)]
+            m.d.sync += [steps_left.eq(steps_left - 1), final.eq(steps_left == 1), begins.eq(0)]
             with m.If(final):
                 m.d.sync += active.eq(0)
         with m.If(tile.ready):
@@ -132,6 +133,7 @@ class Sequencer(wiring.Component):
             m.d.sync += [
                 active.eq(1),
                 steps_left.eq(segment.steps),
+                final.eq(segment.steps == 0),
                 begins.eq(segment.starts),
                 ends_tile.eq(segment.ends),
             ]
@@ -179,13 +181,20 @@ class Sequencer(wiring.Component):
         blocks_left = Signal.like(segment.blocks, name=f"{role}_blocks_left", reset_less=True)
         in_block = Signal(range(block_steps(config)), name=f"{role}_in_block", reset_less=True)
         arrived = Signal(count_bits, name=f"{role}_arrived")
+        # Whether the present step's block has arrived, decided a clock before, from the three steps that it may be.
+        has = Signal(name=f"{role}_has")
+        m.d.sync += has.eq(_reached(arrived, wanted))
 
         with m.If(self.arrived[number]):
             m.d.sync += arrived.eq(arrived + 1)
         with m.If(go):
             m.d.sync += [position.eq(position + 1), first.eq(0), in_block.eq(in_block + 1)]
             with m.If(in_block.all() & (blocks_left != 0)):
-                m.d.sync += [wanted.eq(wanted + 1), blocks_left.eq(blocks_left - 1)]
+                m.d.sync += [
+                    wanted.eq(wanted + 1),
+                    blocks_left.eq(blocks_left - 1),
+                    has.eq(_reached(arrived, wanted + 1)),
+                ]
         with m.If(take):
             m.d.sync += [
                 position.eq(Cat(Const(0, lane_bits), getattr(segment, f"{role}_word"))),
@@ -196,6 +205,7 @@ class Sequencer(wiring.Component):
                 free.eq(getattr(segment, f"{role}_free")),
                 parity.eq(segment.parity),
                 wanted.eq(getattr(segment, f"{role}_block") + 1),
+                has.eq(_reached(arrived, getattr(segment, f"{role}_block") + 1)),
                 blocks_left.eq(segment.blocks),
                 in_block.eq(Mux(getattr(segment, f"{role}_slack"), slack, 0)),
             ]
@@ -209,6 +219,9 @@ class Sequencer(wiring.Component):
             step.free.eq(free & final),
             step.parity.eq(parity),
         ]
-        missing = Signal(count_bits, name=f"{role}_missing")
-        m.d.comb += missing.eq(arrived - wanted)
-        return ~missing[-1]
+        return has
+
+
+def _reached(arrived: Signal, wanted: Value) -> Value:
+    """Whether a counter has come as far as `wanted`; the two differ by less than half of its range."""
+    return ~(arrived - wanted)[len(arrived) - 1]

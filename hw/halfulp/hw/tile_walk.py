@@ -12,7 +12,7 @@ from amaranth.utils import bits_for, ceil_log2
 
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.interfaces import descriptor_layout, tile_layout
-from halfulp.hw.planner import PlanSignature, group_size, times
+from halfulp.hw.planner import PlanSignature, group_size, is_split, times
 from halfulp.hw.schedule import MAX_GROUP, block_steps, chunk_steps
 
 __all__ = ["TILE_CONSTANTS", "TILE_PLACE", "SegmentSignature", "TileWalk", "block_count_bits"]
@@ -79,9 +79,10 @@ class SegmentSignature(wiring.Signature):
 
 class _State(enum.IntEnum):
     IDLE = 0
-    PREPARE = 1
-    READY = 2
-    MOVE = 3
+    MEASURE = 1
+    PREPARE = 2
+    READY = 3
+    MOVE = 4
 
 
 class _Place:
@@ -124,7 +125,8 @@ class _Operand:
         self.across = Signal(name=f"{role}_across", reset_less=True)
         self.panel_stride = Signal(self.lane_bits, name=f"{role}_panel_stride", reset_less=True)
         self.pitch = Signal(32 + bits_for(self.lanes), name=f"{role}_pitch", reset_less=True)
-        # What the next move does, decided with the segment.
+        # Whether the panel is the operand's last; what the next move does, decided with the segment.
+        self.is_last = Signal(name=f"{role}_is_last", reset_less=True)
         self.advance = Signal(name=f"{role}_advance", reset_less=True)
         self.restart = Signal(name=f"{role}_restart", reset_less=True)
 
@@ -146,6 +148,7 @@ class _Walk:
         # operand, under a resident panel that is new.
         self.size = Signal(plan["group"].shape, reset_less=True)
         self.new_group = Signal(reset_less=True)
+        self.split = Signal(reset_less=True)
         self.x = Signal(bits_for(MAX_GROUP), reset_less=True)
         self.y = Signal(bits_for(MAX_GROUP), reset_less=True)
         self.along_streamed = Signal(reset_less=True)
@@ -159,7 +162,7 @@ class _Walk:
 class TileWalk(wiring.Component):
     """Walk the segments of a GEMM as `schedule.GemmPlan.segments` lists them.
 
-    Clocks. A GEMM is taken in a clock in which `start` and `ready` are 1; two clocks later its first segment is
+    Clocks. A GEMM is taken in a clock in which `start` and `ready` are 1; three clocks later its first segment is
     valid. A segment taken in clock t is followed by the next in clock t + `period`; after a GEMM's last segment
     `ready` rises two clocks later where `hold` is 0.
 
@@ -186,7 +189,7 @@ class TileWalk(wiring.Component):
     segment: Any
     idle: Signal
 
-    period = 3
+    period = 4
 
     def __init__(self, *, config: ArrayConfig) -> None:
         self._config = config
@@ -218,7 +221,14 @@ class TileWalk(wiring.Component):
             with m.Case(_State.IDLE):
                 with m.If(self.start & self.ready):
                     self._take(m, walk, operands)
-                    m.d.sync += state.eq(_State.PREPARE)
+                    m.d.sync += state.eq(_State.MEASURE)
+            with m.Case(_State.MEASURE):
+                a, b = operands
+                m.d.sync += [
+                    walk.split.eq(is_split(walk, Mux(walk.resident, b.here.left, a.here.left))),
+                    *(operand.is_last.eq(operand.here.left <= operand.lanes) for operand in operands),
+                    state.eq(_State.PREPARE),
+                ]
             with m.Case(_State.PREPARE):
                 self._prepare(m, walk, operands)
                 m.d.sync += state.eq(_State.READY)
@@ -226,7 +236,7 @@ class TileWalk(wiring.Component):
                 with m.If(self.segment.ready):
                     m.d.sync += state.eq(_State.MOVE)
             with m.Case(_State.MOVE):
-                m.d.sync += state.eq(Mux(walk.gemm_ends & walk.tile_ends, _State.IDLE, _State.PREPARE))
+                m.d.sync += state.eq(Mux(walk.gemm_ends & walk.tile_ends, _State.IDLE, _State.MEASURE))
                 self._move(m, walk, operands)
         return m
 
@@ -277,10 +287,8 @@ class TileWalk(wiring.Component):
         """Fill in the segment of the present panels, and decide which way to go from it."""
         config, segment = self._config, self.segment
         a, b = operands
-        lasts = [operand.here.left <= operand.lanes for operand in operands]
-        x_last, y_last = Mux(walk.resident, lasts[1], lasts[0]), Mux(walk.resident, lasts[0], lasts[1])
-        x_left = Mux(walk.resident, b.here.left, a.here.left)
-        size = Mux(walk.new_group, group_size(walk, x_left), walk.size)
+        x_last, y_last = Mux(walk.resident, b.is_last, a.is_last), Mux(walk.resident, a.is_last, b.is_last)
+        size = Mux(walk.new_group, group_size(walk, walk.split), walk.size)
         x_end = Signal()
         group_ends, along, meets = Signal(), Signal(), Signal()
         m.d.comb += [
@@ -314,8 +322,8 @@ class TileWalk(wiring.Component):
             segment.parity.eq(walk.parity),
             segment.tile_row.eq(a.size - a.here.left),
             segment.tile_column.eq(b.size - b.here.left),
-            segment.tile_rows.eq(Mux(lasts[0], a.here.left, a.lanes)),
-            segment.tile_columns.eq(Mux(lasts[1], b.here.left, b.lanes)),
+            segment.tile_rows.eq(Mux(a.is_last, a.here.left, a.lanes)),
+            segment.tile_columns.eq(Mux(b.is_last, b.here.left, b.lanes)),
             segment.tile_address.eq(a.here.share + b.here.share),
             segment.tile_last.eq(group_ends & x_last),
         ]
