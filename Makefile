@@ -26,7 +26,7 @@ PYNQ_TESTS := tests/hw/test_handoff.py tests/sim/test_board_clock.py tests/sim/t
 # Of `make fuzz`: a number repeats a run that failed.
 SEED ?= fresh
 
-.PHONY: help setup demo test pynq lint format fuzz wheel clean distclean
+.PHONY: help setup demo test pynq lint format fuzz pictures wheel clean distclean
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
@@ -105,6 +105,12 @@ lint: setup ## style, format and types
 format: setup ## what lint can mend by itself
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+# Of docs/numerics.md. The formats are those that a page can show side by side.
+pictures: setup ## docs/pictures, drawn again from the golden model
+	$(BIN)/halfulp formats e4m3 e5m2 e3m2 e2m3 e2m1 e6m5 int8 fixed2.6 posit8_1 --plot docs/pictures/spacing.png >/dev/null
+	$(BIN)/halfulp formats e6m5 --plot docs/pictures/rounding.png --picture rounding >/dev/null
+	$(BIN)/halfulp formats e6m5 --plot docs/pictures/words.png --picture words >/dev/null
 
 wheel: setup ## dist/halfulp-….whl
 	$(BIN)/python -m hatchling build -t wheel

@@ -59,12 +59,29 @@ def test_one_format_shows_its_codes_and_spacing(halfulp):
 
 
 def test_plot_is_a_png(halfulp, tmp_path):
-    for arguments in (["e4m3"], ["int8"], []):
+    pictures = ["e4m3"], ["int8"], [], ["e4m3", "posit8_1", "binary"], ["e4m3", "--picture", "rounding"]
+    for arguments in (*pictures, ["--picture", "words"]):
         target = tmp_path / "spacing.png"
         assert halfulp("formats", *arguments, "--plot", target).code == 0
         assert target.read_bytes().startswith(b"\x89PNG")
         target.unlink()
     assert halfulp("formats", "--plot", tmp_path / "no" / "x.png").error.endswith(f"there is no folder {tmp_path}/no")
+
+
+def test_several_formats_are_told_one_after_the_other(halfulp):
+    out = halfulp("formats", "e2m1", "int4").out
+    assert out.index("float4_e2m1fn") < out.index("int4: 4 bits")
+    assert [each["name"] for each in json.loads(halfulp("formats", "e2m1", "int4", "--json").out)] == [
+        "float4_e2m1fn",
+        "int4",
+    ]
+
+
+def test_accumulation_is_not_drawn_for_integers(halfulp, tmp_path):
+    outcome = halfulp("formats", "int8", "--plot", tmp_path / "x.png", "--picture", "rounding")
+    assert outcome.code == 1
+    assert outcome.error == "errors of accumulation are drawn for a float format, not for int8"
+    assert not (tmp_path / "x.png").exists()
 
 
 def test_unknown_format_names_the_nearest(halfulp):

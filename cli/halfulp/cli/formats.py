@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import enum
 import itertools
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +12,7 @@ import typer
 
 from halfulp.cli.console import print_json, print_table
 from halfulp.cli.matrix_files import check_output, write_file
+from halfulp.cli.number_plots import draw
 from halfulp.numerics.formats import (
     FORMATS,
     BinaryFormat,
@@ -27,29 +28,48 @@ __all__ = ["formats"]
 EXAMPLE = """
   halfulp formats
   halfulp formats e4m3
-  halfulp formats e5m2 --plot spacing.png
+  halfulp formats e4m3 e5m2 int8 --plot spacing.png
+  halfulp formats e6m5 --plot errors.png --picture rounding
 """
+
+
+class Picture(str, enum.Enum):
+    """What `--plot` draws."""
+
+    SPACING = "spacing"
+    ROUNDING = "rounding"
+    WORDS = "words"
+
 
 MOST_CODES = 256
 """Formats of no more codes than this are listed code by code."""
 
 
 def formats(
-    name: Annotated[str, typer.Argument(metavar="[NAME]", help="A format, such as e4m3, int8 or any eXmY.")] = "",
-    plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw the spacing of its numbers, or of all.")
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Formats, such as e4m3, int8 or any eXmY.")
     ] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw a picture of them.")] = None,
+    picture: Annotated[
+        Picture,
+        typer.Option(
+            help="What to draw: the spacing of the numbers; the error of stochastic rounding against its random bits; "
+            "the random words of an accumulator."
+        ),
+    ] = Picture.SPACING,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON; of one format with all codes.")] = False,
 ) -> None:
-    """The number formats: all of them, or one with its codes, range and spacing."""
-    chosen = [get_format(name)] if name else FORMATS.members()
+    """The number formats: all of them, or some with their codes, range and spacing."""
+    chosen = [get_format(name) for name in names or FORMATS.names()]
     if plot is not None:
         check_output(plot)
-        write_file(plot, _spacing_plot(chosen))
+        write_file(plot, draw(picture.value, chosen))
     if json:
-        print_json({**_properties(chosen[0]), "values": _values(chosen[0])} if name else [*map(_properties, chosen)])
-    elif name:
-        _print_format(chosen[0])
+        one = len(names or ()) == 1
+        print_json({**_properties(chosen[0]), "values": _values(chosen[0])} if one else [*map(_properties, chosen)])
+    elif names:
+        for fmt in chosen:
+            _print_format(fmt)
     else:
         _print_formats(chosen)
 
@@ -170,36 +190,3 @@ def _print_codes(fmt: Format) -> None:
         for start in range(0, 1 << fmt.bits, across)
     ]
     print_table("Codes", ["code", *(f"+{n}" for n in range(across))], rows, right=range(1, across + 1))
-
-
-def _spacing_plot(chosen: list[Format]) -> bytes:
-    """PNG of the distance to the next number, against the number, both logarithmic."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
-    for fmt in chosen:
-        if isinstance(fmt, FloatFormat):
-            top = int(np.frexp(_highest(fmt))[1])
-            edges = 2.0 ** np.arange(fmt.min_normal_exponent, top + 1)
-            edges[-1] = _highest(fmt)
-            spacing = np.append(edges[:-1], edges[-2]) * 2.0**-fmt.mantissa_bits
-            least = _least_positive(fmt)
-            edges, spacing = np.insert(edges, 0, least), np.insert(spacing, 0, least)
-        elif isinstance(fmt, PositFormat):
-            steps = _posit_steps(fmt)
-            edges = np.array([max(steps[0][1] / 2, _least_positive(fmt)), *(low for low, _, _ in steps[1:])])
-            spacing = np.array([step for _, _, step in steps])
-        else:
-            edges, spacing = np.array([_least_positive(fmt), _highest(fmt)]), np.full(2, _step(fmt))
-        axes.step(edges, spacing, where="post", label=fmt.name)
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log", base=2)
-    axes.set_xlabel("|x|")
-    axes.set_ylabel("distance to the next number")
-    axes.set_title("Spacing of " + (chosen[0].name if len(chosen) == 1 else "the formats"))
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=150)
-    return content.getvalue()
