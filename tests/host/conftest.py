@@ -14,7 +14,7 @@ import pytest
 
 from halfulp.hw.config import ArrayConfig, format_word
 from halfulp.hw.registers import CORE_ID, CORE_VERSION, REGISTERS, ErrorCode, register
-from halfulp.numerics.gemm import GemmSpec, golden_gemm
+from halfulp.numerics.gemm import GemmSpec, exact_gemm, round_output
 from halfulp.numerics.rounding import KINDS, Rounding
 
 BASE = 0x1_2340_0000  # above 4 GiB, so that a driver that loses the high half fails
@@ -196,7 +196,9 @@ class FakeCore:
                 return
         a = self._matrix(wide("a_address"), word("a_stride"), (k, m) if a_across else (m, k), c.a_bytes)
         b = self._matrix(wide("b_address"), word("b_stride"), (k, n) if b_across else (n, k), c.b_bytes)
-        result = golden_gemm(a.T if a_across else a, b if b_across else b.T, spec, seed=wide("seed"))
+        values_a, values_b = spec.a.decode(a.T if a_across else a), spec.b.decode(b if b_across else b.T)
+        place = {name: word(name) for name in ("row_offset", "column_offset")}
+        result = round_output(exact_gemm(values_a, values_b), spec, seed=wide("seed"), **place)
         out = self._matrix(wide("c_address"), word("c_stride"), (m, n), spec.out.container_bytes)
         out[...] = result.codes
         self.status["done"] = 1

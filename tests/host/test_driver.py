@@ -388,6 +388,35 @@ def test_codes_must_be_codes(make_core):
         driver.gemm(ok, ok, make_spec("int4", "int8", "int32"), seed=-1)
 
 
+def test_parts_of_a_gemm_have_the_random_bits_of_the_whole(make_core, rng):
+    driver = Driver(make_core(INT8))
+    spec = make_spec("int8", "int8", "int8", rounding="stochastic:9", scale=-10)
+    a, b = random_codes(rng, "int8", (29, 20)), random_codes(rng, "int8", (20, 21))
+    whole = golden_gemm(a, b, spec, seed=11).codes
+    for row, column in ((0, 0), (16, 0), (0, 8), (24, 16), (0, 0)):
+        part = driver.gemm(a[row:], b[:, column:], spec, seed=11, row_offset=row, column_offset=column)
+        np.testing.assert_array_equal(part.codes, whole[row:, column:])
+
+
+@pytest.mark.parametrize(
+    ("offset", "error", "message"),
+    [
+        (4, ValueError, r"row_offset must be a multiple of 8 from 0 to 2\*\*32 - 3, not 4"),
+        (-8, ValueError, "row_offset must be a multiple of 8 .* not -8"),
+        (1 << 32, ValueError, "row_offset must be a multiple of 8 .* not 4294967296"),
+        (8.0, TypeError, "row_offset must be an integer, not 8.0"),
+    ],
+)
+def test_offsets_that_cannot_be_are_refused_before_any_transfer(make_core, offset, error, message):
+    core = make_core(INT8)
+    driver = Driver(core)
+    writes = core.writes
+    a = np.zeros((3, 3), np.uint8)
+    with pytest.raises(error, match=message):
+        driver.gemm(a, a, make_spec("int8", "int8", "int8"), row_offset=offset)
+    assert core.writes == writes
+
+
 def test_timeout_must_be_positive(make_core):
     with pytest.raises(ValueError, match="timeout_s must be positive, not 0"):
         Driver(make_core(FP8), timeout_s=0)

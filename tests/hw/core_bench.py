@@ -13,7 +13,7 @@ from amaranth.sim import Simulator
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.core import Core
 from halfulp.hw.registers import REGISTERS, ErrorCode, register
-from halfulp.numerics.gemm import GemmResult, GemmSpec, golden_gemm
+from halfulp.numerics.gemm import GemmResult, GemmSpec, exact_gemm, round_output
 from halfulp.numerics.rounding import KINDS
 
 from .axi_models import AxiLiteInitiator, AxiMemory
@@ -109,9 +109,10 @@ class CoreBench:
         a_across_k: bool = False,
         b_across_k: bool = False,
         seed: int = 0,
+        offsets: tuple[int, int] = (0, 0),
         operands: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None = None,
     ) -> Job:
-        """Place operands in memory and compute what the core must write."""
+        """Place operands in memory and compute what the core must write; `offsets` place C in a larger GEMM."""
         config = self.config
         a, b = operands or (self.codes(spec.a, (m, k)), self.codes(spec.b, (k, n)))
         a_address, a_stride = self._store(a, config.a_bytes, a_across_k, 1)
@@ -138,7 +139,9 @@ class CoreBench:
             KINDS.index(spec.rounding.kind) | (spec.overflow == "ieee") << 4 | spec.rounding.random_bits << 8
         )
         registers["scale"] = spec.scale & 0xFFFFFFFF
-        expected = golden_gemm(a, b, spec, seed=seed)
+        registers["row_offset"], registers["column_offset"] = offsets
+        sums = exact_gemm(spec.a.decode(a), spec.b.decode(b))
+        expected = round_output(sums, spec, seed=seed, row_offset=offsets[0], column_offset=offsets[1])
         return Job(a, b, spec, seed, a_across_k, b_across_k, registers, expected, c_address, c_stride)
 
     async def start(self, ctx: Any, job: Job, **changes: int) -> None:

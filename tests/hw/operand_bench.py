@@ -29,6 +29,8 @@ class Gemm:
     c_address: int = 0
     c_stride: int = 0
     formats: tuple[int, int, int] = (0, 0, 0)
+    row_offset: int = 0x1230
+    column_offset: int = 0xFFFF_FF00
 
     def descriptor(self) -> dict[str, int]:
         plan = self.plan
@@ -52,6 +54,8 @@ class Gemm:
             "random_bits": 9,
             "scale": -5,
             "seed": 0x0123_4567_89AB_CDEF,
+            "row_offset": self.row_offset,
+            "column_offset": self.column_offset,
         }
 
 
@@ -364,7 +368,8 @@ def check(config: ArrayConfig, record: Record, gemms: Sequence[Gemm]) -> None:
         for number, (row, column) in enumerate(expected):
             _, tile = next(tiles)
             rows, columns = min(config.rows, plan.m - row), min(config.columns, plan.n - column)
-            assert (tile["row"], tile["column"], tile["rows"], tile["columns"]) == (row, column, rows, columns)
+            place = gemm.row_offset + row, gemm.column_offset + column
+            assert (tile["row"], tile["column"], tile["rows"], tile["columns"]) == (*place, rows, columns)
             assert tile["address"] == gemm.c_address + row * gemm.c_stride + column * out_bytes
             assert tile["last"] == (number == len(expected) - 1)
             for name in tile.keys() & where.keys():

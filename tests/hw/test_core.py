@@ -11,7 +11,7 @@ import pytest
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.core import Core
 from halfulp.hw.registers import CORE_ID, ErrorCode, register
-from halfulp.numerics.gemm import GemmSpec
+from halfulp.numerics.gemm import GemmSpec, golden_gemm
 
 from .axi_models import DECERR, SLVERR
 from .core_bench import BASE, CoreBench, error_code
@@ -98,6 +98,29 @@ def test_int8_with_k_beyond_the_buffers(seed: int, layout: tuple[int, int]) -> N
     bench.check(job)
 
 
+def test_parts_of_a_gemm_have_the_random_bits_of_the_whole(seed: int) -> None:
+    """Four parts of C, each a GEMM of its own at its offsets, are the codes of one GEMM."""
+    bench = CoreBench(INT_2X2, seed=seed)
+    spec = GemmSpec("int8", "int8", "int8", scale=-9, rounding="stochastic:7")
+    a, b = bench.codes(spec.a, (11, 20)), bench.codes(spec.b, (20, 13))
+    whole = golden_gemm(a, b, spec, seed=seed).codes
+    places = [(i, j) for i in (0, 8) for j in (0, 8)]
+    parts = [(a[i : i + 8], b[:, j : j + 8]) for i, j in places]
+    jobs = [
+        bench.job(x.shape[0], y.shape[1], 20, spec, seed=seed, offsets=place, operands=(x, y))
+        for place, (x, y) in zip(places, parts, strict=True)
+    ]
+
+    async def testbench(ctx: Any) -> None:
+        for job in jobs:
+            await bench.start(ctx, job)
+        assert error_code(await bench.wait(ctx)) is ErrorCode.NONE
+
+    bench.run(testbench)
+    got = [bench.result(job) for job in jobs]
+    assert np.array_equal(np.block([got[:2], got[2:]]), whole)
+
+
 def test_counters_add_up(seed: int) -> None:
     bench = CoreBench(INT_2X2, seed=seed)
     job = bench.job(4, 4, 60, GemmSpec("int8", "int8", "int8", scale=-9, rounding="stochastic_floor:16"))
@@ -122,6 +145,7 @@ BAD_DESCRIPTORS = [
     ({"formats": 3 << 16}, ErrorCode.UNSUPPORTED_FORMAT),
     ({"rounding": 2}, ErrorCode.UNSUPPORTED_ROUNDING),
     ({"c_stride": 30}, ErrorCode.MISALIGNED),
+    ({"row_offset": 12}, ErrorCode.MISALIGNED),
     ({"scale": 20000}, ErrorCode.SCALE_OUT_OF_RANGE),
 ]
 

@@ -98,8 +98,20 @@ class Driver:
         """What the core is reached by."""
         return self._bus
 
-    def gemm(self, a: npt.ArrayLike, b: npt.ArrayLike, spec: GemmSpec, *, seed: int = 0) -> GemmResult:
+    def gemm(
+        self,
+        a: npt.ArrayLike,
+        b: npt.ArrayLike,
+        spec: GemmSpec,
+        *,
+        seed: int = 0,
+        row_offset: int = 0,
+        column_offset: int = 0,
+    ) -> GemmResult:
         """Run one GEMM: codes A [M, K] and B [K, N], strided views included, give codes C [M, N] and flags.
+
+        The offsets, multiples of 8, place C in a larger GEMM of which this is a part: its random bits are those of
+        (row_offset + i, column_offset + j), so that parts put together are what the whole gives.
 
         Raises
         ------
@@ -111,9 +123,18 @@ class Driver:
         """
         if self._outstanding and not self._must_reset:
             raise RuntimeError(f"collect the {len(self._outstanding)} submitted GEMMs before running another")
-        return self.collect(self.submit(a, b, spec, seed=seed))
+        return self.collect(self.submit(a, b, spec, seed=seed, row_offset=row_offset, column_offset=column_offset))
 
-    def submit(self, a: npt.ArrayLike, b: npt.ArrayLike, spec: GemmSpec, *, seed: int = 0) -> Job:
+    def submit(
+        self,
+        a: npt.ArrayLike,
+        b: npt.ArrayLike,
+        spec: GemmSpec,
+        *,
+        seed: int = 0,
+        row_offset: int = 0,
+        column_offset: int = 0,
+    ) -> Job:
         """Queue one GEMM and return at once, unless the core's queue is full; `collect` gives its result.
 
         GEMMs in the queue overlap in the core. They share the sticky flags: `collect` tells of each what any
@@ -123,6 +144,9 @@ class Driver:
         check_seed(seed)
         codes_a, codes_b = check_operands(a, b, spec)
         self.config.check_spec(spec, codes_a.shape[1])
+        offsets = {"row_offset": row_offset, "column_offset": column_offset}
+        for name, size in (("row_offset", codes_a.shape[0]), ("column_offset", codes_b.shape[1])):
+            _check_offset(name, offsets[name], size)
         if self._must_reset:
             self.reset()
         if not self._outstanding:
@@ -135,6 +159,8 @@ class Driver:
         try:
             self._describe_operands(job, codes_a, codes_b)
             self._describe_arithmetic(spec, seed)
+            for name, offset in offsets.items():
+                self._registers.set(name, offset)
             self._wait(lambda status: not field_of("status", "queue_full", status))
             self._registers.write("control", start=1)
         except BaseException:
@@ -340,10 +366,18 @@ _REFUSED: dict[int, str] = {
     ErrorCode.K_TOO_LARGE: "K is beyond the accumulator's max_k",
     ErrorCode.UNSUPPORTED_FORMAT: "a format's number is not built in",
     ErrorCode.UNSUPPORTED_ROUNDING: "the rounding mode or its number of random bits is not built in",
-    ErrorCode.MISALIGNED: "an address or stride is no multiple of its element",
+    ErrorCode.MISALIGNED: "an address or stride is no multiple of its element, or an offset none of 8",
     ErrorCode.SCALE_OUT_OF_RANGE: "the scale is beyond ±16384",
     ErrorCode.QUEUE_OVERFLOW: "the queue was full",
 }
+
+
+def _check_offset(name: str, offset: int, size: int) -> None:
+    """Raise where a part of `size` rows or columns cannot lie there in a larger GEMM."""
+    if isinstance(offset, bool) or not isinstance(offset, (int, np.integer)):
+        raise TypeError(f"{name} must be an integer, not {offset!r}")
+    if offset % 8 or not 0 <= offset <= (1 << 32) - size:
+        raise ValueError(f"{name} must be a multiple of 8 from 0 to 2**32 - {size}, not {offset!r}")
 
 
 def _rows_in_memory(codes: CodeArray, k_axis: int) -> tuple[CodeArray, bool]:

@@ -44,6 +44,8 @@ def request_layout() -> data.StructLayout:
             "random_bits": unsigned(8),
             "scale": unsigned(32),
             "seed": unsigned(64),
+            "row_offset": unsigned(32),
+            "column_offset": unsigned(32),
         }
     )
 
@@ -69,8 +71,8 @@ class DescriptorQueue(wiring.Component):
     """Holds waiting GEMMs; checks each as it leaves, in order.
 
     Checks, in this order of precedence: no size is 0; K is at most max_k; the formats and the rounding mode are built
-    in, and a stochastic one has 1 to 16 random bits; A, B and C and their strides are multiples of an element; the
-    scale is within ±16384.
+    in, and a stochastic one has 1 to 16 random bits; A, B and C and their strides are multiples of an element, and the
+    offsets are of 8; the scale is within ±16384.
 
     Parameters
     ----------
@@ -180,7 +182,8 @@ class DescriptorQueue(wiring.Component):
         c = request.c_address[:2] | request.c_stride[:2]
         wide = {size: _numbers(config.out_formats, size) for size in (2, 4)}
         out_mask = Mux(request.out_format.matches(*wide[4]), 3, Mux(request.out_format.matches(*wide[2]), 1, 0))
-        return ((a & (config.a_bytes - 1)) | (b & (config.b_bytes - 1)) | (c & out_mask)).any()
+        offsets = request.row_offset[:3] | request.column_offset[:3]
+        return ((a & (config.a_bytes - 1)) | (b & (config.b_bytes - 1)) | (c & out_mask) | offsets).any()
 
 
 def _numbers(formats: tuple[Format, ...], container_bytes: int) -> list[int]:

@@ -49,6 +49,8 @@ def descriptor_layout(config: ArrayConfig) -> data.StructLayout:
             "random_bits": unsigned(5),
             "scale": signed(16),
             "seed": unsigned(64),
+            "row_offset": unsigned(32),
+            "column_offset": unsigned(32),
         }
     )
 
@@ -56,8 +58,9 @@ def descriptor_layout(config: ArrayConfig) -> data.StructLayout:
 def tile_layout(config: ArrayConfig) -> data.StructLayout:
     """One output tile, handed to the drain: where its results are in C, and how they are rounded.
 
-    row, column: i and j of its first result; rows, columns: how many are valid (1 to R, 1 to C); address: of
-    C[row, column]; last: no further tile in this GEMM. The others are the descriptor's.
+    row, column: i and j of its first result, in the larger GEMM where the descriptor's is a part of one; rows,
+    columns: how many are valid (1 to R, 1 to C); address: of C[row, column]; last: no further tile in this GEMM. The
+    others are the descriptor's.
     """
     return data.StructLayout(
         {

@@ -201,6 +201,8 @@ REGISTERS: tuple[Register, ...] = (
     ),
     Register("scale", 0x1BC, "rw", "s, two's complement: results are multiplied by 2**s; -16384 to 16384."),
     *_pair("seed", 0x1C0, "rw", "Seed of the random bits"),
+    Register("row_offset", 0x1C8, "rw", "Row of C[0, 0] in a larger GEMM of which this is a part; a multiple of 8."),
+    Register("column_offset", 0x1CC, "rw", "Column of C[0, 0] in that GEMM; a multiple of 8."),
 )
 
 _BY_NAME = {r.name: r for r in REGISTERS}

@@ -117,7 +117,8 @@ class _Operand:
         # The panel of the segment being prepared, and the first one of the group.
         self.here = _Place(config, f"{role}_here", self.lane_bits)
         self.origin = _Place(config, f"{role}_origin", self.lane_bits)
-        self.size = Signal(32, name=f"{role}_size", reset_less=True)
+        # Row (column), counted from the whole GEMM's first one, of what follows the operand's last one.
+        self.end = Signal(32, name=f"{role}_end", reset_less=True)
         self.slot_words = Signal(bits_for(config.buffer_depth), name=f"{role}_slot_words", reset_less=True)
         self.slack = Signal(name=f"{role}_slack", reset_less=True)
         # To the next row's start and to the next panel's, in elements modulo a bus word; to the next panel's in C.
@@ -263,16 +264,16 @@ class TileWalk(wiring.Component):
             for number, fmt in enumerate(config.out_formats):
                 with m.Case(number):
                     m.d.sync += b.pitch.eq(b.lanes * fmt.container_bytes)
-        for operand, size, slot, slack, share in (
-            (a, descriptor.m, plan.a_slot, plan.a_slack, descriptor.c_address),
-            (b, descriptor.n, plan.b_slot, plan.b_slack, 0),
+        for operand, size, start, slot, slack, share in (
+            (a, descriptor.m, descriptor.row_offset, plan.a_slot, plan.a_slack, descriptor.c_address),
+            (b, descriptor.n, descriptor.column_offset, plan.b_slot, plan.b_slack, 0),
         ):
             inside = slice(ceil_log2(operand.bytes), ceil_log2(config.bus_bytes))
             along_k = ~descriptor[f"{operand.role}_across_k"]
             offset = Mux(along_k, descriptor[f"{operand.role}_address"][inside], 0)
             stride = descriptor[f"{operand.role}_stride"][inside]
             m.d.sync += [
-                operand.size.eq(size),
+                operand.end.eq(start + size),
                 operand.slot_words.eq(slot),
                 operand.slack.eq(slack),
                 # Across K the banks' words are turned by one element from row to row, and panels begin alike.
@@ -320,8 +321,8 @@ class TileWalk(wiring.Component):
             segment.starts.eq(walk.k_left == walk.k),
             segment.ends.eq(tile_ends),
             segment.parity.eq(walk.parity),
-            segment.tile_row.eq(a.size - a.here.left),
-            segment.tile_column.eq(b.size - b.here.left),
+            segment.tile_row.eq(a.end - a.here.left),
+            segment.tile_column.eq(b.end - b.here.left),
             segment.tile_rows.eq(Mux(a.is_last, a.here.left, a.lanes)),
             segment.tile_columns.eq(Mux(b.is_last, b.here.left, b.lanes)),
             segment.tile_address.eq(a.here.share + b.here.share),
