@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from halfulp.numerics.exact import FINITE, NAN, RealArray, bit_length, from_float64, from_integers, multiply
+from halfulp.numerics.exact import FINITE, NAN, RealArray, bit_length, from_float64, multiply
 from halfulp.numerics.formats import CodeArray, FixedPointFormat, FloatFormat, Format, get_format
 from halfulp.numerics.names import Registry
 from halfulp.numerics.rounding import NEAREST_EVEN, Rounding
@@ -267,22 +267,28 @@ def _check_tensor_scale(tensor_scale: float) -> float:
 
 
 def _quotient(x: RealArray, y: RealArray) -> RealArray:
-    """X / y for y > 0, elementwise, cut to 62 bits, the lowest one jammed; 0 where y is not a positive number."""
-    quotients = [_jammed_quotient(int(n), int(d)) for n, d in zip(x.significand.flat, y.significand.flat, strict=True)]
-    exact = from_integers(np.array(quotients, object).reshape(x.significand.shape), -_QUOTIENT_BITS)
-    exponent = np.where(exact.significand != 0, exact.exponent + x.exponent - y.exponent, 0)
-    return RealArray(x.negative, exact.significand, exponent, x.kind)
+    """X / y for y > 0, elementwise, cut to 62 bits, the lowest one jammed; 0 where y is not a positive number.
+
+    Long division of significands brought to 62 bits, so that the quotient is from 1/2 to 2: 61 of its bits, then the
+    sticky one.
+    """
+    usable = (x.significand != 0) & (y.significand != 0)
+    top = np.where(usable, x.significand, 1)
+    divisor = np.where(usable, y.significand, 1)
+    raise_top, raise_divisor = 62 - bit_length(top), 62 - bit_length(divisor)
+    top, divisor = top << raise_top, divisor << raise_divisor
+    quotient = np.zeros_like(top)
+    for _ in range(_QUOTIENT_BITS):
+        fits = top >= divisor
+        quotient = (quotient << 1) | fits
+        top = np.where(fits, top - divisor, top) << 1
+    significand = np.where(usable, (quotient << 1) | (top != 0), 0)
+    exponent = x.exponent - raise_top - y.exponent + raise_divisor - _QUOTIENT_BITS
+    return RealArray(x.negative, significand, np.where(usable, exponent, 0), x.kind)
 
 
-_QUOTIENT_BITS = 96
-"""Bits behind the point of a quotient of significands: more than 62 remain even of 1 / 2**32."""
-
-
-def _jammed_quotient(numerator: int, denominator: int) -> int:
-    if denominator == 0:
-        return 0
-    quotient, rest = divmod(numerator << _QUOTIENT_BITS, denominator)
-    return quotient | (rest != 0)
+_QUOTIENT_BITS = 61
+"""Bits of a quotient of significands before the jammed one."""
 
 
 def _parse_bfp(name: str) -> BlockFormat | None:

@@ -12,11 +12,11 @@ from halfulp.numerics.block_formats import BlockFormat, Blocks, get_block_format
 from halfulp.numerics.chains import Chain, where
 from halfulp.numerics.exact import FINITE, INFINITE, NAN, RealArray, from_float64, from_integers
 from halfulp.numerics.formats import Format, get_format
-from halfulp.numerics.gemm import GemmResult, GemmSpec, round_output, special_sums
+from halfulp.numerics.gemm import GemmResult, GemmSpec, check_operands, round_output, special_sums
 from halfulp.numerics.random_bits import accumulator_words, check_seed, xorshift32
 from halfulp.numerics.rounding import NEAREST_EVEN, Rounding
 
-__all__ = ["BlockGemmSpec", "block_chain", "golden_block_gemm"]
+__all__ = ["BlockGemmSpec", "block_chain", "check_block_operands", "golden_block_gemm", "round_block_sums"]
 
 
 def _float32_accumulator() -> FloatAccumulator:
@@ -39,6 +39,11 @@ class BlockGemmSpec:
         As of `GemmSpec`.
     accumulator
         A float accumulator, rounded once a block.
+
+    Attributes
+    ----------
+    elements
+        The same GEMM of the elements alone, a `GemmSpec`, which has checked all that the two have in common.
     """
 
     a: BlockFormat
@@ -48,6 +53,7 @@ class BlockGemmSpec:
     rounding: Rounding = NEAREST_EVEN
     scale: int = 0
     overflow: str = "saturate"
+    elements: GemmSpec = field(init=False, repr=False, compare=False)
 
     if TYPE_CHECKING:  # what may be given, which is more than what is held
 
@@ -69,18 +75,14 @@ class BlockGemmSpec:
             raise ValueError(
                 f"blocks of A and B must be of one length: {self.a} has {self.a.block}, {self.b} {self.b.block}"
             )
-        plain = self.elements
-        for name in ("out", "accumulator", "rounding"):
-            object.__setattr__(self, name, getattr(plain, name))
-        if not isinstance(self.accumulator, FloatAccumulator):
-            raise ValueError(f"blocks are added in a float accumulator, not in {self.accumulator}")
-
-    @property
-    def elements(self) -> GemmSpec:
-        """The same GEMM of the elements alone."""
-        return GemmSpec(
+        plain = GemmSpec(
             self.a.element, self.b.element, self.out, self.accumulator, self.rounding, self.scale, self.overflow
         )
+        for name in ("out", "accumulator", "rounding"):
+            object.__setattr__(self, name, getattr(plain, name))
+        object.__setattr__(self, "elements", plain)
+        if not isinstance(self.accumulator, FloatAccumulator):
+            raise ValueError(f"blocks are added in a float accumulator, not in {self.accumulator}")
 
     def __str__(self) -> str:
         text = f"{self.a}×{self.b} → {self.accumulator} → {self.out}, {self.rounding}, {self.overflow}"
@@ -90,18 +92,33 @@ class BlockGemmSpec:
 def golden_block_gemm(a: Blocks, b: Blocks, spec: BlockGemmSpec, *, seed: int = 0) -> GemmResult:
     """The GEMM of A [M, K], blocks along axis 1, with B [K, N], blocks along axis 0, that all must equal."""
     check_seed(seed)
-    if a.codes.ndim != 2 or b.codes.ndim != 2:
-        raise ValueError(f"A and B must be matrices, not of shapes {a.codes.shape} and {b.codes.shape}")
-    if a.codes.shape[1] != b.codes.shape[0]:
-        raise ValueError(f"A is [M, K] and B is [K, N]: {a.codes.shape} and {b.codes.shape} differ in K")
-    if 0 in a.codes.shape or 0 in b.codes.shape:
-        raise ValueError(f"M, N and K must be at least 1: A is {a.codes.shape}, B is {b.codes.shape}")
+    a, b = check_block_operands(a, b, spec)
     real_a = spec.a.decode_without_tensor_scale(a, axis=1)
     real_b = spec.b.decode_without_tensor_scale(b, axis=0)
     chain = block_chain(real_a, real_b, spec.a.block, spec.accumulator, seed=seed)
-    sums = _times(chain.sums, a.tensor_scale, b.tensor_scale)
-    result = round_output(sums, spec.elements, seed=seed)
+    result = round_block_sums(chain.sums, spec, (a.tensor_scale, b.tensor_scale), seed=seed)
     return result._replace(overflow=result.overflow or chain.overflow)
+
+
+def check_block_operands(a: Blocks, b: Blocks, spec: BlockGemmSpec) -> tuple[Blocks, Blocks]:
+    """Return A [M, K], blocks along axis 1, and B [K, N], blocks along axis 0, codes in their formats' dtypes.
+
+    Raises naming what does not fit: shapes, codes, scales.
+    """
+    for name, operand, fmt in (("A", a, spec.a), ("B", b, spec.b)):
+        if not isinstance(operand, Blocks):
+            raise TypeError(f"{name} in {fmt} must be Blocks, codes and scales, not {type(operand).__name__}")
+    codes_a, codes_b = check_operands(a.codes, b.codes, spec.elements)
+    spec.a.check(a, axis=1)
+    spec.b.check(b, axis=0)
+    return a._replace(codes=codes_a), b._replace(codes=codes_b)
+
+
+def round_block_sums(
+    sums: RealArray, spec: BlockGemmSpec, tensor_scales: tuple[float, float], *, seed: int = 0
+) -> GemmResult:
+    """Multiply accumulated sums [M, N] by both tensor scales, exactly, and by 2**s, and round once to the output."""
+    return round_output(_times(sums, *tensor_scales), spec.elements, seed=seed)
 
 
 def block_chain(a: RealArray, b: RealArray, block: int, accumulator: FloatAccumulator, *, seed: int = 0) -> Chain:
