@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
-from halfulp.hw.register_docs import register_header, register_json, register_markdown
-from halfulp.hw.registers import REGISTERS, ErrorCode, register
+from systemrdl.compiler import RDLCompiler  # referee: Accellera's language, read by a compiler that is not ours
+
+from halfulp.hw.register_docs import (
+    register_header,
+    register_json,
+    register_markdown,
+    register_python,
+    register_rdl,
+)
+from halfulp.hw.registers import CORE_ID, REGISTERS, ErrorCode, register
 
 
 def test_header_defines_every_offset_shift_mask_and_error_code_once() -> None:
@@ -23,6 +32,30 @@ def test_header_defines_every_offset_shift_mask_and_error_code_once() -> None:
     for code in ErrorCode:
         assert defined.pop(f"HALFULP_ERROR_{code.name}") == code
     assert set(defined) == {"HALFULP_ID_VALUE", "HALFULP_VERSION_VALUE"}
+
+
+def test_python_module_defines_what_the_header_does() -> None:
+    defined: dict[str, object] = {}
+    exec(compile(register_python(), "registers.py", "exec"), defined)
+    numbers = {name: value for name, value in defined.items() if isinstance(value, int)}
+    found = re.findall(r"^#define HALFULP_(\w+) +(\w+)$", register_header(), re.MULTILINE)
+    assert numbers == {name: int(value.rstrip("u"), 0) for name, value in found}
+
+
+def test_systemrdl_elaborates_to_the_declaration(tmp_path: Path) -> None:
+    file = tmp_path / "halfulp.rdl"
+    file.write_text(register_rdl(), encoding="utf-8")
+    compiler = RDLCompiler()
+    compiler.compile_file(str(file))
+    found = list(compiler.elaborate().top.registers())
+    assert [(r.inst_name, r.absolute_address) for r in found] == [(r.name, r.offset) for r in REGISTERS]
+    software = {"ro": "r", "rw": "rw", "w1": "w"}
+    for node, r in zip(found, REGISTERS, strict=True):
+        fields = [(f.name, f.lsb, f.width) for f in r.fields] or [("value", 0, 32)]
+        assert sorted((f.inst_name, f.lsb, f.width) for f in node.fields()) == sorted(fields)
+        assert {f.get_property("sw").name for f in node.fields()} == {software[r.access]}
+        assert {f.get_property("singlepulse") for f in node.fields()} == {r.access == "w1"}
+    assert next(iter(found[0].fields())).get_property("reset") == CORE_ID
 
 
 def test_json_reads_back_as_the_declaration() -> None:

@@ -12,7 +12,13 @@ from typing import Any
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.config_file import config_toml
 from halfulp.hw.handoff import handoff_xml
-from halfulp.hw.register_docs import register_header, register_json, register_markdown
+from halfulp.hw.register_docs import (
+    register_header,
+    register_json,
+    register_markdown,
+    register_python,
+    register_rdl,
+)
 from halfulp.hw.verilog import TOP, generate_verilog
 
 __all__ = ["GeneratedCore", "generate", "width_report", "width_report_text"]
@@ -23,6 +29,8 @@ FILES = {
     "handoff": "halfulp.hwh",
     "register_page": "registers.md",
     "register_header": "halfulp_registers.h",
+    "register_python": "halfulp_registers.py",
+    "register_rdl": "halfulp_registers.rdl",
     "register_map": "registers.json",
     "report": "report.json",
     "report_text": "report.txt",
@@ -39,6 +47,8 @@ class GeneratedCore:
     handoff: Path
     register_page: Path
     register_header: Path
+    register_python: Path
+    register_rdl: Path
     register_map: Path
     report: Path
     report_text: Path
@@ -89,6 +99,8 @@ def _contents(config: ArrayConfig) -> dict[str, str]:
         "handoff": handoff_xml(config),
         "register_page": register_markdown(),
         "register_header": register_header(),
+        "register_python": register_python(),
+        "register_rdl": register_rdl(),
         "register_map": register_json(),
         "report": json.dumps(width_report(config), indent=2) + "\n",
         "report_text": width_report_text(config),
