@@ -21,9 +21,11 @@ __all__ = [
     "CORE_VLNV",
     "INTERRUPT_INSTANCE",
     "PROCESSING_SYSTEMS",
+    "REGISTER_ACCESS",
     "REGISTER_BYTES",
     "ProcessingSystem",
     "config_of_parameters",
+    "config_parameters",
     "default_processing_system",
     "handoff_xml",
     "read_handoff",
@@ -44,7 +46,7 @@ REGISTER_BYTES = 4096
 IO_PLL_MHZ = 1500.0
 """What the clock divisors of a hand-off file made here divide."""
 
-ACCESS = {"ro": "read-only", "rw": "read-write", "w1": "write-only"}
+REGISTER_ACCESS = {"ro": "read-only", "rw": "read-write", "w1": "write-only"}
 """A register's access in the words of IP-XACT."""
 
 AXI_VLNV = "xilinx.com:interface:aximm:1.0"
@@ -189,6 +191,14 @@ def handoff_xml(
     return '<?xml version="1.0" encoding="UTF-8" standalone="no" ?>\n' + ET.tostring(root, encoding="unicode") + "\n"
 
 
+def config_parameters(config: ArrayConfig) -> dict[str, str]:
+    """The configuration as the parameters of a core's module; `config_of_parameters` reads them back."""
+    return {
+        key.upper(): " ".join(value) if isinstance(value, list) else str(value)
+        for key, value in config.to_dict().items()
+    }
+
+
 def config_of_parameters(parameters: Mapping[str, Any]) -> ArrayConfig | None:
     """The configuration that a core's module in a hand-off file tells of; None where it tells of none.
 
@@ -230,13 +240,6 @@ def read_handoff(path: str | Path) -> tuple[ArrayConfig | None, str]:
     return config_of_parameters(parameters), ps
 
 
-def _parameters(config: ArrayConfig) -> dict[str, str]:
-    return {
-        key.upper(): " ".join(value) if isinstance(value, list) else str(value)
-        for key, value in config.to_dict().items()
-    }
-
-
 def _add_module(modules: ET.Element, instance: str, vlnv: str, **attributes: str) -> ET.Element:
     kind = vlnv.split(":")[2]
     named = {"FULLNAME": f"/{instance}", "INSTANCE": instance, "MODTYPE": kind, "VLNV": vlnv}
@@ -258,7 +261,7 @@ def _add_core(modules: ET.Element, config: ArrayConfig, interrupt: bool) -> None
     registers = ET.SubElement(block, "REGISTERS")
     for register in REGISTERS:
         _add_register(registers, register)
-    _add_parameters(module, _parameters(config))
+    _add_parameters(module, config_parameters(config))
     ports = ET.SubElement(module, "PORTS")
     if interrupt:
         _add_port(ports, "interrupt", "O", (INTERRUPT_INSTANCE, "intr"))
@@ -271,7 +274,7 @@ def _add_register(registers: ET.Element, register: Register) -> None:
         "DESCRIPTION": register.doc,
         "ADDRESS_OFFSET": f"{register.offset:#x}",
         "SIZE": "32",
-        "ACCESS": ACCESS[register.access],
+        "ACCESS": REGISTER_ACCESS[register.access],
         "IS_ENABLED": "true",
     }
     _add_properties(element, properties)
@@ -281,7 +284,7 @@ def _add_register(registers: ET.Element, register: Register) -> None:
     for field in register.fields:
         properties = {
             "DESCRIPTION": field.doc,
-            "ACCESS": ACCESS[register.access],
+            "ACCESS": REGISTER_ACCESS[register.access],
             "BIT_OFFSET": str(field.lsb),
             "BIT_WIDTH": str(field.width),
         }
