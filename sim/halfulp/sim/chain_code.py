@@ -24,7 +24,9 @@ __all__ = [
     "WORD_LANES",
     "fits_lanes",
     "general_kernel",
+    "odd_sum",
     "ranged_kernel",
+    "round_odd",
     "safe_limit",
     "words_kernel",
 ]
@@ -270,38 +272,49 @@ class _General(_Tiles):
         super().__init__(accumulator, FLOAT64, I32, 1)
 
     def step(self, total: Lanes, a: Lanes, b: Lanes, row: Lanes | None, column: Lanes | None) -> tuple[Lanes, Lanes]:
-        fmt, rounding = self.accumulator.format, self.accumulator.rounding
         exact = odd_sum(a * b, total, self.integers)
-        bits = exact.bits_as(self.integers)
-        magnitude = bits & ((1 << 63) - 1)
-        special = magnitude > (0x7FF << 52) - 1
-        field = magnitude >> 52
-        normal = field > 0
-        fraction = magnitude & ((1 << 52) - 1)
-        significand = normal.choose(fraction | (1 << 52), fraction)
-        least = fmt.min_normal_exponent + 1023
-        below = (field.constant(least) - field).larger_signed(0)
-        shift = below + (52 - fmt.mantissa_bits)
-        if not fmt.subnormals:
-            shift = (below > 0).choose(below + 52, shift)
         word = None
         if row is not None and column is not None:
-            word = ((row ^ column) >> (32 - rounding.random_bits)).widen(I64)
-        multiples = round_magnitude(FLOAT64, significand, shift, True, rounding, word)
-        # The unit is 2**(field + shift - 1075); a sum so small that its exponent is meaningless has no multiples.
-        unit = ((field + shift - 52).larger_signed(1) << 52).bits_as(self.floats)
-        value = multiples.to_float(F64) * unit
-        largest = fmt.max_units * 2.0**fmt.lsb_exponent
-        too_large = (value > largest) & ~special
-        value = too_large.choose(value.constant(self._beyond(largest)), value)
-        signed = value.bits_as(self.integers) | (bits & (1 << 63))
-        return special.choose(exact, signed.bits_as(self.floats)), too_large
+            word = (row ^ column) >> (32 - self.accumulator.rounding.random_bits)
+        return round_odd(exact, self.accumulator, word)
 
-    def _beyond(self, largest: float) -> float:
-        fmt = self.accumulator.format
-        if self.accumulator.overflow == "saturate" or self.accumulator.rounding.kind == "toward_zero":
-            return largest
-        return float("inf") if fmt.has_inf else float("nan") if fmt.has_nan else largest
+
+def round_odd(exact: Lanes, accumulator: FloatAccumulator, word: Lanes | None) -> tuple[Lanes, Lanes]:
+    """Round float64 lanes, made odd where a sum was inexact, to the accumulator's numbers, as float64 lanes.
+
+    `word` is the R of the contract in as many 32-bit lanes. NaN and infinities stay. Also gives `I1` lanes: beyond the
+    largest finite number.
+    """
+    fmt, rounding = accumulator.format, accumulator.rounding
+    bits = exact.bits_as(exact.fits(I64))
+    magnitude = bits & ((1 << 63) - 1)
+    special = magnitude > (0x7FF << 52) - 1
+    field = magnitude >> 52
+    normal = field > 0
+    fraction = magnitude & ((1 << 52) - 1)
+    significand = normal.choose(fraction | (1 << 52), fraction)
+    least = fmt.min_normal_exponent + 1023
+    below = (field.constant(least) - field).larger_signed(0)
+    shift = below + (52 - fmt.mantissa_bits)
+    if not fmt.subnormals:
+        shift = (below > 0).choose(below + 52, shift)
+    random = None if word is None else word.widen(I64)
+    multiples = round_magnitude(FLOAT64, significand, shift, True, rounding, random)
+    # The unit is 2**(field + shift - 1075); a sum so small that its exponent is meaningless has no multiples.
+    unit = ((field + shift - 52).larger_signed(1) << 52).bits_as(exact.type)
+    value = multiples.to_float(F64) * unit
+    largest = fmt.max_units * 2.0**fmt.lsb_exponent
+    too_large = (value > largest) & ~special
+    value = too_large.choose(value.constant(_beyond(accumulator, largest)), value)
+    signed = value.bits_as(bits.type) | (bits & (1 << 63))
+    return special.choose(exact, signed.bits_as(exact.type)), too_large
+
+
+def _beyond(accumulator: FloatAccumulator, largest: float) -> float:
+    fmt = accumulator.format
+    if accumulator.overflow == "saturate" or accumulator.rounding.kind == "toward_zero":
+        return largest
+    return float("inf") if fmt.has_inf else float("nan") if fmt.has_nan else largest
 
 
 @lru_cache(maxsize=64)

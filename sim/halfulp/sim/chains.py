@@ -25,7 +25,7 @@ from halfulp.sim.operands import Operand, as_float64
 from halfulp.sim.rounding_code import FLOAT32, FLOAT64, Source
 from halfulp.sim.vector_code import Kernel, address, host_features
 
-__all__ = ["Lanes", "can_chain", "chain_sums", "proven_lanes"]
+__all__ = ["Lanes", "can_chain", "chain_sums", "proven_lanes", "step_words"]
 
 
 def can_chain(spec: GemmSpec, accumulator: FloatAccumulator) -> bool:
@@ -108,8 +108,8 @@ def _run(
     row_words = column_words = np.zeros(0, np.uint32)
     if accumulator.rounding.is_stochastic:
         source = lanes.source if lanes else None
-        row_words = _words(accumulator, source, seed, depth, rows, ROW_COUNTER)
-        column_words = _words(accumulator, source, seed, depth, columns, COLUMN_COUNTER)
+        row_words = step_words(accumulator, source, seed, depth, rows, ROW_COUNTER)
+        column_words = step_words(accumulator, source, seed, depth, columns, COLUMN_COUNTER)
     sums, flag = np.empty((rows, columns), dtype), np.zeros(1, np.uint8)
     # A float's bits do for the limit: the kernel compares to it in its own lanes.
     limit = np.array([lanes.limit if lanes else 0.0]).astype(dtype).view(f"i{dtype.itemsize}")
@@ -128,7 +128,7 @@ def _run(
     return sums[:m, :n], bool(flag[0])
 
 
-def _words(
+def step_words(
     accumulator: FloatAccumulator, source: Source | None, seed: int, depth: int, lanes: int, counter: int
 ) -> npt.NDArray[np.unsignedinteger]:
     """Words of all steps, [K, lanes]."""

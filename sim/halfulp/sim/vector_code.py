@@ -60,6 +60,9 @@ class Lanes:
     def __mul__(self, other: Lanes | float) -> Lanes:
         return self._with(self.code.builder.fmul if self._is_float else self.code.builder.mul, other)
 
+    def __truediv__(self, other: Lanes | float) -> Lanes:
+        return self._with(self.code.builder.fdiv, other)
+
     def __and__(self, other: Lanes | int) -> Lanes:
         return self._with(self.code.builder.and_, other)
 
@@ -142,6 +145,11 @@ class Lanes:
     def to_integer(self, element: Any) -> Lanes:
         """Floats that are integers converted to signed integers of type `element`."""
         return Lanes(self.code, self.code.builder.fptosi(self.value, self.fits(element)))
+
+    def widen_float(self, element: Any) -> Lanes:
+        """Floats as floats of the wider type `element`, or as they are where that is theirs already."""
+        target = self.fits(element)
+        return self if self.type == target else Lanes(self.code, self.code.builder.fpext(self.value, target))
 
     def bits_as(self, target: Any) -> Lanes:
         """The same bits as a value of type `target` (a whole type, not an element's)."""
