@@ -4,8 +4,8 @@
 `ranged_kernel` keeps the accumulator in float32 or float64 lanes and rounds by adding to the bit pattern; `fits_lanes`
 is the range test under which neither subnormal numbers nor bits below the lanes' last one matter.
 
-Operands lie as A transposed [K, rows] and B [K, columns], rows a multiple of `ROWS`, columns of `COLUMNS`; so do the
-random words of rows and columns.
+Operands lie as A [rows, K] of any strides and B [K, columns], rows a multiple of `ROWS`, columns of `COLUMNS`; random
+words as [K, rows] and [K, columns].
 """
 
 from __future__ import annotations
@@ -122,8 +122,8 @@ class _Tiles:
         self.element = F32 if source is FLOAT32 else F64
         self.floats = ir.VectorType(self.element, self.lanes)
         self.integers = ir.VectorType(source.integer, self.lanes)
-        # a transposed, b, row words, column words, sums [rows, columns], flags, K, rows, columns, limit
-        self.code = Code("chain", "ppppppiiii")
+        # a, b, row words, column words, sums [rows, columns], flags, K, rows, columns, a's strides by row and k, limit
+        self.code = Code("chain", "ppppppiiiiii")
 
     def step(self, total: Lanes, a: Lanes, b: Lanes, row: Lanes | None, column: Lanes | None) -> tuple[Lanes, Lanes]:
         """The next total, and lanes of flags to OR."""
@@ -135,7 +135,7 @@ class _Tiles:
 
     def compile(self) -> Kernel:
         code = self.code
-        a, b, row_words, column_words, sums, flags, depth, rows, columns, _ = code.arguments
+        a, b, row_words, column_words, sums, flags, depth, rows, columns, row_stride, k_stride, _ = code.arguments
         random = self.accumulator.rounding.is_stochastic
         vectors = self.vectors
         no_flag = code.constant(ir.VectorType(ir.IntType(1), self.lanes), 0)
@@ -143,6 +143,7 @@ class _Tiles:
         def steps(k: Lanes, i: Lanes, j: Lanes, carried: list[Lanes]) -> list[Lanes]:
             totals, flag = carried[:-1], carried[-1]
             at_row, at_column = k * rows + i, k * columns + j
+            at_a = i * row_stride + k * k_stride
             new = []
             for v in range(vectors):
                 right = code.load(b, at_column + v * self.lanes, self.floats)
@@ -151,7 +152,7 @@ class _Tiles:
                     kind = ir.VectorType(self.word, self.lanes)
                     column = code.load(column_words, at_column + v * self.lanes, kind)
                 for r in range(ROWS):
-                    left = code.spread(code.load(a, at_row + r, self.element), self.lanes)
+                    left = code.spread(code.load(a, at_a + row_stride * r, self.element), self.lanes)
                     row = code.spread(code.load(row_words, at_row + r, self.word), self.lanes) if random else None
                     total, over = self.step(totals[v * ROWS + r], left, right, row, column)
                     new.append(total)
@@ -319,7 +320,7 @@ def _beyond(accumulator: FloatAccumulator, largest: float) -> float:
 
 @lru_cache(maxsize=64)
 def ranged_kernel(accumulator: FloatAccumulator, source: Source, avx512: bool) -> Kernel:
-    """Kernel over A transposed, B, row and column words, sums, flag, K, rows, columns and the limit's bits."""
+    """Kernel over A, B, row and column words, sums, flag, K, rows, columns, strides of A and the limit's bits."""
     return _Ranged(accumulator, source, avx512).compile()
 
 

@@ -21,7 +21,7 @@ from halfulp.sim.chain_code import (
     safe_limit,
     words_kernel,
 )
-from halfulp.sim.operands import Operand, as_float64
+from halfulp.sim.operands import Operand, as_floats, holds
 from halfulp.sim.rounding_code import FLOAT32, FLOAT64, Source
 from halfulp.sim.vector_code import Kernel, address, host_features
 
@@ -79,33 +79,44 @@ def chain_sums(
     a: CodeArray, b: CodeArray, spec: GemmSpec, accumulator: FloatAccumulator, seed: int
 ) -> tuple[npt.NDArray[np.floating], bool]:
     """The accumulated sums [M, N], exact in float32 or float64, and whether a step overflowed."""
-    left, right = as_float64(a, spec.a), as_float64(b, spec.b)
+    rows_of_b = np.ascontiguousarray(b)
+    # Most operands are right for float32 lanes where the formats are, and their range comes with the values.
+    hopeful = _can_add(spec, accumulator, FLOAT32) and holds(np.float32, spec.a) and holds(np.float32, spec.b)
+    left, right = _operands(a, rows_of_b, spec, np.float32 if hopeful else np.float64)
     lanes = proven_lanes(left, right, spec, accumulator)
+    if hopeful and not (lanes and lanes.source is FLOAT32):
+        left, right = _operands(a, rows_of_b, spec, np.float64)
     if lanes is not None:
         kernel = ranged_kernel(accumulator, lanes.source, _has_avx512())
         sums, beyond = _run(kernel, left.values, right.values, accumulator, seed, lanes)
         if not beyond:
             return sums, False
-    values_a = spec.a.to_float64(a) if left.special else left.values
-    values_b = spec.b.to_float64(b) if right.special else right.values
-    return _run(general_kernel(accumulator), values_a, values_b, accumulator, seed, None)
+        if lanes.source is FLOAT32:
+            left, right = _operands(a, rows_of_b, spec, np.float64)
+    for operand, codes, fmt in ((left, a, spec.a), (right, rows_of_b, spec.b)):
+        if operand.special:
+            operand.values[...] = fmt.to_float64(codes)
+    return _run(general_kernel(accumulator), left.values, right.values, accumulator, seed, None)
+
+
+def _operands(a: CodeArray, b: CodeArray, spec: GemmSpec, dtype: npt.DTypeLike) -> tuple[Operand, Operand]:
+    """Both operands as kernels take them."""
+    return as_floats(a, spec.a, dtype, pad=(ROWS, 1)), as_floats(b, spec.b, dtype, pad=(1, COLUMNS))
 
 
 def _run(
     kernel: Kernel,
-    a: npt.NDArray[np.float64],
-    b: npt.NDArray[np.float64],
+    a: npt.NDArray[np.floating],
+    b: npt.NDArray[np.floating],
     accumulator: FloatAccumulator,
     seed: int,
     lanes: Lanes | None,
 ) -> tuple[npt.NDArray[np.floating], bool]:
-    """Sums [M, N] and the kernel's flag."""
+    """Sums [M, N] and the kernel's flag, of operands that are followed by zeros as `as_floats` pads them."""
     (m, depth), n = a.shape, b.shape[1]
     rows, columns = -(-m // ROWS) * ROWS, -(-n // COLUMNS) * COLUMNS
-    dtype = np.dtype(np.float32 if lanes and lanes.source is FLOAT32 else np.float64)
-    left, right = np.zeros((depth, rows), dtype), np.zeros((depth, columns), dtype)
-    left[:, :m], right[:, :n] = a.T, b
-    row_words = column_words = np.zeros(0, np.uint32)
+    dtype = a.dtype
+    row_words = column_words = np.empty(0, np.uint32)
     if accumulator.rounding.is_stochastic:
         source = lanes.source if lanes else None
         row_words = step_words(accumulator, source, seed, depth, rows, ROW_COUNTER)
@@ -114,8 +125,8 @@ def _run(
     # A float's bits do for the limit: the kernel compares to it in its own lanes.
     limit = np.array([lanes.limit if lanes else 0.0]).astype(dtype).view(f"i{dtype.itemsize}")
     kernel(
-        address(left),
-        address(right),
+        address(a),
+        address(b),
         address(row_words),
         address(column_words),
         address(sums),
@@ -123,6 +134,7 @@ def _run(
         depth,
         rows,
         columns,
+        *(stride // dtype.itemsize for stride in a.strides),
         int(limit[0]),
     )
     return sums[:m, :n], bool(flag[0])

@@ -1,4 +1,4 @@
-"""Codes of a whole operand as float64 or int8, with the range of what occurs in it, at the speed of memory."""
+"""Codes of a whole operand as floats or int8, with the range of what occurs in it, at the speed of memory."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ import numpy.typing as npt
 
 from halfulp.numerics.formats import CodeArray, FloatFormat, Format, IntFormat
 from halfulp.sim.llvm import ir
-from halfulp.sim.vector_code import F64, I8, I16, I32, I64, Code, Kernel, Lanes, address
+from halfulp.sim.rounding_code import FLOAT32, FLOAT64, Source
+from halfulp.sim.vector_code import F32, F64, I8, I16, I32, I64, Code, Kernel, Lanes, address
 
-__all__ = ["Operand", "as_float64", "as_int8", "fits_int8"]
-
-LANES = 8
+__all__ = ["Operand", "as_float64", "as_floats", "as_int8", "fits_int8", "holds"]
 
 
 class Operand(NamedTuple):
     """An operand's values and the range of its finite, non-zero ones.
 
-    values: float64, 0 in place of NaN and infinities; every value is an integer multiple of 2**lsb_exponent of at
-    most max_units; special: whether there is any NaN or infinity.
+    values: float64 or float32, 0 in place of NaN and infinities; every value is an integer multiple of
+    2**lsb_exponent of at most max_units; special: whether there is any NaN or infinity.
     """
 
-    values: npt.NDArray[np.float64]
+    values: npt.NDArray[np.floating]
     lsb_exponent: int
     max_units: int
     special: bool
@@ -37,13 +36,30 @@ class Operand(NamedTuple):
 
 def as_float64(codes: CodeArray, fmt: Format) -> Operand:
     """The values of a matrix of codes; transposed storage stays transposed, and no other strides are copied."""
+    return as_floats(codes, fmt, np.float64)
+
+
+def holds(dtype: npt.DTypeLike, fmt: Format) -> bool:
+    """Whether every finite value of a format is one of float32 or float64, whichever `dtype` is."""
+    if np.dtype(dtype) == np.float64:
+        return True
+    in_range = fmt.lsb_exponent >= -149 and fmt.max_units * 2.0**fmt.lsb_exponent < 2.0**128
+    return fmt.significand_bits <= 24 and in_range
+
+
+def as_floats(codes: CodeArray, fmt: Format, dtype: npt.DTypeLike, *, pad: tuple[int, int] = (1, 1)) -> Operand:
+    """The values of a matrix of codes as float64, or as float32 where that `holds` them.
+
+    Transposed storage stays transposed, and no other strides are copied. The values are a part of memory in which
+    both dimensions are multiples of `pad`: zeros follow each row and column.
+    """
+    if not isinstance(fmt, (FloatFormat, IntFormat)):
+        return _by_table(codes, fmt, dtype, pad)
     transposed = codes.flags.f_contiguous and not codes.flags.c_contiguous
     flat = np.ascontiguousarray(codes.T if transposed else codes)
-    values = np.empty(flat.shape, np.float64)
-    if isinstance(fmt, (FloatFormat, IntFormat)):
-        largest, least = _decode(flat, fmt, values)
-    else:
-        return _by_table(codes, fmt)
+    memory = _padded(flat.shape, dtype, pad[::-1] if transposed else pad)
+    values = memory[: flat.shape[0], : flat.shape[1]]
+    largest, least = _decode(flat, fmt, values)
     if transposed:
         values = values.T
     if isinstance(fmt, IntFormat):
@@ -52,75 +68,106 @@ def as_float64(codes: CodeArray, fmt: Format) -> Operand:
     if special:
         finite = flat & (fmt.sign_code - 1)
         largest = int(np.where(finite > fmt.max_code, 0, finite).max())
+    return Operand(values, *_float_range(fmt, largest, least), special)
+
+
+def _float_range(fmt: FloatFormat, largest: int, least: int) -> tuple[int, int]:
+    """lsb_exponent and max_units from the largest and the least code but 0 that occur, of finite numbers."""
     if largest == 0 or least > largest:
-        return Operand(values, 0, 0, special)
+        return 0, 0
     field = max(least >> fmt.mantissa_bits, 1)
     top = max(largest >> fmt.mantissa_bits, 1)
     hidden = (largest >> fmt.mantissa_bits > 0) << fmt.mantissa_bits
     significand = largest & ((1 << fmt.mantissa_bits) - 1) | hidden
-    return Operand(values, fmt.lsb_exponent + field - 1, significand << (top - field), special)
+    return fmt.lsb_exponent + field - 1, significand << (top - field)
 
 
-def _by_table(codes: CodeArray, fmt: Format) -> Operand:
+def _padded(shape: tuple[int, ...], dtype: npt.DTypeLike, pad: tuple[int, int]) -> npt.NDArray:
+    """Memory for a matrix, each dimension a multiple of `pad`; zeros where the matrix is not."""
+    (rows, columns), (row_pad, column_pad) = shape, pad
+    memory = np.empty((-(-rows // row_pad) * row_pad, -(-columns // column_pad) * column_pad), dtype)
+    memory[rows:] = 0
+    memory[:, columns:] = 0
+    return memory
+
+
+def _by_table(codes: CodeArray, fmt: Format, dtype: npt.DTypeLike, pad: tuple[int, int]) -> Operand:
     values = fmt.to_float64(codes)
     finite = np.isfinite(values)
-    return Operand(np.where(finite, values, 0.0), fmt.lsb_exponent, fmt.max_units, not finite.all())
+    memory = _padded(codes.shape, dtype, pad)
+    memory[: codes.shape[0], : codes.shape[1]] = np.where(finite, values, 0.0)
+    return Operand(memory[: codes.shape[0], : codes.shape[1]], fmt.lsb_exponent, fmt.max_units, not bool(finite.all()))
 
 
-def _decode(flat: CodeArray, fmt: FloatFormat | IntFormat, values: npt.NDArray[np.float64]) -> tuple[int, int]:
+def _decode(flat: CodeArray, fmt: FloatFormat | IntFormat, values: npt.NDArray) -> tuple[int, int]:
     """Fill in `values`; the largest magnitude (of a float: its code), and the least code but 0."""
-    whole = flat.size - flat.size % LANES
-    source, target = flat.reshape(-1), values.reshape(-1)
-    ranges = np.zeros((2, 2, LANES), np.int64)
-    ranges[:, 1] = -1  # the largest unsigned number
-    kernel = _kernel(fmt)
-    kernel(address(source), address(target), address(ranges[0]), whole)
-    if whole < flat.size:
-        rest, decoded = np.zeros(LANES, fmt.code_dtype), np.empty(LANES)
-        rest[: flat.size - whole] = source[whole:]
-        kernel(address(rest), address(decoded), address(ranges[1]), LANES)
-        target[whole:] = decoded[: flat.size - whole]
-    unsigned = ranges.view(np.uint64)
-    return int(unsigned[:, 0].max()), int(unsigned[:, 1].min()) + 1 & (1 << 64) - 1
+    rows, columns = flat.shape
+    stride = values.strides[0] // values.itemsize
+    if stride == columns:
+        rows, columns = 1, flat.size
+    found = np.empty(2, np.uint64)
+    kernel = _kernel(fmt, FLOAT32 if values.dtype == np.float32 else FLOAT64)
+    kernel(address(flat), address(values), address(found), rows, columns, stride)
+    return int(found[0]), int(found[1]) + 1
 
 
 @lru_cache(maxsize=64)
-def _kernel(fmt: FloatFormat | IntFormat) -> Kernel:
-    """Kernel over codes, values, the two vectors of the range (kept up), and a count that `LANES` divides."""
-    code = Code("decode", "pppi")
-    codes, values, ranges, count = code.arguments
+def _kernel(fmt: FloatFormat | IntFormat, target: Source) -> Kernel:
+    """Kernel over codes, values, two integers for the range, rows, columns, and the stride of rows of values."""
+    code = Code("decode", "pppiii")
+    codes, values, found, rows, columns, stride = code.arguments
     element = {1: I8, 2: I16, 4: I32}[fmt.container_bytes]
-    vector = ir.VectorType(I64, LANES)
-    floats = ir.VectorType(F64, LANES)
+    lanes, integer = target.lanes, target.integer
+    vector = ir.VectorType(integer, lanes)
+    floats = ir.VectorType(F32 if target is FLOAT32 else F64, lanes)
+    tail = code.buffer(element, lanes)
+    tail_values = code.buffer(floats.element, lanes)
 
-    def body(n: Lanes, largest: Lanes, least: Lanes) -> list[Lanes]:
-        read = code.load(codes, n, ir.VectorType(element, LANES)).widen(I64)
+    def group(read_at: tuple[Lanes, Lanes], write_at: tuple[Lanes, Lanes], largest: Lanes, least: Lanes) -> list[Lanes]:
+        read = code.load(*read_at, ir.VectorType(element, lanes)).widen(integer)
         if isinstance(fmt, IntFormat):
             value = read
             if fmt.signed:  # the sign bit's place is worth -2**(width - 1)
                 value = (read ^ (1 << (fmt.width - 1))) - (1 << (fmt.width - 1))
             magnitude = value.less_signed(0).choose(value.constant(0) - value, value)
-            code.store(value.to_float(F64), values, n)
+            code.store(value.to_float(floats.element), *write_at)
         else:
             magnitude = read & (fmt.sign_code - 1)
-            shifted = magnitude << (52 - fmt.mantissa_bits)
-            normal = shifted + ((1023 - fmt.bias) << 52)
+            shifted = magnitude << (target.fraction_bits - fmt.mantissa_bits)
+            normal = shifted + ((target.bias - fmt.bias) << target.fraction_bits)
             # (1 + f) * 2**e - 2**e, which is exact, for the fraction f of a subnormal number
             smallest = 2.0**fmt.min_normal_exponent
-            above = (shifted + ((1023 + fmt.min_normal_exponent) << 52)).bits_as(floats) - smallest
-            tiny = above.bits_as(vector) if fmt.subnormals else shifted.constant(0)
+            above = (shifted + ((target.bias + fmt.min_normal_exponent) << target.fraction_bits)).bits_as(floats)
+            tiny = (above - smallest).bits_as(vector) if fmt.subnormals else shifted.constant(0)
             bits = (magnitude >> fmt.mantissa_bits).equals(0).choose(tiny, normal)
             bits = (magnitude > fmt.max_code).choose(bits.constant(0), bits)
-            sign = (read & fmt.sign_code) << (64 - fmt.bits)
-            code.store(bits | sign, values, n)
+            sign = (read & fmt.sign_code) << (target.width - fmt.bits)
+            code.store(bits | sign, *write_at)
             if not fmt.subnormals:
                 magnitude = (magnitude >> fmt.mantissa_bits).equals(0).choose(magnitude.constant(0), magnitude)
         return [(magnitude < largest).choose(largest, magnitude), least.smaller(magnitude - 1)]
 
-    start = [code.load(ranges, 0, vector), code.load(ranges, LANES, vector)]
-    largest, least = code.loop(0, count, LANES, start, body)
-    code.store(largest, ranges, 0)
-    code.store(least, ranges, LANES)
+    def each_row(row: Lanes, largest: Lanes, least: Lanes) -> list[Lanes]:
+        at, to = row * columns, row * stride
+        whole = columns & -lanes
+        found = code.loop(0, whole, lanes, [largest, least], lambda n, *c: group((codes, at + n), (values, to + n), *c))
+
+        def rest(_: Lanes, *now: Lanes) -> list[Lanes]:
+            first, last = at + whole, to + whole
+            code.store(code.constant(ir.VectorType(element, lanes), 0), tail, 0)
+            code.copy(columns - whole, element, (codes, first), (tail, columns.constant(0)))
+            new = group((tail, columns.constant(0)), (tail_values, columns.constant(0)), *now)
+            code.copy(columns - whole, floats.element, (tail_values, columns.constant(0)), (values, last))
+            return new
+
+        return code.loop(whole, columns, lanes, found, rest)
+
+    start = [code.constant(vector, 0), code.constant(vector, -1)]
+    largest, least = code.loop(0, rows, 1, start, each_row)
+    for n, (kind, extremes) in enumerate((("umax", largest), ("umin", least))):
+        name = f"llvm.vector.reduce.{kind}.v{lanes}i{integer.width}"
+        extreme = code.intrinsic(name, integer, extremes)
+        code.store(extreme.widen(I64), found, n)
     return code.compile()
 
 

@@ -258,6 +258,17 @@ class Code:
         builder.position_at_end(after)
         return [Lanes(self, phi) for phi in phis]
 
+    def copy(
+        self, count: Lanes, kind: ir.IntType | ir.FloatType, start: tuple[Lanes, Lanes], to: tuple[Lanes, Lanes]
+    ) -> None:
+        """Copy `count` elements, one at a time, between places given as array and index."""
+
+        def one(n: Lanes) -> list[Lanes]:
+            self.store(self.load(start[0], start[1] + n, kind), to[0], to[1] + n)
+            return []
+
+        self.loop(0, count, 1, [], one)
+
     def intrinsic(self, name: str, result: Any, *operands: Lanes | int) -> Lanes:
         """Call an LLVM intrinsic by its full name; a Python bool is an `I1` constant, an int an `I32` one."""
         values = [o.value if isinstance(o, Lanes) else (I1 if isinstance(o, bool) else I32)(int(o)) for o in operands]
