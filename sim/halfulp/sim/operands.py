@@ -57,7 +57,7 @@ def as_floats(codes: CodeArray, fmt: Format, dtype: npt.DTypeLike, *, pad: tuple
         return _by_table(codes, fmt, dtype, pad)
     transposed = codes.flags.f_contiguous and not codes.flags.c_contiguous
     flat = np.ascontiguousarray(codes.T if transposed else codes)
-    memory = _padded(flat.shape, dtype, pad[::-1] if transposed else pad)
+    memory = _padded(flat.shape, dtype, (pad[1], pad[0]) if transposed else pad)
     values = memory[: flat.shape[0], : flat.shape[1]]
     largest, least = _decode(flat, fmt, values)
     if transposed:

@@ -258,9 +258,7 @@ class Code:
         builder.position_at_end(after)
         return [Lanes(self, phi) for phi in phis]
 
-    def copy(
-        self, count: Lanes, kind: ir.IntType | ir.FloatType, start: tuple[Lanes, Lanes], to: tuple[Lanes, Lanes]
-    ) -> None:
+    def copy(self, count: Lanes, kind: ir.Type, start: tuple[Lanes, Lanes], to: tuple[Lanes, Lanes]) -> None:
         """Copy `count` elements, one at a time, between places given as array and index."""
 
         def one(n: Lanes) -> list[Lanes]:
