@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from fractions import Fraction
 
 import numpy as np
@@ -74,18 +75,17 @@ def test_rounding_at_every_turning_point(name, text, rng):
     points = turning_points(fmt)
     words = rng.integers(0, 1 << rounding.random_bits, points.shape, np.uint32)
     codes, invalid, overflow = fmt.encode(from_float64(points), rounding, words)
-    numbers = [formula(c, fmt.width, fmt.exponent_bits) for c in range(fmt.nan_code)]
+    numbers = [formula(c, fmt.width, fmt.exponent_bits) or Fraction(0) for c in range(fmt.nan_code)]
+    finer = [formula(c, fmt.width + 1, fmt.exponent_bits) for c in range(2 * fmt.nan_code)]
     half = Fraction(rounding.kind == "stochastic", 2)
     assert not invalid.any()
     for x, word, code, beyond in zip(points, words, codes, overflow, strict=True):
         magnitude = Fraction(abs(float(x)))
-        lo = max(n for n, number in enumerate(numbers) if number is not None and number <= magnitude)
+        lo = bisect_right(numbers, magnitude) - 1
         expected = lo
         if magnitude != numbers[lo] and lo + 1 < len(numbers):
             low, high = numbers[lo], numbers[lo + 1]
-            tie = formula(2 * lo + 1, fmt.width + 1, fmt.exponent_bits)
-            assert low is not None
-            assert high is not None
+            tie = finer[2 * lo + 1]
             assert tie is not None
             if rounding.kind == "nearest_even":
                 expected += lo == 0 or magnitude > tie or (magnitude == tie and lo % 2 == 1)
@@ -94,7 +94,7 @@ def test_rounding_at_every_turning_point(name, text, rng):
                 expected += part + (int(word) + half) / 2**rounding.random_bits >= 1
         signed = -expected % (1 << fmt.width) if x < 0 else expected
         assert int(code) == signed, f"{float(x).hex()}, R = {word}"
-        assert bool(beyond) == (magnitude > (numbers[-1] or 0))
+        assert bool(beyond) == (magnitude > numbers[-1])
 
 
 def test_nar_and_infinities():

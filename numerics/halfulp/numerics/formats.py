@@ -7,7 +7,6 @@ all read this one object. Plain floats and integers are a line each in the table
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 from halfulp.numerics.float_formats import FloatFormat
 from halfulp.numerics.format_base import CodeArray, Encoded, Format
@@ -18,8 +17,10 @@ from halfulp.numerics.integer_formats import (
     ScaledIntegerFormat,
     TernaryFormat,
 )
+from halfulp.numerics.log_formats import LogFormat
 from halfulp.numerics.names import Registry
 from halfulp.numerics.posit_formats import PositFormat
+from halfulp.numerics.table_formats import TableFormat
 
 __all__ = [
     "FORMATS",
@@ -30,8 +31,10 @@ __all__ = [
     "FloatFormat",
     "Format",
     "IntFormat",
+    "LogFormat",
     "PositFormat",
     "ScaledIntegerFormat",
+    "TableFormat",
     "TernaryFormat",
     "get_format",
 ]
@@ -39,25 +42,41 @@ __all__ = [
 
 def _parse_family(name: str) -> Format | None:
     if match := re.fullmatch(r"e(\d+)m(\d+)(-ieee|-fn|-finite)?(-nosub)?", name):
-        specials = match[3][1:] if match[3] else "ieee"
-        if match[4] and not match[3]:  # what the format of this name without the suffix has
-            plain = FORMATS.get(f"e{match[1]}m{match[2]}")
-            specials = plain.specials if isinstance(plain, FloatFormat) else specials
-        made = FloatFormat(name, int(match[1]), int(match[2]), specials, subnormals=not match[4])
-        # However it is spelled, a format that has a name is one object: e4m3-fn is float8_e4m3fn.
-        return next((known for known in FORMATS.members() if replace(made, name=known.name) == known), made)
+        return _float(int(match[1]), int(match[2]), match[3][1:] if match[3] else "", subnormals=not match[4])
     if match := re.fullmatch(r"(u?)int(\d+)", name):
         return IntFormat(name, int(match[2]), signed=not match[1])
     if match := re.fullmatch(r"fixed(\d+)\.(\d+)", name):
         return FixedPointFormat(name, int(match[1]), int(match[2]))
     if match := re.fullmatch(r"posit(\d+)_(\d+)", name):
         return PositFormat(name, int(match[1]), int(match[2]))
-    return {"ternary": TernaryFormat(), "binary": BinaryFormat()}.get(name)
+    if match := re.fullmatch(r"log(\d+)(_\d+)?", name):
+        width = int(match[1])
+        usual = max(width - 5, 0)
+        fraction_bits = int(match[2][1:]) if match[2] else usual
+        return LogFormat(f"log{width}" if fraction_bits == usual else name, width, fraction_bits)
+    return None
+
+
+def _float(exponent_bits: int, mantissa_bits: int, specials: str, *, subnormals: bool) -> Format:
+    """However it is spelled, a format is one object: e4m3-fn is float8_e4m3fn, e3m4-ieee is e3m4."""
+    floats = [f for f in FORMATS.members() if isinstance(f, FloatFormat)]
+    layout = exponent_bits, mantissa_bits
+    plain = next((f for f in floats if (f.exponent_bits, f.mantissa_bits) == layout), None)
+    usual = plain.specials if plain else "ieee"
+    specials = specials or usual
+    if plain is not None and specials == usual and subnormals:
+        return plain
+    name = (
+        f"e{exponent_bits}m{mantissa_bits}"
+        + ("" if specials == usual else f"-{specials}")
+        + ("" if subnormals else "-nosub")
+    )
+    return FloatFormat(name, exponent_bits, mantissa_bits, specials, subnormals)
 
 
 FAMILY = (
     "any eXmY with X <= 8, Y <= 23 and suffixes -ieee, -fn, -finite, -nosub, "
-    "any intN, uintN, fixedI.F or positN_E, ternary, binary"
+    "any intN, uintN, fixedI.F, positN_E, logN or logN_F"
 )
 
 FORMATS: Registry[Format] = Registry("format", parse=_parse_family, family=FAMILY)
@@ -84,6 +103,14 @@ for _format, *_aliases in (
     (IntFormat("int16", 16),),
     (IntFormat("int32", 32),),
     (IntFormat("uint8", 8, signed=False),),
+    (FixedPointFormat("fixed4.4", 4, 4),),
+    (FixedPointFormat("fixed8.8", 8, 8),),
+    (PositFormat("posit8_1", 8, 1),),
+    (PositFormat("posit16_1", 16, 1),),
+    (LogFormat("log8", 8, 3), "log8_3"),
+    (LogFormat("log16", 16, 11), "log16_11"),
+    (TernaryFormat(),),
+    (BinaryFormat(),),
 ):
     FORMATS.register(_format.name, _format, *_aliases)
 

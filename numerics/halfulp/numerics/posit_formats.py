@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from halfulp.numerics.exact import FINITE, INFINITE, NAN, IntArray, RealArray, bit_length
-from halfulp.numerics.format_base import Encoded, Format
-from halfulp.numerics.rounding import NEAREST_EVEN, Rounding, check_overflow
+from halfulp.numerics.exact import FINITE, NAN, IntArray, RealArray
+from halfulp.numerics.table_formats import Magnitudes, TableFormat
 
 __all__ = ["PositFormat"]
 
 
 @dataclass(frozen=True)
-class PositFormat(Format):
+class PositFormat(TableFormat):
     """A posit of `width` bits (3 to 16) with `exponent_bits` (0 to 2), as the 2017 paper defines it.
 
     A code is two's complement; code 0 is zero, 2**(width - 1) is NaR, which is taken for NaN. Behind the sign come the
@@ -74,78 +72,35 @@ class PositFormat(Format):
         return True
 
     @property
-    def has_inf(self) -> bool:
-        """False."""
-        return False
+    def magnitudes(self) -> Magnitudes:
+        """The numbers of the codes of sign 0."""
+        return _numbers(self.width, self.exponent_bits)
 
     def _decode(self, codes: npt.NDArray[np.int64]) -> RealArray:
         negative = codes > self.nan_code
-        table = _numbers(self.width, self.exponent_bits)
+        table = self.magnitudes
         nan = codes == self.nan_code
         place = np.where(nan, 0, np.where(negative, (1 << self.width) - codes, codes))
         kind = np.where(nan, NAN, FINITE).astype(np.uint8)
         return RealArray(negative, table.significand[place], table.exponent[place], kind)
 
-    def encode(
-        self,
-        values: RealArray,
-        rounding: Rounding = NEAREST_EVEN,
-        random: npt.NDArray[np.uint32] | None = None,
-        overflow: str = "saturate",
-    ) -> Encoded:
-        """See `Format.encode`. Overflow: an infinity becomes NaR under ``ieee``; numbers saturate under either."""
-        check_overflow(overflow)
-        if rounding.is_stochastic and random is None:
-            raise ValueError(f"rounding {rounding} needs random words")
-        table = _numbers(self.width, self.exponent_bits)
-        top = self.nan_code - 1
-        lo = np.searchsorted(table.value, _toward_zero(values), side="right") - 1
-        lo = np.asarray(lo, np.int64)
-        is_nan, infinite = values.kind == NAN, values.kind == INFINITE
-        too_large = (values.kind == FINITE) & (lo == top) & ~_equals(values, table, lo)
-        inexact = (values.kind == FINITE) & (lo < top) & ~_equals(values, table, lo)
-        words = np.zeros(values.kind.shape, np.uint32) if random is None else random
-        up = np.zeros(values.kind.shape, np.bool_)
-        for n in np.flatnonzero(inexact):
-            x = int(values.significand.flat[n]), int(values.exponent.flat[n])
-            up.flat[n] = self._goes_up(x, int(lo.flat[n]), rounding, int(words.flat[n]))
-        code = np.where(infinite, top, lo + up)
-        code = np.where(values.negative, ((1 << self.width) - code) & ((1 << self.width) - 1), code)
-        code = np.where(is_nan | (infinite & (overflow == "ieee")), self.nan_code, code)
-        never = np.zeros(values.kind.shape, np.bool_)
-        return Encoded(code.astype(self.code_dtype), never, too_large | infinite)
-
-    def _goes_up(self, x: tuple[int, int], lo: int, rounding: Rounding, word: int) -> bool:
-        """Whether a number strictly between those of codes lo and lo + 1 goes to the latter; in exact integers."""
-        table = _numbers(self.width, self.exponent_bits)
-        if rounding.kind == "toward_zero":
-            return False
-        if rounding.kind == "nearest_even":
-            finer = _numbers(self.width + 1, self.exponent_bits)
-            tie = int(finer.significand[2 * lo + 1]), int(finer.exponent[2 * lo + 1])
-            number, middle = _common(x, tie)
-            return lo == 0 or number > middle or (number == middle and lo % 2 == 1)
-        low, high, number = _common(
-            *((int(table.significand[n]), int(table.exponent[n])) for n in (lo, lo + 1)),
-            x,
-        )
-        # (x - lo) / u + (R + h) / 2**r >= 1, times u * 2**(r + 1)
-        addend = 2 * word + (rounding.kind == "stochastic")
-        whole = 2 << rounding.random_bits
-        return (number - low) * whole + (high - low) * addend >= (high - low) * whole
+    def _signed(self, codes: IntArray, negative: npt.NDArray[np.bool_]) -> IntArray:
+        return np.where(negative, ((1 << self.width) - codes) & ((1 << self.width) - 1), codes)
 
 
-class _Numbers(NamedTuple):
-    """The numbers of codes 0 to the largest, ascending; value: float64, exact."""
+@lru_cache(maxsize=32)
+def _numbers(width: int, exponent_bits: int) -> Magnitudes:
+    """The table: ties are the posits of one more bit. What is beyond the largest number overflows, however near."""
+    significand, exponent = read_posits(width, exponent_bits)
+    value = np.ldexp(significand.astype(np.float64), exponent.astype(np.int32))
+    finer_significand, finer_exponent = read_posits(width + 1, exponent_bits)
+    tie = np.ldexp(finer_significand[1::2].astype(np.float64), finer_exponent[1::2].astype(np.int32))
+    tie[0] = 0  # what is not zero does not become zero
+    return Magnitudes(significand, exponent, np.append(value, np.nextafter(value[-1], np.inf)), tie)
 
-    significand: IntArray
-    exponent: IntArray
-    value: npt.NDArray[np.float64]
 
-
-@lru_cache(maxsize=16)
-def _numbers(width: int, exponent_bits: int) -> _Numbers:
-    """What the codes of the sign 0 mean, read bit by bit."""
+def read_posits(width: int, exponent_bits: int) -> tuple[IntArray, IntArray]:
+    """Significands and exponents of the codes of sign 0, ascending, read bit by bit."""
     found = [(0, 0)]
     for code in range(1, 1 << (width - 1)):
         bits = f"{code:0{width - 1}b}"
@@ -157,25 +112,4 @@ def _numbers(width: int, exponent_bits: int) -> _Numbers:
         fraction = rest[exponent_bits:]
         found.append((int("1" + fraction, 2), (regime << exponent_bits) + power - len(fraction)))
     significand, exponent = (np.array(part, np.int64) for part in zip(*found, strict=True))
-    return _Numbers(significand, exponent, np.ldexp(significand.astype(np.float64), exponent.astype(np.int32)))
-
-
-def _toward_zero(values: RealArray) -> npt.NDArray[np.float64]:
-    """Magnitudes cut to 53 bits, so that comparing them with a posit is comparing the exact ones."""
-    excess = np.maximum(bit_length(values.significand) - 53, 0)
-    exponent = np.clip(values.exponent + excess, -1000, 900)
-    kept = np.where(values.kind == FINITE, values.significand >> excess, 0)
-    return np.ldexp(kept.astype(np.float64), exponent.astype(np.int32))
-
-
-def _equals(values: RealArray, table: _Numbers, place: IntArray) -> npt.NDArray[np.bool_]:
-    """Whether magnitudes are the table's numbers at these places."""
-    excess = np.maximum(bit_length(values.significand) - 53, 0)
-    whole = (values.significand >> excess) << excess == values.significand
-    return whole & (_toward_zero(values) == table.value[place])
-
-
-def _common(*numbers: tuple[int, int]) -> tuple[int, ...]:
-    """(significand, exponent) pairs as integers in units of one power of two."""
-    least = min(exponent for _, exponent in numbers)
-    return tuple(significand << (exponent - least) for significand, exponent in numbers)
+    return significand, exponent
