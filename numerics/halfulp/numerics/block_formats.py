@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -183,6 +184,11 @@ class BlockFormat:
             np.where(nan, NAN, FINITE).astype(np.uint8),
         )
 
+    @property
+    def scale_values(self) -> npt.NDArray[np.float64]:
+        """Value of each of the 256 scale codes; NaN for those that are none."""
+        return _scale_values(self.scale)
+
     def check(self, blocks: Blocks, *, axis: int = -1) -> None:
         """Raise where codes, scales and tensor scale do not make a tensor of this format."""
         codes, scales = np.asarray(blocks.codes), np.asarray(blocks.scales)
@@ -234,6 +240,17 @@ def _e4m3() -> FloatFormat:
 
 
 _E4M3 = _e4m3()
+
+
+@lru_cache(maxsize=2)
+def _scale_values(scale: str) -> npt.NDArray[np.float64]:
+    codes = np.arange(256, dtype=np.uint8)
+    if scale == "e4m3":
+        values = np.where(codes < _E4M3.sign_code, _E4M3.to_float64(codes), np.nan)
+    else:
+        values = np.where(codes == E8M0_NAN, np.nan, np.ldexp(1.0, codes.astype(np.int32) - E8M0_BIAS))
+    values.setflags(write=False)
+    return values
 
 
 def _constant(value: float, like: RealArray) -> RealArray:
