@@ -66,6 +66,7 @@ def random_blocks(rng: np.random.Generator, fmt: BlockFormat, shape: tuple[int, 
 def with_specials(rng: np.random.Generator, fmt: BlockFormat, blocks: Blocks) -> Blocks:
     """A few elements that are NaN and infinities, where the format has them."""
     codes = blocks.codes.copy()
+    assert isinstance(fmt.element, FloatFormat)
     codes.flat[rng.integers(0, codes.size, 2)] = rng.integers(fmt.element.max_code, fmt.element.sign_code, 2)
     return blocks._replace(codes=codes)
 
@@ -161,11 +162,12 @@ def test_sums_at_the_edge_of_each_way_are_exact(rng):
 def test_scaling_is_odd_where_inexact(rng):
     """The product of 72 bits against rational arithmetic: of the two floats around it the odd one."""
     sums = np.ldexp(rng.integers(-(1 << 24), 1 << 24, 300).astype(float), rng.integers(-149, 100, 300))
-    for scales in [(1.5, 3.0), tuple(np.float32(rng.uniform(0.1, 1, 2)).tolist()), (float(np.float32(0.1)), 2.0**-126)]:
-        for total, scaled in zip(sums, scale_odd(sums, *scales), strict=True):
+    first, second = (float(scale) for scale in rng.uniform(0.1, 1, 2).astype(np.float32))
+    for scales in ((1.5, 3.0), (first, second), (first, 2.0**-126)):
+        for total, scaled in zip(sums.tolist(), scale_odd(sums, *scales).tolist(), strict=True):
             exact = Fraction(total) * Fraction(scales[0]) * Fraction(scales[1])
             if Fraction(scaled) != exact:
-                assert abs(Fraction(scaled) - exact) < Fraction(np.spacing(abs(scaled)))
+                assert abs(Fraction(scaled) - exact) < Fraction(float(np.spacing(abs(scaled))))
                 assert np.float64(scaled).view(np.int64) & 1
             else:
                 assert exact == scaled

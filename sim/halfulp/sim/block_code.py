@@ -49,7 +49,7 @@ class _Blocks:
 
     def compile(self) -> Kernel:
         code = self.code
-        flag_at, depth, rows, columns = code.arguments[7:]
+        flag_at, _, rows, columns = code.arguments[7:]
         width = self.vectors * self.lanes
         never = code.constant(ir.VectorType(I1, FLOAT64.lanes), 0)
 

@@ -26,7 +26,7 @@ class Parts(NamedTuple):
     """Lanes in which sums inside a block are exact, and in how many parts A is taken for that."""
 
     source: Source
-    count: int
+    parts_of_a: int
 
 
 def emulate_block_gemm(a: Blocks, b: Blocks, spec: BlockGemmSpec, *, seed: int = 0) -> GemmResult:
@@ -108,9 +108,9 @@ def _sums(
     dtype = np.dtype(np.float32 if parts.source is FLOAT32 else np.float64)
     values_a = _with_specials(left, a.codes, spec.a.element)
     values_b = _with_specials(right, b.codes, spec.b.element)
-    padded_a, padded_b = np.zeros((parts.count, depth, rows), dtype), np.zeros((depth, columns), dtype)
+    padded_a, padded_b = np.zeros((parts.parts_of_a, depth, rows), dtype), np.zeros((depth, columns), dtype)
     padded_b[:, :n] = values_b
-    if parts.count == 1:
+    if parts.parts_of_a == 1:
         padded_a[0, :, :m] = values_a.T
     else:
         unit = 2.0 ** (left.lsb_exponent + _place(left))
@@ -125,7 +125,7 @@ def _sums(
         row_words = step_words(spec.accumulator, None, seed, count, rows, ROW_COUNTER)
         column_words = step_words(spec.accumulator, None, seed, count, columns, COLUMN_COUNTER)
     sums, flag = np.empty((rows, columns)), np.zeros(1, np.uint8)
-    kernel = block_kernel(spec.accumulator, spec.a.block, parts.source, parts.count)
+    kernel = block_kernel(spec.accumulator, spec.a.block, parts.source, parts.parts_of_a)
     kernel(
         address(padded_a),
         address(padded_b),
