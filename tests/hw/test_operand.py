@@ -26,6 +26,12 @@ SETS = {
     "without fraction": (FloatFormat("e5m0", 5, 0, "fn"), FloatFormat("e1m2", 1, 2, "finite")),
     "float16": ("float16", "int8"),
     "bfloat16": ("bfloat16",),
+    "fixed point": ("fixed4.4", "int8", "ternary", "fixed1.3"),
+    "one bit": ("binary", "ternary"),
+    "posits": ("posit8_1", "posit8_0", "posit6_2", "posit3_2", "int4"),
+    "posit16": ("posit16_1",),
+    "logarithmic": ("log8", "log5_0", "log4_2", "binary"),
+    "log16": ("log16",),
 }
 
 FIELDS = ("significand", "negative", "shift", "nan", "inf")
@@ -47,19 +53,25 @@ def fields_of(rows: list[int], layout: data.StructLayout, name: str) -> np.ndarr
 
 
 @pytest.mark.parametrize(
-    ("name", "complement"), [*((name, False) for name in SETS), ("integers", True), ("int8", True)]
+    ("name", "kind"),
+    [
+        *((name, "") for name in SETS),
+        *((name, "complement") for name in ("integers", "int8", "fixed point", "one bit")),
+        *((name, "common") for name in ("mixed", "fp8", "fixed point", "posits", "logarithmic")),
+    ],
 )
-def test_every_code_of_every_format(name: str, complement: bool) -> None:
+def test_every_code_of_every_format(name: str, kind: str) -> None:
     formats = formats_of(SETS[name])
     width = 8 * max(f.container_bytes for f in formats)
     # Sixteen decoders look at neighbouring codes, so that a step of the simulator covers sixteen of them.
-    decoders = [OperandDecoder(formats=formats, code_width=width, complement=complement) for _ in range(COPIES)]
+    options = {kind: True} if kind else {}
+    decoders = [OperandDecoder(formats=formats, code_width=width, **options) for _ in range(COPIES)]
     number, base = Signal(3), Signal(width)
     design = Module()
     for n, decoder in enumerate(decoders):
         design.submodules += decoder
         design.d.comb += [decoder.format.eq(number), decoder.code.eq(base | n)]
-    layout = operand_layout(formats, complement=complement)
+    layout = operand_layout(formats, **options)
     operands = Signal(COPIES * layout.size)
     design.d.comb += operands.eq(Cat(decoder.operand for decoder in decoders))
     rows: dict[Format, list[int]] = {f: [] for f in formats}
@@ -76,9 +88,10 @@ def test_every_code_of_every_format(name: str, complement: bool) -> None:
     simulator.add_testbench(bench)
     simulator.run()
     for fmt in formats:
-        real = fmt.decode(np.arange(1 << fmt.bits))
+        real = fmt.decode(fmt.valid_codes)
+        unit = min(f.lsb_exponent for f in formats) if kind == "common" else fmt.lsb_exponent
         sign = np.where(real.negative, -1, 1)
-        values = {field: fields_of(rows[fmt], layout, field)[: 1 << fmt.bits] for field in FIELDS}
+        values = {field: fields_of(rows[fmt], layout, field)[fmt.valid_codes] for field in FIELDS}
         shift, nan, inf = values["shift"], values["nan"], values["inf"]
         significand = values["significand"] * np.where(values["negative"] == 1, -1, 1)
         assert np.array_equal(nan, real.kind == NAN)
@@ -86,8 +99,37 @@ def test_every_code_of_every_format(name: str, complement: bool) -> None:
         assert np.array_equal(significand[nan == 1], 0 * nan[nan == 1])
         assert np.array_equal(significand[inf == 1], sign[inf == 1])
         finite = (nan == 0) & (inf == 0)
-        units = sign * real.significand.astype(object) << np.where(finite, real.exponent - fmt.lsb_exponent, 0)
+        used = finite & (real.significand != 0)
+        units = sign * real.significand.astype(object) << np.where(used, real.exponent - unit, 0)
         assert np.array_equal((significand.astype(object) << shift)[finite], units[finite])
+
+
+@pytest.mark.parametrize("name", ["tf32", "float32", "e8m15"])
+def test_floats_of_more_than_16_bits(name: str, rng: np.random.Generator) -> None:
+    """Codes of every exponent field and sign, their fractions at random and at the ends."""
+    fmt = get_format(name)
+    assert isinstance(fmt, FloatFormat)
+    decoder = OperandDecoder(formats=(fmt,), code_width=32)
+    ends = [0, 1, (1 << fmt.mantissa_bits) - 1, int(rng.integers(1 << fmt.mantissa_bits))]
+    codes = np.array([field << fmt.mantissa_bits | end for field in range(512) for end in ends])
+    found: list[list[int]] = []
+
+    async def bench(ctx: Any) -> None:
+        for code in codes:
+            ctx.set(decoder.code, int(code))
+            found.append([int(ctx.get(decoder.operand[field])) for field in FIELDS])
+
+    simulator = Simulator(decoder)
+    simulator.add_testbench(bench)
+    simulator.run()
+    significand, negative, shift, nan, inf = np.array(found).T
+    real = fmt.decode(codes)
+    finite = (nan == 0) & (inf == 0)
+    assert np.array_equal(nan, real.kind == NAN)
+    assert np.array_equal(inf, real.kind == INFINITE)
+    assert np.array_equal(negative, real.negative)
+    assert np.array_equal(significand, np.where(inf == 1, 1, real.significand))
+    assert np.array_equal(shift[finite], (real.exponent - fmt.lsb_exponent)[finite])
 
 
 def test_a_layout_has_only_what_its_formats_need() -> None:
@@ -124,7 +166,7 @@ def test_what_cannot_be_decoded(formats: tuple[str, ...], width: int, error: typ
 
 
 def test_a_format_of_another_kind_is_refused() -> None:
-    with pytest.raises(TypeError, match="no decoder for format 1: it is neither a plain float nor an integer"):
+    with pytest.raises(TypeError, match="formats must be Formats, not 1"):
         OperandDecoder(formats=(1,), code_width=8)  # type: ignore[arg-type]
 
 
