@@ -12,6 +12,7 @@ from halfulp.hw.config import ArrayConfig
 from halfulp.hw.registers import ErrorCode, register
 from halfulp.sim.bench.scoreboard import MismatchError, Scoreboard
 from halfulp.sim.bench.stimulus import PAGE, GemmCase, PlacedGemm, random_case
+from halfulp.sim.core_timing import TIMING_DIAGRAMS, core_timing
 from halfulp.sim.cosim import run_bench
 from halfulp.sim.device_memory import DeviceBuffer
 from halfulp.sim.rtl import RtlCore
@@ -191,8 +192,8 @@ def test_the_scoreboard_shows_the_first_mismatch(open_core, rng: np.random.Gener
         host.scoreboard.check(placed)
 
 
-def test_the_cocotb_bench_passes(seed: int):
-    result = run_bench(CONFIG, seed=seed % 1000, tests=6)
+def test_the_cocotb_bench_passes_and_draws_its_timing(seed: int, tmp_path: Path):
+    result = run_bench(CONFIG, seed=seed % 1000, tests=6, waves=True, folder=tmp_path)
     assert result.passed, str(result)
     assert {test.name for test in result.tests} >= {
         "random_gemms_equal_the_golden_model",
@@ -200,6 +201,11 @@ def test_the_cocotb_bench_passes(seed: int):
         "a_reset_in_mid_run_leaves_a_working_core",
         "a_refused_gemm_causes_no_traffic",
     }
+    assert result.waves is not None
+    drawn = core_timing(result.waves)
+    assert tuple(drawn) == TIMING_DIAGRAMS
+    assert ">arvalid<" in drawn["start"]
+    assert ">bvalid<" in drawn["drain"]
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,14 @@ from typing import Annotated
 import typer
 
 from halfulp.cli.console import print_json, print_table, working
+from halfulp.cli.matrix_files import check_output, write_file
 
 __all__ = ["verify"]
 
 EXAMPLE = """
   halfulp verify int8_4x4.toml
   halfulp verify int8_4x4.toml --seed 3 --tests 100 --waves
+  halfulp verify int8_4x4.toml --timing diagrams
 """
 
 
@@ -22,6 +24,10 @@ def verify(
     seed: Annotated[int, typer.Option("--seed", help="Decides every random choice.")] = 0,
     tests: Annotated[int, typer.Option("--tests", metavar="N", help="Random GEMMs.")] = 20,
     waves: Annotated[bool, typer.Option("--waves", help="Keep a file of all signals over time.")] = False,
+    timing: Annotated[
+        Path | None,
+        typer.Option("--timing", metavar="FOLDER", help="Draw timing diagrams of a GEMM of four tiles, as SVG."),
+    ] = None,
     simulator: Annotated[str, typer.Option("--simulator", help="verilator or icarus.")] = "verilator",
     json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
@@ -30,11 +36,18 @@ def verify(
     The exit code is 0 only where every test has passed.
     """
     from halfulp.hw.config_file import load_config
+    from halfulp.sim.core_timing import TIMING_DIAGRAMS, core_timing
     from halfulp.sim.cosim import run_bench
 
     parsed = load_config(config)
+    drawings = {name: timing / f"{name}.svg" for name in TIMING_DIAGRAMS} if timing else {}
+    for path in drawings.values():
+        check_output(path)
     with working(f"{parsed.name}: simulating on {simulator}; it is compiled when it is used first"):
-        result = run_bench(parsed, seed=seed, tests=tests, waves=waves, simulator=simulator)
+        result = run_bench(parsed, seed=seed, tests=tests, waves=waves or bool(drawings), simulator=simulator)
+        if result.passed and result.waves:
+            for name, text in core_timing(result.waves).items() if drawings else ():
+                write_file(drawings[name], text.encode())
     kept = {name: str(path) if path else None for name, path in (("log", result.log), ("waves", result.waves))}
     if json:
         each = [
@@ -48,6 +61,7 @@ def verify(
             for test in result.tests
         ]
         print_table(f"{parsed.name} on {simulator}, seed {seed}", ["test", "result", "s", "message"], rows, right=[2])
+        kept |= {f"timing diagram, {name}": str(path) for name, path in drawings.items() if result.passed}
         for name, path in kept.items():
             if path:
                 print(f"{name}: {path}")

@@ -21,7 +21,7 @@ from halfulp.sim.bench.memory import BenchMemory
 from halfulp.sim.bench.monitor import BusMonitor
 from halfulp.sim.bench.registers import RegisterMaster
 from halfulp.sim.bench.scoreboard import Scoreboard
-from halfulp.sim.bench.stimulus import GemmCase, PlacedGemm, random_case
+from halfulp.sim.bench.stimulus import GemmCase, PlacedGemm, plain_case, random_case
 
 PLAN = json.loads(os.environ["HALFULP_BENCH"])
 CONFIG = ArrayConfig.from_dict(PLAN["config"])
@@ -103,6 +103,17 @@ async def a_core_tells_what_it_is(dut: CoreHandle) -> None:
     assert await bench.registers.read("config_array") == CONFIG.rows | CONFIG.columns << 16
     assert await bench.registers.read("status") == 0
     assert not int(dut.interrupt.value)
+
+
+@cocotb.test(timeout_time=1, timeout_unit="sec")
+async def a_gemm_of_four_tiles_runs_without_pauses(dut: CoreHandle) -> None:
+    """Two by two tiles, contiguous along K, on a memory that is always ready: also what timing diagrams show."""
+    bench = Bench(dut, "four tiles")
+    await bench.start()
+    rows, columns, depth = 2 * CONFIG.rows, 2 * CONFIG.columns, min(12, CONFIG.max_k)
+    case = plain_case(bench.rng, CONFIG, rows, columns, depth)
+    await bench.run([case])
+    assert bench.monitor.writes, "nothing was written"
 
 
 @cocotb.test(timeout_time=10, timeout_unit="sec")

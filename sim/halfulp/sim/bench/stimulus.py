@@ -14,7 +14,7 @@ from halfulp.numerics.gemm import SCALE_LIMIT, GemmResult, GemmSpec, golden_gemm
 from halfulp.numerics.random_bits import MAX_OUTPUT_BITS
 from halfulp.numerics.rounding import KINDS, Rounding
 
-__all__ = ["GemmCase", "PlacedGemm", "random_case"]
+__all__ = ["GemmCase", "PlacedGemm", "plain_case", "random_case"]
 
 PAGE = 4096
 """Bursts end at its multiples; cases are placed anywhere in it."""
@@ -196,6 +196,27 @@ def random_case(
         b_across_k=b_across_k,
         strides=(strides[0], strides[1], strides[2]),
         skews=(skews[0], skews[1], skews[2]),
+    )
+
+
+def plain_case(rng: np.random.Generator, config: ArrayConfig, m: int, n: int, k: int) -> GemmCase:
+    """A GEMM of that size: finite numbers of the first formats, both operands packed and contiguous along K."""
+    spec = GemmSpec(
+        config.a_formats[0],
+        config.b_formats[0],
+        config.out_formats[0],
+        accumulator=config.accumulator,
+        rounding=Rounding(config.roundings[0], 8 if config.roundings[0].startswith("stochastic") else 0),
+    )
+    return GemmCase(
+        spec=spec,
+        seed=int(rng.integers(0, 1 << 64, dtype=np.uint64)),
+        a=_codes(rng, spec.a, (m, k), False),
+        b=_codes(rng, spec.b, (k, n), False),
+        a_across_k=False,
+        b_across_k=False,
+        strides=(k * config.a_bytes, k * config.b_bytes, n * spec.out.container_bytes),
+        skews=(0, 0, 0),
     )
 
 
