@@ -12,8 +12,10 @@ from halfulp.host.device import decode_values, open_device
 from halfulp.host.errors import VerificationError
 from halfulp.host.rtl_device import RtlDevice
 from halfulp.hw.config import ArrayConfig, UnsupportedSpecError
+from halfulp.numerics.block_formats import Blocks, get_block_format
+from halfulp.numerics.block_gemm import BlockGemmSpec, golden_block_gemm
 from halfulp.numerics.formats import get_format
-from halfulp.numerics.gemm import GemmSpec, golden_gemm
+from halfulp.numerics.gemm import GemmSpec, golden_gemm, round_output
 from halfulp.numerics.names import UnknownNameError
 
 SPEC = GemmSpec("e4m3", "e4m3")
@@ -166,14 +168,14 @@ def test_a_k_that_is_too_large_is_refused_before_any_transfer(fake_rtl):
 def test_wrong_results_are_found_by_verification(fake_rtl, monkeypatch):
     with open_device("rtl:2x2", verify=0.01) as device:
         device.gemm(ONES, ONES, SPEC)
-        golden = golden_gemm
+        golden = round_output
 
         def faulty(*arguments: Any, **options: Any) -> Any:
             result = golden(*arguments, **options)
             result.codes[:] ^= 1 << 20
             return result
 
-        monkeypatch.setitem(type(fake_rtl[0])._run.__globals__, "golden_gemm", faulty)
+        monkeypatch.setitem(type(fake_rtl[0])._run.__globals__, "round_output", faulty)
         with pytest.raises(VerificationError, match=r"rtl:2x2: C\[\d:\d, \d:\d\] differs from the golden model"):
             device.gemm(ONES, ONES, SPEC)
 
@@ -199,3 +201,71 @@ def test_other_accumulators_are_not_verified():
             device.gemm(ONES, ONES, spec)
     with open_device("golden") as device:
         device.gemm(ONES, ONES, spec)
+
+
+BLOCK_SPEC = BlockGemmSpec("mxfp4_e2m1", "mxfp4_e2m1", "bfloat16", "e8m23:stochastic:8", "stochastic:4")
+
+
+def mxfp4(rng: np.random.Generator, m: int, k: int, n: int) -> tuple[Blocks, Blocks]:
+    fmt = get_block_format("mxfp4_e2m1")
+    return fmt.quantise(rng.normal(size=(m, k)), axis=1), fmt.quantise(rng.normal(size=(k, n)), axis=0)
+
+
+@pytest.mark.parametrize("name", ["golden", "emulator"])
+def test_blocks_are_multiplied_as_the_golden_model_does(name, rng):
+    a, b = mxfp4(rng, 3, 70, 5)
+    expected = golden_block_gemm(a, b, BLOCK_SPEC, seed=9)
+    with open_device(name) as device:
+        got = device.gemm(a, b, BLOCK_SPEC, seed=9)
+        np.testing.assert_array_equal(got.codes, expected.codes)
+        tensors = a._replace(codes=torch.from_numpy(a.codes), scales=torch.from_numpy(a.scales))
+        got = device.gemm(tensors, b, BLOCK_SPEC, seed=9)
+        assert isinstance(got.codes, torch.Tensor)
+        np.testing.assert_array_equal(got.codes.numpy(), expected.codes)
+        np.testing.assert_array_equal(
+            device.gemm_values(a, b, BLOCK_SPEC, seed=9), decode_values(expected.codes, BLOCK_SPEC.out)
+        )
+        assert (device.stats.gemms, device.stats.macs) == (3, 3 * 3 * 70 * 5)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda a, b: (a.codes, b), TypeError, "A in mxfp4_e2m1 must be Blocks, codes and scales, not ndarray"),
+        (lambda a, b: (a, b._replace(codes=b.codes[:64])), ValueError, "differ in K"),
+        (
+            lambda a, b: (a._replace(scales=a.scales[:, :2]), b),
+            ValueError,
+            r"codes of shape \(3, 70\) in blocks of 32 along axis 1 need scales of shape \(3, 3\), not \(3, 2\)",
+        ),
+        (
+            lambda a, b: (a, b._replace(scales=b.scales.astype(float))),
+            TypeError,
+            "scales of mxfp4_e2m1 must be uint8 codes, not float64",
+        ),
+        (lambda a, b: (a._replace(tensor_scale=2.0), b), ValueError, "mxfp4_e2m1 has no tensor scale, so it must be 1"),
+        (
+            lambda a, b: (a._replace(tensor_scale=np.nan), b),
+            ValueError,
+            "positive, finite and a float32 number, not nan",
+        ),
+    ],
+)
+@pytest.mark.parametrize("name", ["golden", "emulator"])
+def test_blocks_that_do_not_fit_are_told_apart(name, change, error, message, rng):
+    a, b = change(*mxfp4(rng, 3, 70, 5))
+    with open_device(name) as device, pytest.raises(error, match=message):
+        device.gemm(a, b, BLOCK_SPEC)
+
+
+def test_cores_refuse_blocks_and_say_what_they_have(rng):
+    a, b = mxfp4(rng, 3, 70, 5)
+    told = r"device rtl:2x2: cores take plain formats, not the blocks of mxfp4_e2m1 × mxfp4_e2m1; device emulator runs"
+    with open_device("rtl:2x2") as device, pytest.raises(UnsupportedSpecError, match=told):
+        device.gemm(a, b, BLOCK_SPEC)
+    with pytest.raises(UnsupportedSpecError, match=told):
+        open_device("rtl:2x2", requirements=[BLOCK_SPEC])
+    with pytest.raises(UnsupportedSpecError, match="A format mxfp4_e2m1 is not built in; the core has float8_e4m3fn"):
+        ArrayConfig(rows=2, columns=2, lanes=2, a_formats=("e4m3",), b_formats=("e4m3",)).check_spec(BLOCK_SPEC)
+    with open_device("golden", verify=1) as device, pytest.raises(ValueError, match="of block-scaled operands cannot"):
+        device.gemm(a, b, BLOCK_SPEC)

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Sequence
 
 from halfulp.hw.config import ArrayConfig, UnsupportedSpecError
 from halfulp.numerics.accumulators import MAX_ACCUMULATOR_BITS, ExactAccumulator
+from halfulp.numerics.block_gemm import AnyGemmSpec, BlockGemmSpec
 from halfulp.numerics.formats import Format, get_format
 from halfulp.numerics.gemm import GemmSpec
 
 __all__ = ["CoreFamily", "Requirement"]
 
-Requirement = GemmSpec | tuple[GemmSpec, int | None]
+Requirement = AnyGemmSpec | tuple[AnyGemmSpec, int | None]
 """A GEMM that will be asked for, with its K where it is known."""
 
 ACCUMULATOR_BITS = (64, 96, MAX_ACCUMULATOR_BITS)
@@ -53,16 +54,18 @@ class CoreFamily:
         groups: dict[object, list[tuple[GemmSpec, int]]] = {}
         for each in requirements:
             spec, k = each if isinstance(each, tuple) else (each, None)
+            spec = _plain(spec)
             limit = spec.accumulator.max_k if isinstance(spec.accumulator, ExactAccumulator) else None
             groups.setdefault(_group(spec), []).append((spec, k or limit or 1))
         for members in groups.values():
             self.configs.append(self._configure([spec for spec, _ in members], max(k for _, k in members)))
 
-    def config_for(self, spec: GemmSpec, k: int | None = None) -> ArrayConfig:
+    def config_for(self, spec: AnyGemmSpec, k: int | None = None) -> ArrayConfig:
         """The core that runs `spec` with that K: one of `configs`, or else one that is added to them.
 
         Raises `UnsupportedSpecError` where no core can.
         """
+        spec = _plain(spec)
         for config in self.configs:
             if _can_run(config, spec, k):
                 return config
@@ -97,6 +100,12 @@ def _can_run(config: ArrayConfig, spec: GemmSpec, k: int | None) -> bool:
     except UnsupportedSpecError:
         return False
     return True
+
+
+def _plain(spec: AnyGemmSpec) -> GemmSpec:
+    if isinstance(spec, BlockGemmSpec):
+        raise UnsupportedSpecError(f"cores take plain formats, not the blocks of {spec.a} × {spec.b}")
+    return spec
 
 
 def _group(spec: GemmSpec) -> object:

@@ -8,16 +8,18 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from halfulp.host.driver import Counters
 from halfulp.host.verification import ResultVerifier
-from halfulp.hw.config import ArrayConfig
+from halfulp.hw.config import ArrayConfig, UnsupportedSpecError
 from halfulp.numerics.accumulators import ExactAccumulator
+from halfulp.numerics.block_formats import Blocks
+from halfulp.numerics.block_gemm import AnyGemmSpec, BlockGemmSpec, check_block_operands, golden_block_gemm
 from halfulp.numerics.formats import CodeArray, Format
 from halfulp.numerics.gemm import GemmResult, GemmSpec, check_operands, golden_gemm
 from halfulp.numerics.names import Registry, unknown_name
@@ -89,23 +91,35 @@ class Device(ABC):
         self._is_closed = False
 
     @abstractmethod
-    def check(self, spec: GemmSpec, k: int | None = None) -> None:
+    def check(self, spec: AnyGemmSpec, k: int | None = None) -> None:
         """Raise `UnsupportedSpecError` where this device cannot run `spec` (with that K); nothing is transferred."""
 
-    def prepare(self, *requirements: GemmSpec | tuple[GemmSpec, int | None]) -> None:  # noqa: B027  (most need nothing)
+    def prepare(self, *requirements: AnyGemmSpec | tuple[AnyGemmSpec, int | None]) -> None:  # noqa: B027  (most need nothing)
         """Build what these GEMMs, each with its K where that is known, need: now rather than at the first of them."""
 
     @abstractmethod
     def _run(self, a: CodeArray, b: CodeArray, spec: GemmSpec, seed: int) -> GemmResult:
         """Run a GEMM whose operands and spec have been checked."""
 
-    def gemm(self, a: Codes, b: Codes, spec: GemmSpec, *, seed: int = 0) -> GemmResult:
+    def _run_blocks(self, a: Blocks, b: Blocks, spec: BlockGemmSpec, seed: int) -> GemmResult:
+        """Run a GEMM of block-scaled operands that have been checked, where `check` lets their specs through."""
+        raise UnsupportedSpecError(f"device {self.name} runs no block-scaled operands, as of {spec}")
+
+    @overload
+    def gemm(self, a: Codes, b: Codes, spec: GemmSpec, *, seed: int = 0) -> GemmResult: ...
+    @overload
+    def gemm(self, a: Blocks, b: Blocks, spec: BlockGemmSpec, *, seed: int = 0) -> GemmResult: ...
+    @overload
+    def gemm(self, a: Codes | Blocks, b: Codes | Blocks, spec: AnyGemmSpec, *, seed: int = 0) -> GemmResult: ...
+
+    def gemm(self, a: Codes | Blocks, b: Codes | Blocks, spec: AnyGemmSpec, *, seed: int = 0) -> GemmResult:
         """C = A·B as `spec` says.
 
         Parameters
         ----------
         a, b
             Codes A [M, K] and B [K, N], each contiguous along K or across it; strided views are taken as they are.
+            With a `BlockGemmSpec`, `Blocks` of such codes: A in blocks along axis 1, B along axis 0.
         spec
             Formats, accumulator, rounding, scale.
         seed
@@ -124,8 +138,15 @@ class Device(ABC):
         DeviceError
             The device failed, or its result was found wrong.
         """
-        is_torch = _is_tensor(a) or _is_tensor(b)
-        codes_a, codes_b = check_operands(_as_array(a), _as_array(b), spec)
+        is_torch = any(_is_tensor(x.codes if isinstance(x, Blocks) else x) for x in (a, b))
+        run: Callable[[int], GemmResult]
+        if isinstance(spec, BlockGemmSpec):
+            blocks_a, blocks_b = check_block_operands(_as_blocks(a), _as_blocks(b), spec)
+            codes_a, codes_b = blocks_a.codes, blocks_b.codes
+            run = partial(self._run_blocks, blocks_a, blocks_b, spec)
+        else:
+            codes_a, codes_b = check_operands(_as_array(a), _as_array(b), spec)
+            run = partial(self._run, codes_a, codes_b, spec)
         check_seed(seed)
         (m, k), n = codes_a.shape, codes_b.shape[1]
         self.check(spec, k)
@@ -135,9 +156,9 @@ class Device(ABC):
             if self._is_closed:
                 raise ValueError(f"device {self.name} has been closed")
             start = time.perf_counter()
-            result = self._run(codes_a, codes_b, spec, seed)
+            result = run(seed)
             self._count(m * n * k, time.perf_counter() - start)
-            if self._verifier is not None:
+            if self._verifier is not None and isinstance(spec, GemmSpec):
                 shape = (self.config.rows, self.config.columns) if self.config else None
                 self._verifier.verify(codes_a, codes_b, result, spec, seed=seed, tile=shape, device=self.name)
         if is_torch:
@@ -146,7 +167,9 @@ class Device(ABC):
             return result._replace(codes=cast(Any, torch.from_numpy(result.codes)))
         return result
 
-    def gemm_values(self, a: Codes, b: Codes, spec: GemmSpec, *, seed: int = 0) -> npt.NDArray[np.float32]:
+    def gemm_values(
+        self, a: Codes | Blocks, b: Codes | Blocks, spec: AnyGemmSpec, *, seed: int = 0
+    ) -> npt.NDArray[np.float32]:
         """Run `gemm` and decode its codes: float32 values, array or tensor like the operands.
 
         Exact for output formats of at most 24 significand bits; wider integers are rounded to float32.
@@ -192,12 +215,15 @@ class GoldenDevice(Device):
     def __init__(self, *, verify: float = 0.0) -> None:
         super().__init__("golden", verify=verify)
 
-    def check(self, spec: GemmSpec, k: int | None = None) -> None:
+    def check(self, spec: AnyGemmSpec, k: int | None = None) -> None:
         """See `Device.check`."""
         _check_k(spec, k)
 
     def _run(self, a: CodeArray, b: CodeArray, spec: GemmSpec, seed: int) -> GemmResult:
         return golden_gemm(a, b, spec, seed=seed)
+
+    def _run_blocks(self, a: Blocks, b: Blocks, spec: BlockGemmSpec, seed: int) -> GemmResult:
+        return golden_block_gemm(a, b, spec, seed=seed)
 
 
 class EmulatorDevice(Device):
@@ -209,12 +235,17 @@ class EmulatorDevice(Device):
 
         self._emulate = emulate_gemm
 
-    def check(self, spec: GemmSpec, k: int | None = None) -> None:
+    def check(self, spec: AnyGemmSpec, k: int | None = None) -> None:
         """See `Device.check`."""
         _check_k(spec, k)
 
     def _run(self, a: CodeArray, b: CodeArray, spec: GemmSpec, seed: int) -> GemmResult:
         return self._emulate(a, b, spec, seed=seed)
+
+    def _run_blocks(self, a: Blocks, b: Blocks, spec: BlockGemmSpec, seed: int) -> GemmResult:
+        from halfulp.sim.blocks import emulate_block_gemm
+
+        return emulate_block_gemm(a, b, spec, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -328,7 +359,7 @@ def _without_requirements(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name not in ("requirements", "progress")}
 
 
-def _check_k(spec: GemmSpec, k: int | None) -> None:
+def _check_k(spec: AnyGemmSpec, k: int | None) -> None:
     """All that is to be checked where any format and accumulator is computed."""
     if k is not None and isinstance(spec.accumulator, ExactAccumulator):
         spec.accumulator.check_k(k)
@@ -346,6 +377,11 @@ def _as_array(x: Any) -> npt.NDArray[Any]:
     if x.device.type != "cpu":
         raise ValueError(f"codes must be on the CPU, not a tensor on {x.device}")
     return x.detach().numpy()
+
+
+def _as_blocks(x: Any) -> Any:
+    """Blocks with NumPy arrays; what is none is for `check_block_operands` to tell."""
+    return x._replace(codes=_as_array(x.codes), scales=_as_array(x.scales)) if isinstance(x, Blocks) else x
 
 
 @lru_cache(maxsize=16)

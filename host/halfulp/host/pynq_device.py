@@ -14,6 +14,7 @@ from halfulp.host.errors import ConnectionLostError, IdentificationError
 from halfulp.host.pynq_overlay import core_instance, load_overlay, need_pynq
 from halfulp.hw.config import ArrayConfig, UnsupportedSpecError
 from halfulp.hw.handoff import config_of_parameters
+from halfulp.numerics.block_gemm import AnyGemmSpec
 from halfulp.numerics.formats import CodeArray
 from halfulp.numerics.gemm import GemmResult, GemmSpec
 
@@ -77,7 +78,7 @@ class PynqDevice(Device):
         self.config = self._config
         _compare(name, self._config, config_of_parameters(overlay.ip_dict[instance]["parameters"]))
 
-    def check(self, spec: GemmSpec, k: int | None = None) -> None:
+    def check(self, spec: AnyGemmSpec, k: int | None = None) -> None:
         """See `Device.check`."""
         try:
             self._config.check_spec(spec, k)

@@ -14,6 +14,7 @@ from halfulp.host.pynq_device import PynqDevice, check_requirements
 from halfulp.host.pynq_overlay import load_overlay, need_pynq
 from halfulp.hw.config import ArrayConfig, UnsupportedSpecError
 from halfulp.hw.handoff import default_processing_system, read_handoff
+from halfulp.numerics.block_gemm import AnyGemmSpec
 from halfulp.numerics.formats import CodeArray
 from halfulp.numerics.gemm import GemmResult, GemmSpec
 
@@ -70,7 +71,7 @@ class PynqSimDevice(Device):
         """Of the core that ran or was prepared last; None before."""
         return self._open[self.config].overlay if self.config is not None else None
 
-    def check(self, spec: GemmSpec, k: int | None = None) -> None:
+    def check(self, spec: AnyGemmSpec, k: int | None = None) -> None:
         """See `Device.check`. Builds nothing."""
         self._config_for(spec, k)
 
@@ -83,7 +84,7 @@ class PynqSimDevice(Device):
                 self._board(config)
                 self.config = config
 
-    def _config_for(self, spec: GemmSpec, k: int | None) -> ArrayConfig:
+    def _config_for(self, spec: AnyGemmSpec, k: int | None) -> ArrayConfig:
         try:
             return self._cores.config_for(spec, k)
         except UnsupportedSpecError as error:

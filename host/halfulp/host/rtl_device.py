@@ -11,6 +11,7 @@ from halfulp.host.core_family import CoreFamily, Requirement
 from halfulp.host.device import Device
 from halfulp.host.driver import Driver
 from halfulp.hw.config import ArrayConfig, UnsupportedSpecError
+from halfulp.numerics.block_gemm import AnyGemmSpec
 from halfulp.numerics.formats import CodeArray
 from halfulp.numerics.gemm import GemmResult, GemmSpec
 from halfulp.sim.rtl import RtlCore
@@ -57,7 +58,7 @@ class RtlDevice(Device):
         self._open: dict[ArrayConfig, tuple[RtlCore, Driver]] = {}
         self.config = cores if isinstance(cores, ArrayConfig) else None
 
-    def check(self, spec: GemmSpec, k: int | None = None) -> None:
+    def check(self, spec: AnyGemmSpec, k: int | None = None) -> None:
         """See `Device.check`. Builds nothing."""
         self._config_for(spec, k)
 
@@ -69,7 +70,7 @@ class RtlDevice(Device):
             with self._lock:
                 self._driver(config)
 
-    def _config_for(self, spec: GemmSpec, k: int | None) -> ArrayConfig:
+    def _config_for(self, spec: AnyGemmSpec, k: int | None) -> ArrayConfig:
         try:
             if isinstance(self._cores, CoreFamily):
                 return self._cores.config_for(spec, k)

@@ -6,6 +6,7 @@ import numpy as np
 
 from halfulp.host.errors import VerificationError
 from halfulp.numerics.accumulators import ExactAccumulator
+from halfulp.numerics.block_gemm import AnyGemmSpec, BlockGemmSpec
 from halfulp.numerics.formats import CodeArray, FloatFormat, Format, IntFormat
 from halfulp.numerics.gemm import GemmResult, GemmSpec, exact_gemm, round_output
 
@@ -44,8 +45,10 @@ class ResultVerifier:
         self.tiles = self.checksums = 0
         self._random = np.random.default_rng(0)
 
-    def check(self, spec: GemmSpec) -> None:
+    def check(self, spec: AnyGemmSpec) -> None:
         """Raise where results of `spec` cannot be verified: a tile's sums must not depend on its place in C."""
+        if isinstance(spec, BlockGemmSpec):
+            raise ValueError(f"results of block-scaled operands cannot be verified: {spec}")
         if not isinstance(spec.accumulator, ExactAccumulator):
             raise ValueError(f"only results of exact accumulators can be verified, not of {spec.accumulator}")
 

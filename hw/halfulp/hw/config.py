@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from halfulp.numerics.accumulators import MAX_ACCUMULATOR_BITS, Accumulator, ExactAccumulator, parse_accumulator
+from halfulp.numerics.block_gemm import AnyGemmSpec
 from halfulp.numerics.formats import (
     FORMATS,
     BinaryFormat,
@@ -21,7 +22,6 @@ from halfulp.numerics.formats import (
     TernaryFormat,
     get_format,
 )
-from halfulp.numerics.gemm import GemmSpec
 from halfulp.numerics.names import unknown_name
 from halfulp.numerics.rounding import KINDS
 
@@ -186,7 +186,7 @@ class ArrayConfig:
         digest = hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:10]
         return f"halfulp_{self.rows}x{self.columns}_{self.a_formats[0]}_{digest}"
 
-    def check_spec(self, spec: GemmSpec, k: int | None = None) -> None:
+    def check_spec(self, spec: AnyGemmSpec, k: int | None = None) -> None:
         """Raise `UnsupportedSpecError` where this core cannot run `spec` (with that K), naming what it has."""
         for role, fmt, have in (
             ("A", spec.a, self.a_formats),

@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from halfulp.numerics.exact import FINITE, NAN, RealArray, bit_length, from_float64, multiply
-from halfulp.numerics.formats import CodeArray, FixedPointFormat, FloatFormat, Format, get_format
-from halfulp.numerics.names import Registry
+from halfulp.numerics.formats import FORMATS, CodeArray, FixedPointFormat, FloatFormat, Format, get_format
+from halfulp.numerics.names import Registry, UnknownNameError, unknown_name
 from halfulp.numerics.rounding import NEAREST_EVEN, Rounding
 
-__all__ = ["BLOCK_FORMATS", "E8M0_BIAS", "E8M0_NAN", "BlockFormat", "Blocks", "get_block_format"]
+__all__ = ["BLOCK_FORMATS", "E8M0_BIAS", "E8M0_NAN", "BlockFormat", "Blocks", "get_any_format", "get_block_format"]
 
 E8M0_BIAS, E8M0_NAN = 127, 255
 """The E8M0 scale of code c is 2**(c - 127); code 255 is NaN (OCP MX v1.0, section 5.4.1)."""
@@ -335,3 +335,19 @@ BLOCK_FORMATS.register("nvfp4", BlockFormat("nvfp4", get_format("float4_e2m1fn")
 def get_block_format(name: str | BlockFormat) -> BlockFormat:
     """The block-scaled format of this name, or `name` itself where it is one already."""
     return name if isinstance(name, BlockFormat) else BLOCK_FORMATS.get(name)
+
+
+def get_any_format(name: str | Format | BlockFormat) -> Format | BlockFormat:
+    """The plain or block-scaled format of this name; a wrong one is told the nearest right ones of both kinds."""
+    if isinstance(name, (Format, BlockFormat)):
+        return name
+    try:
+        return BLOCK_FORMATS.get(name)
+    except UnknownNameError:
+        pass
+    try:
+        return FORMATS.get(name)
+    except UnknownNameError:
+        known = [alias for plain in FORMATS.names() for alias in (plain, *FORMATS.aliases(plain))]
+        hint = f" (or {FORMATS.family}, any bfpN)"
+        raise unknown_name("format", name, [*known, *BLOCK_FORMATS.names()], hint) from None

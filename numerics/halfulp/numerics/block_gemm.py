@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from halfulp.numerics.accumulators import Accumulator, FloatAccumulator, parse_accumulator
-from halfulp.numerics.block_formats import BlockFormat, Blocks, get_block_format
+from halfulp.numerics.block_formats import BlockFormat, Blocks, get_any_format
 from halfulp.numerics.chains import Chain, where
 from halfulp.numerics.exact import FINITE, INFINITE, NAN, RealArray, from_float64, from_integers
 from halfulp.numerics.formats import Format, get_format
@@ -16,7 +16,15 @@ from halfulp.numerics.gemm import GemmResult, GemmSpec, check_operands, round_ou
 from halfulp.numerics.random_bits import accumulator_words, check_seed, xorshift32
 from halfulp.numerics.rounding import NEAREST_EVEN, Rounding
 
-__all__ = ["BlockGemmSpec", "block_chain", "check_block_operands", "golden_block_gemm", "round_block_sums"]
+__all__ = [
+    "AnyGemmSpec",
+    "BlockGemmSpec",
+    "block_chain",
+    "check_block_operands",
+    "gemm_spec",
+    "golden_block_gemm",
+    "round_block_sums",
+]
 
 
 def _float32_accumulator() -> FloatAccumulator:
@@ -59,8 +67,8 @@ class BlockGemmSpec:
 
         def __init__(
             self,
-            a: BlockFormat | str,
-            b: BlockFormat | str,
+            a: BlockFormat | Format | str,
+            b: BlockFormat | Format | str,
             out: Format | str = ...,
             accumulator: Accumulator | str = ...,
             rounding: Rounding | str = ...,
@@ -70,7 +78,10 @@ class BlockGemmSpec:
 
     def __post_init__(self) -> None:
         for name in ("a", "b"):
-            object.__setattr__(self, name, get_block_format(getattr(self, name)))
+            fmt = get_any_format(getattr(self, name))
+            if not isinstance(fmt, BlockFormat):
+                raise ValueError(f"both operands must be block-scaled, and {name.upper()} is {fmt}: {self.a}×{self.b}")
+            object.__setattr__(self, name, fmt)
         if self.a.block != self.b.block:
             raise ValueError(
                 f"blocks of A and B must be of one length: {self.a} has {self.a.block}, {self.b} {self.b.block}"
@@ -87,6 +98,32 @@ class BlockGemmSpec:
     def __str__(self) -> str:
         text = f"{self.a}×{self.b} → {self.accumulator} → {self.out}, {self.rounding}, {self.overflow}"
         return f"{text}, ×2^{self.scale}" if self.scale else text
+
+
+AnyGemmSpec: TypeAlias = GemmSpec | BlockGemmSpec
+"""What one GEMM asks for, of plain or of block-scaled operands."""
+
+
+def gemm_spec(
+    a: Format | BlockFormat | str,
+    b: Format | BlockFormat | str,
+    out: Format | str = "float32",
+    accumulator: Accumulator | str | None = None,
+    rounding: Rounding | str = NEAREST_EVEN,
+    scale: int = 0,
+    overflow: str = "saturate",
+) -> AnyGemmSpec:
+    """The spec that the operands' formats ask for: a `BlockGemmSpec` where one is block-scaled, else a `GemmSpec`.
+
+    Without an accumulator it is ``e8m23`` for blocks and ``exact`` for others.
+
+    >>> str(gemm_spec("mxfp8_e4m3", "mxfp8_e5m2")), str(gemm_spec("e4m3", "e5m2").accumulator)
+    ('mxfp8_e4m3×mxfp8_e5m2 → float32 → float32, nearest_even, saturate', 'exact')
+    """
+    a, b = get_any_format(a), get_any_format(b)
+    if isinstance(a, BlockFormat) or isinstance(b, BlockFormat):
+        return BlockGemmSpec(a, b, out, accumulator or "e8m23", rounding, scale, overflow)
+    return GemmSpec(a, b, out, accumulator or "exact", rounding, scale, overflow)
 
 
 def golden_block_gemm(a: Blocks, b: Blocks, spec: BlockGemmSpec, *, seed: int = 0) -> GemmResult:

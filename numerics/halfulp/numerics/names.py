@@ -41,7 +41,7 @@ class Registry(Generic[T]):
     def __init__(self, kind: str, *, parse: Callable[[str], T | None] | None = None, family: str = "") -> None:
         self.kind = kind
         self._parse = parse
-        self._family = family
+        self.family = family
         self._members: dict[str, T] = {}
         self._aliases: dict[str, str] = {}
 
@@ -64,7 +64,7 @@ class Registry(Generic[T]):
             return self._members[key]
         made = self._parse(key) if self._parse else None
         if made is None:
-            hint = f" (or {self._family})" if self._family else ""
+            hint = f" (or {self.family})" if self.family else ""
             raise unknown_name(self.kind, name, [*self._members, *self._aliases], hint)
         return made
 
