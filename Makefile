@@ -106,11 +106,12 @@ format: setup ## what lint can mend by itself
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-# Of docs/numerics.md. The formats are those that a page can show side by side.
-pictures: setup ## docs/pictures, drawn again from the golden model
+# Of docs/numerics.md and docs/hardware.md. The formats are those that a page can show side by side.
+pictures: setup ## docs/pictures, drawn again from the golden model and the simulation
 	$(BIN)/halfulp formats e4m3 e5m2 e3m2 e2m3 e2m1 e6m5 int8 fixed2.6 posit8_1 --plot docs/pictures/spacing.png >/dev/null
 	$(BIN)/halfulp formats e6m5 --plot docs/pictures/rounding.png --picture rounding >/dev/null
 	$(BIN)/halfulp formats e6m5 --plot docs/pictures/words.png --picture words >/dev/null
+	$(BIN)/halfulp verify docs/configs/tiny_2x3.toml --tests 1 --timing docs/pictures >/dev/null
 
 wheel: setup ## dist/halfulp-….whl
 	$(BIN)/python -m hatchling build -t wheel

@@ -40,7 +40,7 @@ def verify(
     from halfulp.sim.cosim import run_bench
 
     parsed = load_config(config)
-    drawings = {name: timing / f"{name}.svg" for name in TIMING_DIAGRAMS} if timing else {}
+    drawings = {name: timing / f"timing-{name}.svg" for name in TIMING_DIAGRAMS} if timing else {}
     for path in drawings.values():
         check_output(path)
     with working(f"{parsed.name}: simulating on {simulator}; it is compiled when it is used first"):
