@@ -7,16 +7,18 @@ import json
 import numpy as np
 import pytest
 
+from halfulp.numerics.block_formats import BLOCK_FORMATS, Blocks, get_block_format
 from halfulp.numerics.formats import FORMATS, get_format
 
 
 def test_table_has_every_format(halfulp):
     outcome = halfulp("formats")
     assert outcome.code == 0
-    for name in FORMATS.names():
+    every = [*FORMATS.names(), *BLOCK_FORMATS.names()]
+    for name in every:
         assert any(line.split()[:1] == [name] for line in outcome.out.splitlines())
     listed = json.loads(halfulp("formats", "--json").out)
-    assert [each["name"] for each in listed] == FORMATS.names()
+    assert [each["name"] for each in listed] == every
 
 
 @pytest.mark.parametrize(
@@ -87,3 +89,41 @@ def test_accumulation_is_not_drawn_for_integers(halfulp, tmp_path):
 def test_unknown_format_names_the_nearest(halfulp):
     assert halfulp("formats", "e4m4x").error.startswith("unknown format 'e4m4x'; nearest: 'e4m3' (or any eXmY")
     assert "exponent bits must be 1 to 8" in halfulp("formats", "e9m1").error
+
+
+def test_a_wrong_name_is_answered_with_plain_and_block_scaled_formats(halfulp):
+    assert halfulp("formats", "mxfp4").error.startswith(
+        "unknown format 'mxfp4'; nearest: 'fp4', 'mxfp8_e4m3', 'mxfp4_e2m1' (or any eXmY"
+    )
+    assert halfulp("formats", "mxfp4").error.endswith("any bfpN)")
+    assert "3 to 16 bits, not 17" in halfulp("formats", "bfp17").error
+
+
+@pytest.mark.parametrize("name", [*BLOCK_FORMATS.names(), "bfp7"])
+def test_block_formats_tell_the_range_that_their_codes_span(halfulp, name):
+    told = json.loads(halfulp("formats", name, "--json").out)
+    fmt = get_block_format(name)
+    assert (told["element"], told["block"], told["scale"]) == (fmt.element.name, fmt.block, fmt.scale)
+    codes = fmt.element.valid_codes[:, None]
+    values = [
+        fmt.to_float64(Blocks(codes, np.full(codes.shape, scale, np.uint8)))
+        for scale in (0, 1, 0x7E if name == "nvfp4" else 254)
+    ]
+    finite = np.abs(np.concatenate([v[np.isfinite(v)] for v in values]))
+    assert told["largest"] == finite.max()
+    assert told["least_positive"] == finite[finite > 0].min()
+
+
+def test_a_block_format_shows_a_block(halfulp):
+    out = halfulp("formats", "mxfp4_e2m1").out
+    assert "mxfp4_e2m1: blocks of 32 along K; 4.25 bits a number" in out
+    assert "scale code 125" in out
+    assert ["value", "-1", "-0.75", "-0.5", "-0.25", "0", "0.25", "0.5", "0.75"] in [
+        line.split() for line in out.splitlines()
+    ]
+    assert "tensor scale" in halfulp("formats", "nvfp4").out
+
+
+def test_block_formats_have_no_picture(halfulp, tmp_path):
+    outcome = halfulp("formats", "nvfp4", "--plot", tmp_path / "x.png")
+    assert outcome.error == "pictures are of plain formats, not of nvfp4; its elements are float4_e2m1fn"

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import enum
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 
+from halfulp.cli.block_tables import block_properties, print_block_format, print_block_formats
 from halfulp.cli.console import print_json, print_table
 from halfulp.cli.matrix_files import check_output, write_file
 from halfulp.cli.number_plots import draw
+from halfulp.numerics.block_formats import BLOCK_FORMATS, BlockFormat, get_any_format
 from halfulp.numerics.formats import (
     FORMATS,
     BinaryFormat,
@@ -20,7 +23,6 @@ from halfulp.numerics.formats import (
     Format,
     PositFormat,
     ScaledIntegerFormat,
-    get_format,
 )
 
 __all__ = ["formats"]
@@ -28,6 +30,7 @@ __all__ = ["formats"]
 EXAMPLE = """
   halfulp formats
   halfulp formats e4m3
+  halfulp formats mxfp4_e2m1
   halfulp formats e4m3 e5m2 int8 --plot spacing.png
   halfulp formats e6m5 --plot errors.png --picture rounding
 """
@@ -60,18 +63,31 @@ def formats(
     json: Annotated[bool, typer.Option("--json", help="Print as JSON; of one format with all codes.")] = False,
 ) -> None:
     """The number formats: all of them, or some with their codes, range and spacing."""
-    chosen = [get_format(name) for name in names or FORMATS.names()]
+    chosen = [get_any_format(name) for name in names or [*FORMATS.names(), *BLOCK_FORMATS.names()]]
     if plot is not None:
         check_output(plot)
-        write_file(plot, draw(picture.value, chosen))
+        write_file(plot, draw(picture.value, _plain(chosen, bool(names))))
     if json:
-        one = len(names or ()) == 1
-        print_json({**_properties(chosen[0]), "values": _values(chosen[0])} if one else [*map(_properties, chosen)])
+        told = [block_properties(fmt) if isinstance(fmt, BlockFormat) else _properties(fmt) for fmt in chosen]
+        if len(names or ()) == 1 and isinstance(chosen[0], Format):
+            print_json({**told[0], "values": _values(chosen[0])})
+        else:
+            print_json(told if len(names or ()) != 1 else told[0])
     elif names:
         for fmt in chosen:
-            _print_format(fmt)
+            print_block_format(fmt) if isinstance(fmt, BlockFormat) else _print_format(fmt)
     else:
-        _print_formats(chosen)
+        _print_formats(FORMATS.members())
+        print_block_formats(BLOCK_FORMATS.members())
+        print(f"Besides these: {FORMATS.family}; any bfpN. `halfulp formats NAME` tells more.")
+
+
+def _plain(chosen: Sequence[Format | BlockFormat], named: bool) -> list[Format]:
+    """The formats to draw; raise where one that was asked for by name has no picture."""
+    for fmt in chosen if named else ():
+        if isinstance(fmt, BlockFormat):
+            raise ValueError(f"pictures are of plain formats, not of {fmt}; its elements are {fmt.element}")
+    return [fmt for fmt in chosen if isinstance(fmt, Format)]
 
 
 def _properties(fmt: Format) -> dict[str, Any]:
@@ -143,8 +159,6 @@ def _print_formats(chosen: list[Format]) -> None:
         )  # fmt: skip
     columns = ["name", "also", "bits", "sign + exponent + fraction", "smallest", "largest", "least normal", "least > 0"]
     print_table("Formats", [*columns, "specials"], rows, right=(2, 4, 5, 6, 7))
-    print("Besides these: any eXmY with X ≤ 8 and Y ≤ 23, any intN, uintN, fixedI.F and positN_E, ternary, binary.")
-    print("`halfulp formats NAME` tells more.")
 
 
 def _print_format(fmt: Format) -> None:
