@@ -19,7 +19,14 @@ GOOD: dict[str, Any] = {
     "dsps": 220,
     "block_rams_kib": 630,
     "memory": "512 MiB DDR3",
-    "vivado": {"board_part": "a:b:part0:1.0", "processing_system": "zynq-7000", "bus_width": 64},
+    "vivado": {
+        "board_part": "a:b:part0:1.0",
+        "processing_system": "zynq-7000",
+        "bus_width": 64,
+        "board_files": "Vivado brings them",
+        "flip_flops": 106400,
+        "block_rams": 140,
+    },
 }
 
 

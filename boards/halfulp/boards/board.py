@@ -35,13 +35,26 @@ class VivadoBoard:
         Name of a `halfulp.hw.handoff.ProcessingSystem`.
     bus_width
         Bits of the memory port that the core uses.
+    board_files
+        Where Vivado gets `board_part` from, in words.
+    flip_flops, block_rams
+        What the part has; block RAMs are counted in blocks of 36 Kib.
+    high_memory
+        Whether some of the board's memory lies above 2 GiB, in an address range of its own.
     """
 
     board_part: str
     processing_system: str
     bus_width: int
+    board_files: str
+    flip_flops: int
+    block_rams: int
+    high_memory: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("flip_flops", "block_rams"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)!r}")
         ps = PROCESSING_SYSTEMS.get(self.processing_system)
         if self.bus_width not in BUS_WIDTHS[ps.name]:
             widths = " or ".join(map(str, BUS_WIDTHS[ps.name]))
