@@ -12,7 +12,7 @@ from amaranth.sim import Simulator
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.rounder import RoundingLane, RoundingSetup
 from halfulp.numerics.exact import FINITE, INFINITE, NAN, from_integers
-from halfulp.numerics.formats import FloatFormat, Format, IntFormat
+from halfulp.numerics.formats import BinaryFormat, FloatFormat, Format, ScaledIntegerFormat, TableFormat
 from halfulp.numerics.rounding import KINDS, Rounding
 
 FLUSHED = FloatFormat("e6m5 without subnormals", 6, 5, subnormals=False)
@@ -37,6 +37,31 @@ CONFIGS = {
         ),
         roundings=("nearest_even", "toward_zero"),
         accumulator="exact:3",
+    ),
+    "fixed point, one bit": ArrayConfig(
+        a_formats=("fixed4.4",),
+        b_formats=("int8", "ternary"),
+        out_formats=("fixed8.8", "fixed1.7", "ternary", "binary", "uint4", "bfloat16"),
+        accumulator="exact:100",
+    ),
+    "posits": ArrayConfig(
+        a_formats=("posit8_1",),
+        b_formats=("posit8_1",),
+        out_formats=("posit8_1", "posit16_1", "posit6_2", "posit8_0", "posit4_2", "posit16_2", "float8_e4m3fn"),
+        accumulator="exact:100",
+    ),
+    "logarithmic": ArrayConfig(
+        a_formats=("log8",),
+        b_formats=("log4_1",),
+        out_formats=("log8", "log5_0", "log4_2", "log9_7", "log16", "float32"),
+        accumulator="exact:100",
+    ),
+    "tables, no random bits": ArrayConfig(
+        a_formats=("float8_e4m3fn",),
+        b_formats=("float8_e4m3fn",),
+        out_formats=("log8", "posit8_1", "binary", "posit8_2", "int4"),
+        roundings=("nearest_even", "toward_zero"),
+        accumulator="exact:100",
     ),
     "wide": ArrayConfig(
         a_formats=("float16",),
@@ -76,10 +101,21 @@ def magnitude_near(fmt: Format, unit: int, rng: np.random.Generator) -> int:
         code = int(rng.choice(edges)) if rng.random() < 0.5 else int(rng.integers(fmt.max_code + 2))
         field, fraction = divmod(code, normal)
         significand, exponent = fraction + (normal if field else 0), max(field, 1) - 1 + fmt.lsb_exponent
+    elif isinstance(fmt, TableFormat):
+        # A number or a tie, and beside it the bounds of 16 random bits.
+        code = int(rng.choice([0, 1, 2, fmt.max_code - 1, fmt.max_code, int(rng.integers(fmt.max_code + 1))]))
+        table = fmt.magnitudes
+        low, high, tie = float(table.value[code]), float(table.value[code + 1]), float(table.tie[code])
+        bound = high - (high - low) * int(rng.integers(1 << 17)) / (1 << 17)
+        point = [low, tie, high, bound, low / 1024, 3 * high][int(rng.integers(6))]
+        mantissa, exponent = np.frexp(point)
+        significand, exponent = int(mantissa * 2**53), int(exponent) - 53
+    elif isinstance(fmt, BinaryFormat):
+        significand, exponent = int(rng.integers(5)), int(rng.integers(-1, 2))
     else:
-        assert isinstance(fmt, IntFormat)
+        assert isinstance(fmt, ScaledIntegerFormat)
         code = fmt.largest + int(rng.integers(-1, 3)) if rng.random() < 0.5 else int(rng.integers(fmt.largest + 1))
-        significand, exponent = code, 0
+        significand, exponent = code, fmt.lsb_exponent
     places = int(rng.integers(20))
     fraction = int(rng.choice([0, (1 << places) >> 1, (1 << places) - 1, 1, int(rng.integers(1 << places))]))
     significand, exponent = (significand << places) + fraction, exponent - places
@@ -126,8 +162,7 @@ def expected(config: ArrayConfig, case: Case, sums: Sums) -> np.ndarray:
         random = (sums.random >> (16 - case.rounding.random_bits)).astype(np.uint32)
     codes, invalid, overflow = fmt.encode(real, case.rounding, random, "ieee" if case.ieee else "saturate")
     codes = codes.astype(np.int64)
-    if isinstance(fmt, FloatFormat):
-        codes[codes == fmt.sign_code] = 0  # a GEMM never outputs -0
+    codes = fmt.without_minus_zero(codes.astype(fmt.code_dtype)).astype(np.int64)
     return np.stack([codes, invalid, overflow], axis=1)
 
 
@@ -205,6 +240,23 @@ def test_every_mode_into_every_format(name: str, rng: np.random.Generator) -> No
                 a, b = int(rng.integers(len(config.a_formats))), int(rng.integers(len(config.b_formats)))
                 cases.append(Case(a, b, out, Rounding(kind, bits), scale, ieee))
     check(config, cases, 150, rng)
+
+
+def test_every_sum_and_every_random_word_of_small_formats() -> None:
+    """-32 to 32 in steps and near 0 in sixteenths, in every mode, with all words of two random bits."""
+    names = ("posit5_1", "posit4_2", "log4_1", "log5_3", "binary", "ternary", "fixed2.2", "e3m1")
+    config = ArrayConfig(a_formats=("int8",), b_formats=("int8",), out_formats=names, accumulator="exact:16")
+    integers = [*range(-512, 513, 16), *range(-37, 38)]
+    nothing = np.zeros(len(integers), np.bool_)
+    modes = [("nearest_even", 0, 0), ("toward_zero", 0, 0)]
+    modes += [(kind, 2, word) for kind in ("stochastic", "stochastic_floor") for word in range(4)]
+    given = []
+    for out in range(len(names)):
+        for kind, bits, word in modes:
+            sums = Sums(integers, nothing, nothing, nothing, np.full(len(integers), word << 14))
+            given.append((Case(0, 0, out, Rounding(kind, bits), -4, False), sums))
+    for (case, sums), found in zip(given, run_lane(config, given), strict=True):
+        assert np.array_equal(found, expected(config, case, sums)), (names[case.out], case.rounding)
 
 
 @pytest.mark.parametrize("kind", ["stochastic", "stochastic_floor"])

@@ -2,7 +2,8 @@
 
 The significand is normalised, shifted so that the output's ulp has a fixed place, and an addend goes in below that
 place; what carries over decides between the two neighbours. Exponent field and significand are one integer, so a
-carry out of the significand goes into the exponent.
+carry out of the significand goes into the exponent. Numbers of formats with no one spacing are rounded beside that, by
+`TableRounder`.
 """
 
 from __future__ import annotations
@@ -12,10 +13,20 @@ from typing import Any
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
 
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.interfaces import result_layout, tile_layout
-from halfulp.numerics.formats import FloatFormat, Format, IntFormat
+from halfulp.hw.table_rounder import FIELD_BITS, TABLE_PLACES, TableRounder, least_exponent
+from halfulp.numerics.formats import (
+    BinaryFormat,
+    FloatFormat,
+    Format,
+    LogFormat,
+    PositFormat,
+    ScaledIntegerFormat,
+    TableFormat,
+)
 from halfulp.numerics.random_bits import MAX_OUTPUT_BITS
 from halfulp.numerics.rounding import KINDS
 
@@ -25,7 +36,7 @@ NEAREST_EVEN, TOWARD_ZERO, STOCHASTIC, STOCHASTIC_FLOOR = (
     KINDS.index(kind) for kind in ("nearest_even", "toward_zero", "stochastic", "stochastic_floor")
 )
 
-FIELD_LIMIT = 256
+FIELD_LIMIT = 257
 """Exponent fields are cut to this: formats have at most 8 exponent bits, so it is beyond all of them."""
 
 DISTANCE_BITS = 6
@@ -33,8 +44,13 @@ DISTANCE_BITS = 6
 
 
 def integer_places(config: ArrayConfig) -> int:
-    """Width of the longest significand of the output formats."""
-    return max(f.significand_bits for f in config.out_formats)
+    """Width of the longest significand of the output formats; what a table's bracket asks for, where there is one."""
+    return max(TABLE_PLACES if isinstance(f, TableFormat) else f.significand_bits for f in config.out_formats)
+
+
+def table_formats(config: ArrayConfig) -> tuple[TableFormat, ...]:
+    """The output formats that are rounded by `TableRounder`."""
+    return tuple(f for f in config.out_formats if isinstance(f, TableFormat))
 
 
 def fraction_places(config: ArrayConfig) -> int:
@@ -53,9 +69,16 @@ def rounding_layout(config: ArrayConfig) -> data.StructLayout:
     top_exponent: of the sum's topmost place, above the smallest normal number's; narrow: places that the significand
     is shorter than the longest one; gap: mantissa bits of a format without subnormals, else 0. addend, random_mask,
     nearest: what is added below the ulp. By sign (0 plus, 1 minus): largest magnitude, its code or that of what lies
-    beyond, the code of an infinite sum.
+    beyond, the code of an infinite sum. table, table_number: whether and at which place the format is one of
+    `table_formats`; binary: whether it is binary, at_least_one: and the mode deterministic.
     """
     by_sign = data.ArrayLayout(unsigned(32), 2)
+    extra: dict[str, Any] = {}
+    tables = table_formats(config)
+    if tables:
+        extra |= {"table": unsigned(1), "table_number": unsigned(max(ceil_log2(len(tables)), 1))}
+    if _has_binary(config):
+        extra |= {"binary": unsigned(1), "at_least_one": unsigned(1)}
     return data.StructLayout(
         {
             "top_exponent": signed(16),
@@ -76,6 +99,7 @@ def rounding_layout(config: ArrayConfig) -> data.StructLayout:
             "nan": unsigned(32),
             "nan_invalid": unsigned(1),
             "bytes_log2": unsigned(2),
+            **extra,
         }
     )
 
@@ -127,6 +151,11 @@ class RoundingSetup(wiring.Component):
                 for number, fmt in enumerate(self._config.out_formats):
                     with m.Default() if number == len(self._config.out_formats) - 1 else m.Case(number):
                         m.d.sync += self._of_format(fmt, to_infinity, mode != TOWARD_ZERO)
+            if _has_binary(self._config):
+                binary = [n for n, fmt in enumerate(self._config.out_formats) if isinstance(fmt, BinaryFormat)]
+                is_binary = tile.out_format.matches(*binary)
+                m.d.sync += rounding.binary.eq(is_binary)
+                m.d.sync += rounding.at_least_one.eq(is_binary & ((mode == NEAREST_EVEN) | (mode == TOWARD_ZERO)))
         return m
 
     def _of_format(self, fmt: Format, ieee: Value, away: Value) -> list[Any]:
@@ -134,15 +163,24 @@ class RoundingSetup(wiring.Component):
         places = integer_places(self._config)
         rounding = self.rounding
         sign: Value | int
-        if isinstance(fmt, IntFormat):
-            mask = (1 << fmt.width) - 1
+        if isinstance(fmt, ScaledIntegerFormat):
+            mask = (1 << fmt.bits) - 1
             largest, smallest = fmt.largest, fmt.smallest & mask
-            values = {
-                "integer": 1, "code_mask": mask, "nan_invalid": 1, "infinity_overflows": 1,
-                "narrow": 0, "gap": 0, "flat": 0, "sign": 0, "min_normal": 0, "nan": 0,
-            }  # fmt: skip
+            values = _CODES_OF_INTEGERS | {"code_mask": mask}
             limits = [largest, -fmt.smallest]
             beyond = infinity = [largest, smallest]
+        elif isinstance(fmt, BinaryFormat):
+            values = _CODES_OF_INTEGERS | {"code_mask": 1}
+            limits, beyond, infinity = [1, 1], [1, 0], [1, 0]
+        elif isinstance(fmt, PositFormat):
+            values = _CODES_OF_INTEGERS | {"code_mask": (1 << fmt.bits) - 1, "nan": fmt.nan_code, "nan_invalid": 0}
+            limits = [fmt.max_code, fmt.max_code]
+            beyond = [fmt.max_code, fmt.nan_code + 1]
+            infinity = [Mux(ieee, fmt.nan_code, code) for code in beyond]
+        elif isinstance(fmt, LogFormat):
+            values = _CODES_OF_INTEGERS | {"integer": 0, "code_mask": 0, "sign": fmt.sign_code}
+            limits = [fmt.max_code, fmt.max_code]
+            beyond = infinity = [fmt.max_code, fmt.max_code | fmt.sign_code]
         elif isinstance(fmt, FloatFormat):
             values = {
                 "integer": 0, "code_mask": 0, "nan_invalid": not fmt.has_nan, "infinity_overflows": not fmt.has_inf,
@@ -157,7 +195,11 @@ class RoundingSetup(wiring.Component):
             beyond = [Mux(ieee & away, o, code) for o, code in zip(over, largest, strict=True)]
             infinity = over if fmt.has_inf else [Mux(ieee, o, code) for o, code in zip(over, largest, strict=True)]
         else:
-            raise TypeError(f"no rounding lane for format {fmt}: it is neither a plain float nor an integer")
+            raise TypeError(f"no rounding lane for format {fmt}")
+        tables = table_formats(self._config)
+        if tables:
+            values["table"] = isinstance(fmt, TableFormat)
+            values["table_number"] = tables.index(fmt) if isinstance(fmt, TableFormat) else 0
         values["bytes_log2"] = fmt.container_bytes.bit_length() - 1
         assignments = [rounding[name].eq(value) for name, value in values.items()]
         for sign in (0, 1):
@@ -181,9 +223,13 @@ def _select(number: Value, constants: list[int]) -> Value:
 def _floor_exponent(fmt: Format, places: int) -> int:
     """Exponent of the smallest number whose significand has all its bits: below, the ulp stays the same.
 
-    Integers are floats all of whose values are subnormal: their ulp is 1 everywhere.
+    Integers are floats all of whose values are subnormal: their ulp is the same everywhere, that of binary numbers 2.
     """
-    return fmt.min_normal_exponent if isinstance(fmt, FloatFormat) else places - 1
+    if isinstance(fmt, FloatFormat):
+        return fmt.min_normal_exponent
+    if isinstance(fmt, TableFormat):
+        return least_exponent(fmt)
+    return places - 1 + (1 if isinstance(fmt, BinaryFormat) else fmt.lsb_exponent)
 
 
 class RoundingLane(wiring.Component):
@@ -230,11 +276,15 @@ class RoundingLane(wiring.Component):
     def latency_of(cls, config: ArrayConfig) -> int:
         """Clocks with `enable` from a sum to its code."""
         levels = (config.accumulator_bits - 1).bit_length()
-        return 1 + (levels + 1) // 2 + 6
+        tables = table_formats(config)
+        return 1 + (levels + 1) // 2 + 6 + (TableRounder.latency_of(tables) if tables else 0)
 
     @property
     def latency(self) -> int:
-        """Clocks with `enable` from a sum to its code: two levels of normalisation a clock, and 7 more."""
+        """Clocks with `enable` from a sum to its code.
+
+        Two levels of normalisation a clock, 7 more, and those of the `TableRounder` where there is one.
+        """
         return self.latency_of(self._config)
 
     def elaborate(self, platform: object) -> Module:
@@ -308,17 +358,52 @@ class RoundingLane(wiring.Component):
 
     def _round(self, pipeline: _Pipeline) -> None:
         """Add below the ulp, and drop all below it."""
-        fixed, rounding = pipeline["fixed"], self.rounding
+        rounding = self.rounding
         places = fraction_places(self._config)
-        addend = rounding.addend
-        if places > MAX_OUTPUT_BITS:
-            addend = addend | Cat(Const(0, 2), pipeline["random"] & rounding.random_mask)
+        tables = table_formats(self._config)
+        table = None
+        if tables:
+            table = self._round_by_table(pipeline, tables)
+        fixed = pipeline["fixed"]
         odd = fixed[places]
+        if _has_binary(self._config):
+            # Binary numbers are the odd integers: (|x| + 1) / 2 is what is rounded, of which x / 2 is here.
+            fixed = (fixed + Mux(rounding.binary, 1 << (places - 1), 0))[: len(fixed) + 1]
+            odd = fixed[places]
         # Just under a half, and one more where lo is odd: a tie goes up from there. In place of adding the one,
         # the addend is either of the two sums.
         nearest = Cat((~odd).replicate(places - 1), odd)
-        rounded = fixed + (addend | Mux(rounding.nearest, nearest, 0))
-        pipeline.step(rounded=rounded[places:])
+        rounded = (fixed + (self._addend(pipeline) | Mux(rounding.nearest, nearest, 0)))[places:]
+        if table is not None:
+            rounded = Mux(rounding.table, table, rounded)
+        if _has_binary(self._config):
+            rounded = Mux(rounding.at_least_one & ~rounded.any(), 1, rounded)
+        pipeline.step(rounded=rounded)
+
+    def _addend(self, pipeline: _Pipeline) -> Value:
+        """What is added below the ulp in all modes but nearest even: a share of it."""
+        addend = self.rounding.addend
+        if fraction_places(self._config) > MAX_OUTPUT_BITS:
+            addend = addend | Cat(Const(0, 2), pipeline["random"] & self.rounding.random_mask)
+        return addend
+
+    def _round_by_table(self, pipeline: _Pipeline, tables: tuple[TableFormat, ...]) -> Value:
+        """The magnitude's code in a table format; all else in the pipeline waits for it."""
+        fixed, share = pipeline["fixed"], fraction_places(self._config)
+        places = integer_places(self._config) - 1 + share
+        table = TableRounder(formats=tables, fraction_places=places, share_places=share)
+        pipeline.m.submodules.table = table
+        pipeline.m.d.comb += [
+            table.enable.eq(self.enable),
+            table.number.eq(self.rounding.table_number),
+            table.field.eq(fixed[places : places + FIELD_BITS]),
+            table.fraction.eq(fixed[:places]),
+            table.share.eq(self._addend(pipeline)),
+            table.nearest.eq(self.rounding.nearest),
+        ]
+        for _ in range(table.latency):
+            pipeline.step(fixed=pipeline["fixed"])
+        return table.rounded
 
     def _finish(self, pipeline: _Pipeline) -> None:
         """Apply the sign, and replace what has no code."""
@@ -327,9 +412,11 @@ class RoundingLane(wiring.Component):
             # The gap below the smallest normal number is one ulp: 0 or that number.
             rounded = Mux(pipeline["flat"], Mux(rounded[0], rounding.min_normal, 0), rounded)
         code = rounded | Mux(negative & rounded.any(), rounding.sign, 0)
-        if any(isinstance(f, IntFormat) for f in self._config.out_formats):
+        if any(isinstance(f, (ScaledIntegerFormat, PositFormat)) for f in self._config.out_formats):
             integer = Mux(negative, -rounded, rounded)[:32] & rounding.code_mask
             code = Mux(rounding.integer, integer, code)
+        if _has_binary(self._config):
+            code = Mux(rounding.binary, negative ^ rounded.any(), code)
         too_large = rounded > Mux(negative, rounding.limit[1], rounding.limit[0])
         pipeline.step(code=code[:32], too_large=too_large)
 
@@ -346,6 +433,17 @@ class RoundingLane(wiring.Component):
 
 def _has_gap(fmt: Format) -> bool:
     return isinstance(fmt, FloatFormat) and not fmt.subnormals
+
+
+def _has_binary(config: ArrayConfig) -> bool:
+    return any(isinstance(f, BinaryFormat) for f in config.out_formats)
+
+
+_CODES_OF_INTEGERS: dict[str, Any] = {
+    "integer": 1, "code_mask": 0, "nan_invalid": 1, "infinity_overflows": 1,
+    "narrow": 0, "gap": 0, "flat": 0, "sign": 0, "min_normal": 0, "nan": 0,
+}  # fmt: skip
+"""Fields of `rounding_layout` for codes in two's complement, of which the magnitude is what is rounded."""
 
 
 class _Pipeline:
