@@ -10,6 +10,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from halfulp.numerics.block_formats import Blocks, get_block_format
+from halfulp.numerics.block_gemm import BlockGemmSpec, golden_block_gemm
 from halfulp.numerics.formats import get_format
 from halfulp.numerics.gemm import GemmSpec, golden_gemm
 
@@ -189,6 +191,68 @@ def test_code_outside_the_format(gemm, files):
 def test_bad_option(gemm, files, arguments, message):
     assert message in gemm(*arguments).error
     assert left_in(files) == []
+
+
+@pytest.fixture
+def long_files(files, rng):
+    """Matrices [5, 40] and [40, 4]: a whole block and a short one."""
+    np.save(files / "A.npy", rng.standard_normal((5, 40)))
+    np.save(files / "B.npy", rng.standard_normal((40, 4)).astype(np.float32))
+    return files
+
+
+@pytest.mark.parametrize("device", ["golden", "emulator"])
+@pytest.mark.parametrize("name", ["mxfp4_e2m1", "nvfp4", "bfp6"])
+def test_numbers_are_quantised_in_blocks(gemm, long_files, name, device):
+    fmt = get_block_format(name)
+    assert gemm("--a", name, "--b", name, "--seed", 3, "--acc", "e6m5:stochastic:9", device=device).code == 0
+    a, b = (fmt.quantise(np.load(long_files / f"{x}.npy"), axis=axis) for x, axis in (("A", 1), ("B", 0)))
+    golden = golden_block_gemm(a, b, BlockGemmSpec(name, name, "float32", "e6m5:stochastic:9"), seed=3)
+    np.testing.assert_array_equal(np.load(long_files / "C.npy").view(np.uint32), golden.codes)
+
+
+def test_codes_and_scales_in_codes_out(gemm, long_files):
+    fmt = get_block_format("nvfp4")
+    for name, axis in (("A", 1), ("B", 0)):
+        blocks = fmt.quantise(np.load(long_files / f"{name}.npy"), axis=axis, tensor_scale=0.0625)
+        np.save(long_files / f"{name}.npy", blocks.codes)
+        np.save(long_files / f"S{name}.npy", blocks.scales)
+    a, b = (Blocks(np.load(long_files / f"{x}.npy"), np.load(long_files / f"S{x}.npy"), 0.0625) for x in "AB")
+    scales = ["--a-scales", long_files / "SA.npy", "--b-scales", long_files / "SB.npy"]
+    names = ["--codes", "--a", "nvfp4", "--b", "nvfp4", "--out", "bfloat16", "--json"]
+    outcome = gemm(*names, *scales, "--a-tensor-scale", "0.0625", "--b-tensor-scale", "0.0625")
+    told = json.loads(outcome.out)
+    assert (told["accumulator"], told["k"], told["a"]) == ("float32", 40, "nvfp4")
+    golden = golden_block_gemm(a, b, BlockGemmSpec("nvfp4", "nvfp4", "bfloat16"))
+    np.testing.assert_array_equal(np.load(long_files / "C.npy"), golden.codes)
+    assert "need the scales of its blocks: --a-scales" in gemm(*names).error
+    np.save(long_files / "SA.npy", a.scales[:, :2])
+    assert "need scales of shape (5, 3), not (5, 2)" in gemm(*names, *scales).error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--a", "mxfp4_e2m1"], "both operands must be block-scaled, and B is float8_e4m3fn"),
+        (["--a", "nvfp4", "--b", "mxint8"], "blocks of A and B must be of one length: nvfp4 has 16, mxint8 32"),
+        (["--a", "nvfp4", "--b", "nvfp4", "--acc", "exact"], "blocks are added in a float accumulator, not in exact"),
+        (["--a", "mxfp8"], "unknown format 'mxfp8'; nearest: 'mxfp8_e5m2', 'mxfp8_e4m3'"),
+        (["--a-tensor-scale", "2"], "scales belong to block-scaled formats, not to float8_e4m3fn and float8_e4m3fn"),
+        (["--a", "nvfp4", "--b", "nvfp4", "--a-tensor-scale", "2"], "holds numbers, whose scales are computed"),
+    ],
+)
+def test_bad_block_options(gemm, files, arguments, message):
+    assert message in gemm(*arguments).error
+    assert left_in(files) == []
+
+
+def test_a_block_with_nan_is_told(gemm, long_files):
+    a = np.load(long_files / "A.npy")
+    a[1, 2] = np.nan
+    np.save(long_files / "A.npy", a)
+    outcome = gemm("--a", "mxint8", "--b", "mxint8")
+    assert "a block that holds a NaN or an infinity is NaN as a whole in mxint8" in outcome.err
+    assert np.isnan(np.load(long_files / "C.npy")).any(axis=1).tolist() == [False, True, False, False, False]
 
 
 @pytest.mark.parametrize(

@@ -55,13 +55,13 @@ def print_block_format(fmt: BlockFormat) -> None:
     """One format, and how a block of numbers becomes codes."""
     p = block_properties(fmt)
     print(
-        f"{fmt.name}: blocks of {fmt.block} along K, {p['bits_with_scale']:g} bits a number with its share of the scale"
+        f"{fmt.name}: blocks of {fmt.block} along K; {p['bits_with_scale']:g} bits a number with its part of the scale"
     )
     print(f"  elements: {fmt.element.name}, {fmt.element.bits} bits")
     print(f"  scale: {SCALES[fmt.scale]}")
     whole = ", times the tensor's scale" if p["tensor_scale"] else ""
     print(f"  largest: {p['largest']:.10g}; least positive {p['least_positive']:g}{whole}")
-    numbers = np.linspace(-1.0, 0.75, 8)
+    numbers = np.arange(-4, 4) / 4
     blocks = fmt.quantise(numbers)
     rows = [
         ["number", *(f"{x:g}" for x in numbers)],

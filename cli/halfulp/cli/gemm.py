@@ -9,9 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from halfulp.cli.console import note, print_json, working
-from halfulp.cli.matrix_files import check_output, quantise, read_matrix, write_matrix
+from halfulp.cli.matrix_files import check_output, numbers, quantise, read_matrix, write_matrix
 from halfulp.host.device import Device, decode_values, open_device
-from halfulp.numerics.gemm import GemmResult, GemmSpec, check_operands
+from halfulp.numerics.block_formats import BlockFormat, Blocks
+from halfulp.numerics.block_gemm import AnyGemmSpec, BlockGemmSpec, check_block_operands, gemm_spec
+from halfulp.numerics.gemm import GemmResult, check_operands
 from halfulp.numerics.random_bits import check_seed
 
 __all__ = ["gemm"]
@@ -19,6 +21,7 @@ __all__ = ["gemm"]
 EXAMPLE = """
   halfulp gemm A.npy B.npy -o C.npy --a e4m3 --b e5m2 --acc exact --out float32 \\
       --round stochastic:8 --seed 7 --device rtl:8x8
+  halfulp gemm A.npy B.npy -o C.npy --a mxfp8_e4m3 --b mxfp8_e4m3 --acc e8m23
 """
 
 
@@ -26,12 +29,16 @@ def gemm(
     a_file: Annotated[Path, typer.Argument(metavar="A.npy", help="A, [M, K].")],
     b_file: Annotated[Path, typer.Argument(metavar="B.npy", help="B, [K, N].")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="C.npy", help="C, [M, N]; overwritten.")],
-    a: Annotated[str, typer.Option("--a", metavar="FORMAT", help="Format of A.")] = "e4m3",
+    a: Annotated[str, typer.Option("--a", metavar="FORMAT", help="Format of A, plain or block-scaled.")] = "e4m3",
     b: Annotated[str, typer.Option("--b", metavar="FORMAT", help="Format of B.")] = "e4m3",
     acc: Annotated[
-        str,
-        typer.Option("--acc", metavar="ACCUMULATOR", help="exact, exact:MAX_K, fixed:WIDTH:LSB or eXmY[:ROUNDING]."),
-    ] = "exact",
+        str | None,
+        typer.Option(
+            "--acc",
+            metavar="ACCUMULATOR",
+            help="exact, exact:MAX_K, fixed:WIDTH:LSB or eXmY[:ROUNDING]; by default exact, and e8m23 of blocks.",
+        ),
+    ] = None,
     out: Annotated[str, typer.Option("--out", metavar="FORMAT", help="Format of C.")] = "float32",
     rounding: Annotated[
         str,
@@ -51,6 +58,20 @@ def gemm(
         bool,
         typer.Option("--codes", help="The files hold codes, unsigned integers, rather than numbers."),
     ] = False,
+    a_scales: Annotated[
+        Path | None,
+        typer.Option("--a-scales", metavar="SA.npy", help="With --codes: scale codes of A's blocks, [M, blocks]."),
+    ] = None,
+    b_scales: Annotated[
+        Path | None,
+        typer.Option("--b-scales", metavar="SB.npy", help="With --codes: scale codes of B's blocks, [blocks, N]."),
+    ] = None,
+    a_tensor_scale: Annotated[
+        float | None, typer.Option("--a-tensor-scale", metavar="X", help="With --codes: of all of A, for nvfp4.")
+    ] = None,
+    b_tensor_scale: Annotated[
+        float | None, typer.Option("--b-tensor-scale", metavar="X", help="With --codes: of all of B.")
+    ] = None,
     verify: Annotated[
         float, typer.Option("--verify", metavar="RATE", help="Verify this share of C's tiles, 0 to 1.")
     ] = 0.0,
@@ -60,8 +81,10 @@ def gemm(
 
     A is [M, K], B is [K, N], C is [M, N]. Numbers in A and B are quantised to the nearest, saturating; C's file holds
     its values as float32. With --codes all three files hold raw codes, integer formats in two's complement.
+
+    Block-scaled formats lay their blocks along K: the rows of A, the columns of B; the last one may be short.
     """
-    spec = GemmSpec(
+    spec = gemm_spec(
         a=a,
         b=b,
         out=out,
@@ -72,15 +95,26 @@ def gemm(
     )
     check_seed(seed)
     check_output(output)
-    matrix_a, matrix_b = read_matrix(a_file), read_matrix(b_file)
-    if not codes:
-        matrix_a, matrix_b = quantise(matrix_a, spec.a, a_file), quantise(matrix_b, spec.b, b_file)
-    codes_a, codes_b = check_operands(matrix_a, matrix_b, spec)
+    scales = (a_scales, a_tensor_scale), (b_scales, b_tensor_scale)
+    if isinstance(spec, BlockGemmSpec):
+        operands = [
+            _read_blocks(path, fmt, axis, codes, *scale)
+            for path, fmt, axis, scale in zip((a_file, b_file), (spec.a, spec.b), (1, 0), scales, strict=True)
+        ]
+        checked_a, checked_b = check_block_operands(operands[0], operands[1], spec)
+        codes_a, codes_b = checked_a.codes, checked_b.codes
+    else:
+        if any(scale != (None, None) for scale in scales):
+            raise ValueError(f"scales belong to block-scaled formats, not to {spec.a} and {spec.b}")
+        matrix_a, matrix_b = read_matrix(a_file), read_matrix(b_file)
+        if not codes:
+            matrix_a, matrix_b = quantise(matrix_a, spec.a, a_file), quantise(matrix_b, spec.b, b_file)
+        codes_a, codes_b = checked_a, checked_b = check_operands(matrix_a, matrix_b, spec)
     with working(f"{device}: opening") as progress:
         requirement = (spec, codes_a.shape[1])
         with open_device(device, verify=verify, requirements=[requirement], progress=progress) as opened:
             start = time.perf_counter()
-            result = opened.gemm(codes_a, codes_b, spec, seed=seed)
+            result = opened.gemm(checked_a, checked_b, spec, seed=seed)
             seconds = time.perf_counter() - start
             values = result.codes if codes else decode_values(result.codes, spec.out)
             report = _report(opened, codes_a.shape, codes_b.shape[1], spec, seed, result, seconds)
@@ -96,8 +130,27 @@ def gemm(
         print(f"{output}: {m}×{n}, K = {k}, {spec}; {device}, {seconds:.3g} s")
 
 
+def _read_blocks(
+    path: Path, fmt: BlockFormat, axis: int, is_codes: bool, scales: Path | None, tensor_scale: float | None
+) -> Blocks:
+    """An operand in blocks along `axis`: numbers that are quantised, or codes with the scales of another file."""
+    matrix = read_matrix(path)
+    if is_codes:
+        if scales is None:
+            raise ValueError(
+                f"{path} holds codes of {fmt}, which need the scales of its blocks: --a-scales, --b-scales"
+            )
+        return Blocks(matrix, read_matrix(scales), 1.0 if tensor_scale is None else tensor_scale)
+    if scales is not None or tensor_scale is not None:
+        raise ValueError(f"{path} holds numbers, whose scales are computed; with --codes they are given")
+    blocks = fmt.quantise(numbers(matrix, path), axis=axis)
+    if blocks.invalid:
+        note(f"{path}: a block that holds a NaN or an infinity is NaN as a whole in {fmt}")
+    return blocks
+
+
 def _report(
-    device: Device, a_shape: tuple[int, ...], n: int, spec: GemmSpec, seed: int, result: GemmResult, seconds: float
+    device: Device, a_shape: tuple[int, ...], n: int, spec: AnyGemmSpec, seed: int, result: GemmResult, seconds: float
 ) -> dict[str, Any]:
     counters = device.counters
     return {

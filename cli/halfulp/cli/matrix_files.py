@@ -14,7 +14,7 @@ from halfulp.cli.console import note
 from halfulp.numerics.exact import from_float64
 from halfulp.numerics.formats import CodeArray, Format
 
-__all__ = ["check_output", "quantise", "read_matrix", "write_file", "write_matrix"]
+__all__ = ["check_output", "numbers", "quantise", "read_matrix", "write_file", "write_matrix"]
 
 MAGIC = b"\x93NUMPY"
 EXACT_INTEGERS = 1 << 53
@@ -37,18 +37,23 @@ def read_matrix(path: Path) -> npt.NDArray[Any]:
     return matrix
 
 
-def quantise(matrix: npt.NDArray[Any], fmt: Format, path: Path) -> CodeArray:
-    """Round numbers to the nearest codes of `fmt`, ties to even, saturating; tell what had to be saturated.
-
-    Raises where one is NaN and the format has none.
-    """
+def numbers(matrix: npt.NDArray[Any], path: Path) -> npt.NDArray[np.float64]:
+    """The matrix of this file as float64, or raise where it holds what float64 does not."""
     if matrix.dtype.kind not in "fiub" or matrix.dtype.itemsize > 8:
         raise TypeError(f"{path} must hold real numbers of at most 64 bits, not {matrix.dtype}")
     if matrix.dtype.kind in "iu" and matrix.dtype.itemsize == 8:
         largest = max(abs(int(matrix.min())), abs(int(matrix.max())))
         if largest > EXACT_INTEGERS:
             raise ValueError(f"{path} holds the integer {largest}: beyond 2**53 not all fit float64")
-    values = matrix.astype(np.float64)
+    return matrix.astype(np.float64)
+
+
+def quantise(matrix: npt.NDArray[Any], fmt: Format, path: Path) -> CodeArray:
+    """Round numbers to the nearest codes of `fmt`, ties to even, saturating; tell what had to be saturated.
+
+    Raises where one is NaN and the format has none.
+    """
+    values = numbers(matrix, path)
     is_nan = np.isnan(values)
     if is_nan.any() and not fmt.has_nan:
         i, j = (int(index[0]) for index in np.nonzero(is_nan))
