@@ -1,0 +1,231 @@
+"""The cycle model gives the clocks that the core's own counter shows, on any memory, without simulating the core."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from halfulp.hw.config import ArrayConfig
+from halfulp.hw.registers import register
+from halfulp.hw.schedule import GemmPlan
+from halfulp.sim.cycle_model import predict, roofline
+from halfulp.sim.memory_timing import MemoryTiming
+from halfulp.sim.rtl import RtlCore
+
+# test_core's core, so that it is built once: chunks of K from 129 steps on, write-bound with 4-byte results.
+CONFIG = ArrayConfig(
+    rows=2,
+    columns=4,
+    a_formats=("float8_e4m3fn", "float8_e5m2", "int8"),
+    b_formats=("float8_e4m3fn", "int8"),
+    out_formats=("float32", "bfloat16", "float8_e4m3fn", "int8"),
+    lanes=2,
+    buffer_depth=64,
+    reads_outstanding=4,
+)
+OUT_BYTES = tuple(fmt.container_bytes for fmt in CONFIG.out_formats)
+MEMORIES = {
+    "ideal": MemoryTiming(),
+    "latency": MemoryTiming(read_latency=60, write_latency=35),
+    "narrow": MemoryTiming(bandwidth=0.3, outstanding=2),
+    "both": MemoryTiming(bandwidth=0.77, read_latency=13, outstanding=3),
+}
+
+
+class Core(RtlCore):
+    """Runs GEMMs on whatever is in memory, for their clocks."""
+
+    def count(self, plan: GemmPlan, *, out_format: int, c_address: int, c_stride: int) -> int:
+        """The clocks of a GEMM by the core's counter."""
+        values = {
+            "m": plan.m,
+            "n": plan.n,
+            "k": plan.k,
+            "a_stride": plan.a_stride,
+            "b_stride": plan.b_stride,
+            "c_stride": c_stride,
+            "layout": plan.a_across_k | plan.b_across_k << 1,
+            "formats": out_format << 16,
+            "rounding": 0,
+        }
+        for name, address in (("a", plan.a_address), ("b", plan.b_address), ("c", c_address)):
+            values[f"{name}_address_low"], values[f"{name}_address_high"] = address & 0xFFFF_FFFF, address >> 32
+        self.act("clear")
+        for name, value in values.items():
+            self.write(register(name).offset, value)
+        self.act("start")
+        while self.read(register("status").offset) & 1:
+            assert self.wait(30.0), "the core hangs"
+        assert self.read(register("status").offset) & 0b110 == 0b010, "the GEMM failed"
+        return self.read(register("cycles_low").offset)
+
+    def act(self, action: str) -> None:
+        self.write(register("control").offset, 1 << register("control").field(action).lsb)
+
+
+@pytest.fixture
+def open_core() -> Iterator:
+    opened = []
+
+    def open_one(memory: MemoryTiming) -> tuple[Core, int]:
+        """A core on this memory, and the address of 16 MiB of it."""
+        core = Core(
+            CONFIG,
+            memory_bytes=1 << 25,
+            read_latency=memory.read_latency,
+            write_latency=memory.write_latency,
+            bandwidth=memory.bandwidth,
+            outstanding=memory.outstanding,
+        )
+        opened.append(core)
+        core.write(register("interrupt_enable").offset, 3)
+        return core, core.allocate(1 << 24).address
+
+    yield open_one
+    for core in opened:
+        core.close()
+
+
+def random_gemm(rng: np.random.Generator, base: int) -> tuple[GemmPlan, int, int, int]:
+    """A GEMM of any layout, aligned or not; number of its output format, address and stride of C."""
+
+    def one(*choices: int) -> int:
+        return int(choices[int(rng.integers(len(choices)))])
+
+    while True:
+        m = one(1, 2, 3, 7, 64, int(rng.integers(1, 130)))
+        n = one(1, 4, 5, 12, 128, int(rng.integers(1, 250)))
+        k = one(1, 2, 8, 16, 64, 128, 129, 256, int(rng.integers(1, 40)), int(rng.integers(1, 700)))
+        if m * n * k <= 60_000:
+            break
+    a_across_k, b_across_k = (bool(bit) for bit in rng.integers(0, 2, 2))
+    out_format = int(rng.integers(len(OUT_BYTES)))
+    size = OUT_BYTES[out_format]
+    pads = [one(0, 0, 1, 3, 8, int(rng.integers(0, 100))) for _ in range(3)]
+    skews = [one(0, 0, int(rng.integers(0, 16)), int(rng.integers(0, 4096))) for _ in range(3)]
+    widths = (m if a_across_k else k, n if b_across_k else k, n)
+    strides = [width + pad for width, pad in zip(widths, pads, strict=True)]
+    if rng.random() < 0.3:  # rows that begin alike in a bus word, or in a page
+        strides = [-(-stride // unit) * unit for stride, unit in zip(strides, (8, one(8, 256), 64), strict=True)]
+    plan = GemmPlan(
+        config=CONFIG,
+        m=m,
+        n=n,
+        k=k,
+        a_address=base + skews[0],
+        b_address=base + (1 << 22) + skews[1],
+        a_stride=strides[0],
+        b_stride=strides[1],
+        a_across_k=a_across_k,
+        b_across_k=b_across_k,
+    )
+    return plan, out_format, base + (1 << 23) + size * skews[2], size * strides[2]
+
+
+@pytest.mark.parametrize("name", list(MEMORIES))
+def test_it_equals_the_cores_counter_on_random_gemms(
+    open_core, rng: np.random.Generator, name: str, request: pytest.FixtureRequest
+):
+    memory = MEMORIES[name]
+    core, base = open_core(memory)
+    for _ in range(1000 if request.config.option.fuzz else 80):
+        plan, out_format, c_address, c_stride = random_gemm(rng, base)
+        counted = core.count(plan, out_format=out_format, c_address=c_address, c_stride=c_stride)
+        model = predict(plan, out_bytes=OUT_BYTES[out_format], c_address=c_address, c_stride=c_stride, memory=memory)
+        assert model.cycles == counted, f"{plan}, C at {c_address:#x}, stride {c_stride}, format {out_format}"
+
+
+@pytest.mark.parametrize("across", [(False, False), (False, True), (True, False), (True, True)])
+def test_it_equals_the_counter_where_most_of_the_tiles_are_passed_over(open_core, across: tuple[bool, bool]):
+    core, base = open_core(MemoryTiming())
+    a_across_k, b_across_k = across
+    for m, k, n in ((4, 64, 1600), (300, 16, 64), (64, 256, 64)):
+        plan = GemmPlan(
+            config=CONFIG,
+            m=m,
+            n=n,
+            k=k,
+            a_address=base,
+            b_address=base + (1 << 22),
+            a_stride=-(-(m if a_across_k else k) // 8) * 8,
+            b_stride=n if b_across_k else k,
+            a_across_k=a_across_k,
+            b_across_k=b_across_k,
+        )
+        for out_format, size in ((0, 4), (2, 1)):
+            c_address = base + (1 << 23)
+            counted = core.count(plan, out_format=out_format, c_address=c_address, c_stride=n * size)
+            assert predict(plan, out_bytes=size, c_address=c_address).cycles == counted, (m, k, n)
+
+
+def layer(across: tuple[bool, bool], m: int, k: int, n: int) -> GemmPlan:
+    a_across_k, b_across_k = across
+    config = ArrayConfig(rows=16, columns=16)
+    strides = m if a_across_k else k, n if b_across_k else k
+    return GemmPlan(
+        config=config,
+        m=m,
+        n=n,
+        k=k,
+        b_address=1 << 24,
+        a_stride=strides[0],
+        b_stride=strides[1],
+        a_across_k=a_across_k,
+        b_across_k=b_across_k,
+    )
+
+
+@pytest.mark.parametrize("across", [(False, False), (False, True), (True, False), (True, True)])
+def test_a_16_by_16_core_keeps_to_its_roofline_in_every_layout(across: tuple[bool, bool]):
+    cube = layer(across, 512, 512, 512)
+    assert predict(cube, c_address=1 << 25).macs_per_cycle >= 0.95 * roofline(cube) == 0.95 * 256
+    for m, k, n in ((64, 784, 128), (64, 128, 784), (784, 64, 128)):
+        for out_bytes in (1, 2, 4):
+            plan = layer(across, m, k, n)
+            model = predict(plan, out_bytes=out_bytes, c_address=1 << 25)
+            assert model.macs_per_cycle >= 0.85 * roofline(plan, out_bytes=out_bytes), (m, k, n, out_bytes)
+
+
+def test_bytes_moved_are_those_of_the_plans_bursts_and_of_c(rng: np.random.Generator):
+    for _ in range(100):
+        plan, out_format, c_address, c_stride = random_gemm(rng, 0)
+        size = OUT_BYTES[out_format]
+        model = predict(plan, out_bytes=size, c_address=c_address, c_stride=c_stride)
+        assert model.read_bytes == 8 * sum(burst.beats for burst in plan.bursts())
+        least = sum((row + plan.n * size - 1) // 8 - row // 8 + 1 for row in range(0, plan.m * c_stride, c_stride))
+        tiles = -(-plan.n // CONFIG.columns)
+        assert 8 * least - 8 <= model.written_bytes + 8 * plan.m and model.written_bytes <= 8 * (least + plan.m * tiles)
+
+
+def test_a_large_gemm_takes_milliseconds_and_a_known_one_none():
+    plan = layer((False, True), 4096, 1024, 4096)
+    start = time.process_time()
+    model = predict(plan)
+    assert time.process_time() - start < 0.5, "68 billion cycles' worth of steps must not be walked one by one"
+    assert predict(replace(plan)) is model
+
+
+def test_time_and_rate_follow_from_the_clock():
+    plan = layer((False, False), 64, 784, 128)
+    model = predict(plan)
+    assert model.macs == 64 * 784 * 128
+    assert model.seconds(100e6) == model.cycles / 100e6
+    assert model.macs_per_second(100e6) == pytest.approx(model.utilisation * 256 * 100e6)
+
+
+def test_what_no_gemm_and_no_memory_can_be_is_refused():
+    plan = layer((False, False), 1, 1, 1)
+    with pytest.raises(ValueError, match="m must be 1 or more, not 0"):
+        predict(replace(plan, m=0))
+    with pytest.raises(ValueError, match="out_bytes must be 1, 2 or 4, not 3"):
+        predict(plan, out_bytes=3)
+    with pytest.raises(ValueError, match="bandwidth must be above 0 and at most 1 beat a clock, not 0"):
+        MemoryTiming(bandwidth=0)
+    with pytest.raises(ValueError, match="read_latency must be 1 clock or more, not 0"):
+        MemoryTiming(read_latency=0)
+    with pytest.raises(ValueError, match="outstanding must be 1 to 128 bursts, not 0"):
+        MemoryTiming(outstanding=0)
