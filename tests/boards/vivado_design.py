@@ -120,10 +120,13 @@ class BlockDesign:
         return f"{cell.name}/{cell.ip['space']['name'] if 'space' in cell.ip else name}"
 
     def spaces(self) -> set[str]:
+        """The address spaces of all that begins a transfer by itself."""
+        beginners = [cell for cell in self.cells.values() if "NUM_SI" not in cell.properties]
         return {
-            self.space(path)
-            for path in self._buses()
-            if (self.bus(path) or {})["end"] == "initiator" and "NUM_SI" not in self._split(path)[0].properties  # type: ignore[union-attr]
+            self.space(f"{cell.name}/{name}")
+            for cell in beginners
+            for name, bus in cell.buses.items()
+            if bus["end"] == "initiator"
         }
 
     def assign(self, space: str, segment: str, address: tuple[int, int] | None) -> None:
