@@ -8,7 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from halfulp.numerics.accumulators import MAX_ACCUMULATOR_BITS, Accumulator, ExactAccumulator, parse_accumulator
+from halfulp.numerics.accumulators import (
+    MAX_ACCUMULATOR_BITS,
+    Accumulator,
+    ExactAccumulator,
+    FixedAccumulator,
+    FloatAccumulator,
+    parse_accumulator,
+)
 from halfulp.numerics.block_gemm import AnyGemmSpec
 from halfulp.numerics.formats import (
     FORMATS,
@@ -32,6 +39,16 @@ BURST_BEATS = 16
 
 MAX_FORMATS = 8
 LANES = (1, 2, 4, 8)
+
+MAX_PRODUCT_BITS = 62
+"""Widest product that a window of fixed point cuts: what the golden model holds."""
+
+MAX_INTERLEAVE = 6
+"""Most clocks that the adder of a float accumulator is cut into."""
+
+LARGEST_K = 1 << 20
+"""max_k of accumulators that are rounded at each step, which hold sums of any length: the counters of steps have one."""
+
 _ACCUMULATOR = ExactAccumulator(8192)
 
 
@@ -54,7 +71,7 @@ class ArrayConfig:
     a_formats, b_formats, out_formats
         Operand and output formats, selectable a GEMM; the position in the tuple is the number in the registers.
     accumulator
-        `ExactAccumulator` with its max_k.
+        `ExactAccumulator` with its max_k, a `FixedAccumulator` or a `FloatAccumulator`.
     roundings
         Rounding modes built in, of ``nearest_even``, ``toward_zero``, ``stochastic``, ``stochastic_floor``.
     lanes
@@ -67,6 +84,9 @@ class ArrayConfig:
         Descriptors that can wait, at least 4.
     reads_outstanding
         Read bursts in flight.
+    interleave
+        P, a divisor of `rows`: each of R/P × C processing elements keeps P neighbouring outputs of a column, in turn,
+        and a step of K is issued every P clocks. Gives the adder of a float accumulator P clocks a step, 1 to 6.
     """
 
     rows: int = 8
@@ -81,6 +101,7 @@ class ArrayConfig:
     buffer_depth: int = 512
     queue_depth: int = 4
     reads_outstanding: int = 16
+    interleave: int = 1
 
     if TYPE_CHECKING:
 
@@ -99,6 +120,7 @@ class ArrayConfig:
             buffer_depth: int = ...,
             queue_depth: int = ...,
             reads_outstanding: int = ...,
+            interleave: int = ...,
         ) -> None:
             # What the constructor takes: names serve as well as the objects that the attributes then hold.
             ...
@@ -119,7 +141,8 @@ class ArrayConfig:
         self._check_arithmetic()
 
     def _check_sizes(self) -> None:
-        for f in ("rows", "columns", "lanes", "bus_width", "buffer_depth", "queue_depth", "reads_outstanding"):
+        sizes = ("rows", "columns", "lanes", "bus_width", "buffer_depth", "queue_depth", "reads_outstanding")
+        for f in (*sizes, "interleave"):
             value = getattr(self, f)
             if isinstance(value, bool) or not isinstance(value, int):
                 raise TypeError(f"{f} must be an integer, not {value!r}")
@@ -144,8 +167,28 @@ class ArrayConfig:
                 raise unknown_name("rounding", kind, KINDS)
         if not self.roundings or len(set(self.roundings)) != len(self.roundings):
             raise ValueError(f"roundings must be one or more different modes, not {self.roundings}")
-        if not isinstance(self.accumulator, ExactAccumulator) or self.accumulator.max_k is None:
-            raise ValueError(f"the accumulator of a core must be exact:MAX_K, not {self.accumulator}")
+        if isinstance(self.accumulator, FloatAccumulator):
+            if not 1 <= self.interleave <= MAX_INTERLEAVE or self.rows % self.interleave:
+                raise ValueError(
+                    f"interleave must be 1 to {MAX_INTERLEAVE} and divide rows = {self.rows}, not {self.interleave}"
+                )
+            return
+        is_fixed = isinstance(self.accumulator, FixedAccumulator)
+        if not is_fixed and (not isinstance(self.accumulator, ExactAccumulator) or self.accumulator.max_k is None):
+            raise ValueError(
+                f"the accumulator of a core must be exact:MAX_K, fixed:WIDTH:LSB or a float, not {self.accumulator}"
+            )
+        if self.interleave != 1:
+            raise ValueError(
+                f"interleave must be 1 with accumulator {self.accumulator}, which adds in one clock, "
+                f"not {self.interleave}"
+            )
+        bits = sum(max(f.significand_bits for f in formats) for formats in (self.a_formats, self.b_formats))
+        if is_fixed and bits > MAX_PRODUCT_BITS:
+            raise ValueError(
+                f"products of {_names(self.a_formats)} × {_names(self.b_formats)} have {bits} bits; "
+                f"at most {MAX_PRODUCT_BITS} are built"
+            )
         if self.accumulator_bits > MAX_ACCUMULATOR_BITS:
             raise ValueError(
                 f"an exact accumulator of {_names(self.a_formats)} × {_names(self.b_formats)}, "
@@ -155,15 +198,26 @@ class ArrayConfig:
 
     @property
     def max_k(self) -> int:
-        """Largest K that the accumulator holds exactly."""
-        assert isinstance(self.accumulator, ExactAccumulator)
-        assert self.accumulator.max_k is not None
-        return self.accumulator.max_k
+        """Largest K: what the accumulator holds exactly, or where it is rounded at each step, `LARGEST_K`."""
+        exact = self.accumulator
+        return exact.max_k or LARGEST_K if isinstance(exact, ExactAccumulator) else LARGEST_K
 
     @property
     def accumulator_bits(self) -> int:
-        """Width of a PE's accumulator, sign included: the widest that some pair of the operand formats needs."""
+        """Width of a PE's accumulator, sign included.
+
+        An exact one is the widest that some pair of the operand formats needs, a float one its format's code.
+        """
+        if isinstance(self.accumulator, FixedAccumulator):
+            return self.accumulator.width
+        if isinstance(self.accumulator, FloatAccumulator):
+            return self.accumulator.format.bits
         return max(ExactAccumulator.width(a, b, self.max_k) for a in self.a_formats for b in self.b_formats)
+
+    @property
+    def step_random_bits(self) -> int:
+        """Random bits that a rounding in the accumulator takes; 0 where there is none, or it is deterministic."""
+        return self.accumulator.rounding.random_bits if isinstance(self.accumulator, FloatAccumulator) else 0
 
     @property
     def bus_bytes(self) -> int:
@@ -199,11 +253,15 @@ class ArrayConfig:
             raise UnsupportedSpecError(
                 f"rounding {spec.rounding} is not built in; the core has {', '.join(self.roundings)}"
             )
-        if not isinstance(spec.accumulator, ExactAccumulator):
-            raise UnsupportedSpecError(f"accumulator {spec.accumulator} is not built in; the core has exact")
-        limit = min(self.max_k, spec.accumulator.max_k or self.max_k)
+        limit = self.max_k
+        if isinstance(self.accumulator, ExactAccumulator) and isinstance(spec.accumulator, ExactAccumulator):
+            limit = min(limit, spec.accumulator.max_k or limit)
+        elif spec.accumulator != self.accumulator:
+            have = "exact" if isinstance(self.accumulator, ExactAccumulator) else self.accumulator
+            raise UnsupportedSpecError(f"accumulator {spec.accumulator} is not built in; the core has {have}")
         if k is not None and k > limit:
-            raise UnsupportedSpecError(f"K = {k} is beyond the exact accumulator's max_k = {limit}")
+            kind = "exact accumulator" if isinstance(self.accumulator, ExactAccumulator) else "core"
+            raise UnsupportedSpecError(f"K = {k} is beyond the {kind}'s max_k = {limit}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON or TOML data; `from_dict` reads it back."""
@@ -212,6 +270,9 @@ class ArrayConfig:
             data[name] = [f.name for f in data[name]]
         data["accumulator"] = str(self.accumulator)
         data["roundings"] = list(self.roundings)
+        if self.interleave == 1:
+            # Cores that are not interleaved keep the names, and so the builds, that they had before there was a choice.
+            del data["interleave"]
         return data
 
     @classmethod

@@ -6,6 +6,8 @@ array → drain (rounding lanes) → writer (AXI writes).
 
 from __future__ import annotations
 
+from typing import Any
+
 from amaranth import unsigned
 from amaranth.hdl import signed
 from amaranth.lib import data, stream, wiring
@@ -13,6 +15,8 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from halfulp.hw.config import ArrayConfig
+from halfulp.hw.float_adder import sum_layout
+from halfulp.numerics.accumulators import FixedAccumulator, FloatAccumulator
 
 __all__ = [
     "ArrayFeedSignature",
@@ -22,6 +26,7 @@ __all__ = [
     "descriptor_layout",
     "output_group_layout",
     "result_layout",
+    "seed_layout",
     "tile_layout",
 ]
 
@@ -104,16 +109,25 @@ def output_group_layout(config: ArrayConfig) -> data.StructLayout:
 def result_layout(config: ArrayConfig) -> data.StructLayout:
     """One accumulated sum: an integer in units of both formats' least ulps, and what NaN and Inf operands made of it.
 
-    When `nan` is set, or both infinities are, the sum is NaN; else one infinity decides.
+    When `nan` is set, or both infinities are, the sum is NaN; else one infinity decides. A float accumulator's number
+    is its code: `negative`, and `magnitude` without the sign; `overflow`: a step was beyond its largest number. A
+    `fixed` accumulator's integer is in its own units, and has `overflow` too.
     """
-    return data.StructLayout(
-        {
-            "sum": signed(config.accumulator_bits),
-            "nan": unsigned(1),
-            "plus_inf": unsigned(1),
-            "minus_inf": unsigned(1),
-        }
-    )
+    if isinstance(config.accumulator, FloatAccumulator):
+        return sum_layout(config.accumulator, ("nan", "plus_inf", "minus_inf"))
+    fields = {"sum": signed(config.accumulator_bits), "nan": unsigned(1)}
+    fields |= {"plus_inf": unsigned(1), "minus_inf": unsigned(1)}
+    if isinstance(config.accumulator, FixedAccumulator):
+        fields["overflow"] = unsigned(1)
+    return data.StructLayout(fields)
+
+
+def seed_layout(config: ArrayConfig) -> data.StructLayout:
+    """A row's or column's first random word of the tile that starts next.
+
+    index: of the row, or R + that of the column.
+    """
+    return data.StructLayout({"valid": 1, "index": range(config.rows + config.columns), "word": 32})
 
 
 class ArrayFeedSignature(wiring.Signature):
@@ -122,21 +136,26 @@ class ArrayFeedSignature(wiring.Signature):
     `a_code[i]` belongs to step k in the clock i clocks after `valid` of that step, `b_code[j]` j clocks after it;
     `first` and `last` mark the tile's first and last step; nothing is accumulated where `valid` is 0 (a bubble may
     stand between any two steps). `a_format` and `b_format` are constant over a tile and belong to the step like
-    `first` (not skewed: the array delays them).
+    `first` (not skewed: the array delays them). Interleaved P times, a step comes at most every P clocks, always a
+    multiple of P clocks behind the one before.
+
+    `seed`, where the accumulator is rounded at random: the words of the tile that starts next, all R + C of them
+    between the first step of the tile before, from 20 clocks behind it and in the order of the index, and its own.
     """
 
     def __init__(self, config: ArrayConfig) -> None:
-        super().__init__(
-            {
-                "valid": Out(1),
-                "first": Out(1),
-                "last": Out(1),
-                "a_format": Out(3),
-                "b_format": Out(3),
-                "a_code": Out(data.ArrayLayout(unsigned(8 * config.a_bytes), config.rows)),
-                "b_code": Out(data.ArrayLayout(unsigned(8 * config.b_bytes), config.columns)),
-            }
-        )
+        members: dict[str, Any] = {
+            "valid": Out(1),
+            "first": Out(1),
+            "last": Out(1),
+            "a_format": Out(3),
+            "b_format": Out(3),
+            "a_code": Out(data.ArrayLayout(unsigned(8 * config.a_bytes), config.rows)),
+            "b_code": Out(data.ArrayLayout(unsigned(8 * config.b_bytes), config.columns)),
+        }
+        if config.step_random_bits:
+            members["seed"] = Out(seed_layout(config))
+        super().__init__(members)
 
 
 class AxiLiteSignature(wiring.Signature):

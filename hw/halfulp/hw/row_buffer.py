@@ -178,7 +178,7 @@ class RowBuffer(wiring.Component):
 
         # Only what can differ from 0 is kept: flags of NaN and Inf that no operand format has are not.
         fields = result_fields(self._config)
-        width = self._config.accumulator_bits + len(fields) - 1
+        width = sum(len(self.results[0][name]) for name in fields)
         group = Signal.like(self.group, reset_less=True)
         with m.If(self.enable):
             m.d.sync += group.eq(self.group)
