@@ -76,7 +76,7 @@ class BlockFormat:
     @property
     def element_exponent(self) -> int:
         """Exponent of the power of two in the largest element: emax of OCP MX v1.0, section 6.3."""
-        return math.frexp(self._largest_element)[1] - 1
+        return math.frexp(self.largest_element)[1] - 1
 
     def block_count(self, length: int) -> int:
         """Blocks of `length` elements; the last may be short."""
@@ -118,17 +118,14 @@ class BlockFormat:
         starts = np.arange(0, length, self.block)
         bad = np.logical_or.reduceat(real.kind != FINITE, starts, axis=-1) if length else np.zeros(values.shape, bool)
         magnitudes = np.where(real.kind == FINITE, np.abs(values.astype(np.float64)), 0.0)
+        whole = self.tensor_scale(float(magnitudes.max()) if magnitudes.size else 0.0, tensor_scale)
         largest = from_float64(np.maximum.reduceat(magnitudes, starts, axis=-1) if length else magnitudes)
         if self.scale == "e8m0":
-            self._no_tensor_scale(tensor_scale)
-            whole, scales = 1.0, self._power_scales(largest)
+            scales = self._power_scales(largest)
         else:
-            whole = _check_tensor_scale(
-                _tensor_scale(magnitudes, self._largest_element) if tensor_scale is None else tensor_scale
-            )
-            limit = multiply(_constant(self._largest_element, largest), _constant(whole, largest))
+            limit = multiply(_constant(self.largest_element, largest), _constant(whole, largest))
             scales = _E4M3.encode(_quotient(largest, limit)).codes
-        scales = np.where(bad, self._nan_scale, scales).astype(np.uint8)
+        scales = np.where(bad, self.nan_scale, scales).astype(np.uint8)
         divisor = self._expand(self.decode_scales(scales), length)
         if self.scale == "e8m0":  # a power of two: the exact quotient is a shift
             scaled = real._replace(exponent=real.exponent - divisor.exponent)
@@ -207,17 +204,34 @@ class BlockFormat:
         _check_tensor_scale(blocks.tensor_scale)
         self._no_tensor_scale(blocks.tensor_scale)
 
+    def tensor_scale(self, amax: float, given: float | None = None) -> float:
+        """The scale of a tensor of this largest finite magnitude: what is `given`, once it is checked, or the rule's.
+
+        That is amax / (448 * largest element) in float32, at least its least normal number, and 1 for zeros alone; in
+        formats without a tensor scale always 1.
+        """
+        self._no_tensor_scale(given)
+        if given is not None:
+            return _check_tensor_scale(given)
+        if self.scale == "e8m0" or amax == 0:
+            return 1.0
+        float32 = get_format("float32")
+        ratio = _quotient(from_float64(np.array([amax])), from_float64(np.array([448.0 * self.largest_element])))
+        return max(float(float32.to_float64(float32.encode(ratio).codes)[0]), 2.0**-126)
+
     def _no_tensor_scale(self, tensor_scale: float | None) -> None:
         if self.scale == "e8m0" and tensor_scale not in (None, 1.0):
             raise ValueError(f"{self.name} has no tensor scale, so it must be 1, not {tensor_scale!r}")
 
     @property
-    def _largest_element(self) -> float:
+    def largest_element(self) -> float:
+        """The largest number of the element format; of two's complement the largest positive one."""
         units = self.element.largest if isinstance(self.element, FixedPointFormat) else self.element.max_units
         return math.ldexp(units, self.element.lsb_exponent)
 
     @property
-    def _nan_scale(self) -> int:
+    def nan_scale(self) -> int:
+        """The scale code of a block that is NaN."""
         return E8M0_NAN if self.scale == "e8m0" else _E4M3.nan_code
 
     def _power_scales(self, largest: RealArray) -> npt.NDArray[np.int64]:
@@ -260,16 +274,6 @@ def _constant(value: float, like: RealArray) -> RealArray:
     significand = np.full(shape, int(math.ldexp(fraction, 24)), np.int64)
     never = np.zeros(shape, np.bool_)
     return RealArray(never, significand, np.full(shape, exponent - 24, np.int64), never.astype(np.uint8))
-
-
-def _tensor_scale(magnitudes: npt.NDArray[np.float64], largest_element: float) -> float:
-    """Largest magnitude / (448 * largest element) in float32, at least its least normal number; 1 for zeros alone."""
-    amax = float(magnitudes.max()) if magnitudes.size else 0.0
-    if amax == 0:
-        return 1.0
-    float32 = get_format("float32")
-    ratio = _quotient(from_float64(np.array([amax])), from_float64(np.array([448.0 * largest_element])))
-    return max(float(float32.to_float64(float32.encode(ratio).codes)[0]), 2.0**-126)
 
 
 def _check_tensor_scale(tensor_scale: float) -> float:

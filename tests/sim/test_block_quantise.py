@@ -1,0 +1,152 @@
+"""Compiled quantising to blocks is the golden model's, in all codes, scales and flags."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from halfulp.numerics.block_formats import BLOCK_FORMATS, BlockFormat, get_block_format
+from halfulp.numerics.formats import get_format
+from halfulp.numerics.random_bits import output_words
+from halfulp.numerics.rounding import NEAREST_EVEN, Rounding
+from halfulp.sim.block_quantise import quantise_blocks
+
+NAMES = [*BLOCK_FORMATS.names(), "bfp3", "bfp12", "bfp16"]
+MODES = ("nearest_even", "toward_zero", "stochastic:5", "stochastic_floor:16")
+
+
+@pytest.fixture
+def no_golden(monkeypatch):
+    """The golden model must not be what answers."""
+
+    def never(*_, **__):
+        raise AssertionError("the golden model was asked")
+
+    def forbid() -> None:
+        monkeypatch.setattr(BlockFormat, "quantise", never)
+
+    return forbid
+
+
+def numbers(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """Numbers of which some blocks reach both ends of the type, with zeros, ties and powers of two and their edges."""
+    top = {"float16": 14, "float32": 126, "float64": 1000}[dtype]
+    x = rng.normal(size=shape) * 2.0 ** rng.integers(-top - 24, top, (*shape[:-1], 1))
+    x = np.where(rng.random(shape) < 0.3, np.ldexp(rng.integers(-32, 33, shape) / 16, rng.integers(-3, 4, shape)), x)
+    x[rng.random(shape) < 0.1] = 0
+    x[rng.random(shape) < 0.05] *= -0.0
+    with np.errstate(over="ignore", under="ignore"):
+        small = x.astype(dtype)
+    small[~np.isfinite(small)] = 1
+    below = np.nextafter(2.0 ** rng.integers(-9, 10, shape).astype(dtype), small.dtype.type(0))
+    return np.where(rng.random(shape) < 0.1, below, small)
+
+
+def check(x: np.ndarray, fmt: BlockFormat, mode: Rounding, axis: int, words: np.ndarray, **options) -> None:
+    want = fmt.quantise(x, mode, axis=axis, random=words, **options)
+    got = quantise_blocks(x, fmt, mode, axis=axis, words=words, **options)
+    same(got, want, f"{fmt}, {mode}, {x.dtype}, axis {axis}")
+
+
+def same(got, want, what: str) -> None:
+    np.testing.assert_array_equal(got.scales, want.scales, err_msg=what)
+    np.testing.assert_array_equal(got.codes, want.codes, err_msg=what)
+    assert got[2:] == want[2:], what
+    assert got.codes.dtype == want.codes.dtype
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", NAMES)
+def test_equals_golden(name, mode, rng):
+    fmt, rounding = get_block_format(name), Rounding.parse(mode)
+    for dtype in ("float32", "float64", "float16"):
+        x = numbers(rng, (9, 2 * fmt.block + 5), dtype)
+        words = rng.integers(0, 1 << rounding.random_bits, x.shape, np.uint32)
+        check(x, fmt, rounding, 1, words)
+        check(x.T[: fmt.block], fmt, rounding, 0, words.T[: fmt.block])
+        x[2, 3], x[4, -1], x[5, 0] = np.nan, np.inf, -np.inf
+        check(x, fmt, rounding, -1, words)
+
+
+def test_a_kernel_answers(rng, no_golden):
+    """All named formats have one, from both types of numbers."""
+    no_golden()
+    for name in NAMES:
+        fmt = get_block_format(name)
+        for dtype in (np.float32, np.float64):
+            quantise_blocks(rng.normal(size=(3, 40)).astype(dtype), fmt, Rounding("stochastic", 16))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ends_of_float32(name):
+    """Scales stop at 2**-127 and 2**127; subnormal blocks, and blocks with the largest number."""
+    fmt = get_block_format(name)
+    ends = np.array([0x00000001, 0x007FFFFF, 0x00800000, 0x7F7FFFFF, 0x80000001, 0x3F800000], np.uint32).view(
+        np.float32
+    )
+    x = np.repeat(ends, fmt.block).reshape(len(ends), fmt.block).copy()
+    x[:, ::2] *= np.float32(0.3)
+    for mode in (NEAREST_EVEN, Rounding("toward_zero")):
+        check(x, fmt, mode, 1, np.zeros(x.shape, np.uint32))
+        for row in x:  # nvfp4: a tensor scale for each
+            check(row, fmt, mode, 0, np.zeros(row.shape, np.uint32))
+
+
+def test_quotients_that_are_ties_or_nearly(rng):
+    """nvfp4 divides: numbers that are a midpoint times the scale, and their neighbours, in both types."""
+    fmt = get_block_format("nvfp4")
+    midpoints = np.array([0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0, 6.0])
+    for scale in (0.0625, float(np.float32(0.1)), float(np.float32(1 / 2688)), 3.0):
+        for dtype in (np.float32, np.float64):
+            block = rng.integers(1, 0x7E, 64, np.uint8)
+            divisors = get_format("e4m3").to_float64(block)[:, None] * scale
+            ties = (np.tile(midpoints, 2) * divisors).astype(dtype)
+            ties[:, 8:] = np.nextafter(ties[:, 8:], rng.choice([0, np.inf], ties[:, 8:].shape).astype(dtype))
+            for mode in MODES:
+                words = rng.integers(0, 2 ** max(Rounding.parse(mode).random_bits, 1), ties.shape, np.uint32)
+                check(ties, fmt, Rounding.parse(mode), 1, words, tensor_scale=scale)
+
+
+def test_random_bits_are_those_of_the_position_along_either_axis(rng):
+    x = rng.normal(size=(35, 70)).astype(np.float32)
+    mode = Rounding("stochastic", 11)
+    words = output_words(2**63 + 5, np.arange(35), np.arange(70), 11)
+    for name in ("mxfp4_e2m1", "nvfp4"):
+        fmt = get_block_format(name)
+        for axis in (0, 1):
+            want = fmt.quantise(x, mode, axis=axis, random=words)
+            same(quantise_blocks(x, fmt, mode, axis=axis, seed=2**63 + 5), want, f"{name}, axis {axis}")
+
+
+def test_formats_without_a_kernel_are_the_golden_models(rng):
+    x = rng.normal(size=(4, 50)).astype(np.float32)
+    for fmt in (
+        BlockFormat("seven", get_format("e4m3"), 7),
+        BlockFormat("small", get_format("fixed1.7"), 16),
+        BlockFormat("infinite", get_format("e5m2"), 16, "e4m3"),
+    ):
+        same(quantise_blocks(x, fmt), fmt.quantise(x), str(fmt))
+        words = output_words(3, np.arange(4), np.arange(50), 4)
+        mode = Rounding("stochastic", 4)
+        same(quantise_blocks(x, fmt, mode, seed=3), fmt.quantise(x, mode, random=words), str(fmt))
+    empty = np.zeros((3, 0), np.float32)
+    assert quantise_blocks(empty, get_block_format("mxint8")).codes.shape == (3, 0)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda f: quantise_blocks(np.ones(4, int), f), TypeError, "float16, float32 or float64, not int64"),
+        (lambda f: quantise_blocks(np.ones(4), f, Rounding("stochastic", 17)), ValueError, "at most 16 random bits"),
+        (
+            lambda f: quantise_blocks(np.ones(4), f, Rounding("stochastic", 7), words=np.zeros(3, np.uint32)),
+            ValueError,
+            r"words must be uint32 of shape \(4,\), not uint32 of shape \(3,\)",
+        ),
+        (lambda f: quantise_blocks(np.ones(4), f, tensor_scale=2.0), ValueError, "has no tensor scale"),
+        (lambda f: quantise_blocks(np.ones(4), f, seed=-1), ValueError, "seed must be"),
+    ],
+)
+def test_bad_input_names_value_and_rule(call, error, message):
+    with pytest.raises(error, match=message):
+        call(get_block_format("mxfp4_e2m1"))
