@@ -289,6 +289,18 @@ def _open_pynq_sim(argument: str, **options: Any) -> Device:
     return open_pynq_sim(argument, **options)
 
 
+def _open_serial(argument: str, **options: Any) -> Device:
+    from halfulp.host.serial_device import open_serial
+
+    return open_serial(argument, **options)
+
+
+def _open_serial_sim(argument: str, **options: Any) -> Device:
+    from halfulp.host.serial_sim_device import open_serial_sim
+
+    return open_serial_sim(argument, **options)
+
+
 DEVICES: Registry[DeviceKind] = Registry("device")
 """All kinds of devices, by what stands before the colon."""
 
@@ -299,6 +311,14 @@ DEVICES.register("pynq", DeviceKind("pynq:OVERLAY.bit", "a PYNQ board; or pynq:O
 DEVICES.register(
     "pynq-sim",
     DeviceKind("pynq-sim:8x8", "the virtual PYNQ board; or pynq-sim:CONFIG.toml, pynq-sim:OVERLAY", _open_pynq_sim),
+)
+DEVICES.register(
+    "serial",
+    DeviceKind("serial:/dev/ttyUSB0", "a board behind a serial port; or serial:PORT?baud=1000000", _open_serial),
+)
+DEVICES.register(
+    "serial-sim",
+    DeviceKind("serial-sim:2x2", "the virtual serial board; or serial-sim:CONFIG.toml", _open_serial_sim),
 )
 
 

@@ -63,6 +63,9 @@ class Driver:
     timeout_s
         A run fails when for so many seconds no operand entered the array and no GEMM ended. Long GEMMs are
         not affected, for they progress.
+    pools
+        Whether buffers are kept for later GEMMs, in sizes that suit many. Where memory is short, and cheap to
+        allocate, it is better to have each of the very size, and free afterwards.
 
     Attributes
     ----------
@@ -77,13 +80,14 @@ class Driver:
         Where the registers are not those of a core that this driver knows.
     """
 
-    def __init__(self, bus: CoreBus, *, name: str = "core", timeout_s: float = 30.0) -> None:
+    def __init__(self, bus: CoreBus, *, name: str = "core", timeout_s: float = 30.0, pools: bool = True) -> None:
         if not timeout_s > 0:
             raise ValueError(f"timeout_s must be positive, not {timeout_s!r}")
         self._bus = bus
         self._name = name
         self._timeout_s = timeout_s
         self._registers = CoreRegisters(bus, name)
+        self._pools = pools
         self._pool: dict[int, list[CoreBuffer]] = {}
         self._outstanding: list[Job] = []
         self._completed_before = 0
@@ -191,6 +195,15 @@ class Driver:
         self._release(job)
         invalid, overflow = (bool(field_of("status", flag, status)) for flag in ("invalid", "overflow"))
         return GemmResult(codes, invalid, overflow)
+
+    def memory_needed(self, a: CodeArray, b: CodeArray, spec: GemmSpec) -> tuple[int, int, int]:
+        """Bytes of the core's memory that A, B and C of this GEMM take, in the layouts in which they are given."""
+        sizes = []
+        for codes, k_axis, element_bytes in ((a, 1, self.config.a_bytes), (b, 0, self.config.b_bytes)):
+            rows, _ = _rows_in_memory(codes, k_axis)
+            sizes.append(rows.shape[0] * self._stride(rows.shape[1], element_bytes))
+        c_bytes = a.shape[0] * self._stride(b.shape[1], spec.out.container_bytes)
+        return sizes[0], sizes[1], c_bytes
 
     def reset(self) -> None:
         """Drop everything that runs or waits and make the core ready; GEMMs not yet collected fail."""
@@ -332,12 +345,12 @@ class Driver:
 
     def _take(self, nbytes: int) -> CoreBuffer:
         size = max(SMALLEST_BUFFER, 1 << (nbytes - 1).bit_length())
-        free = self._pool.setdefault(size, [])
+        free = self._pool.setdefault(size, []) if self._pools else []
         if free:
             return free.pop()
         with self._registers.connected():
             try:
-                return self._bus.allocate(size)
+                return self._bus.allocate(size if self._pools else nbytes)
             except MemoryError:
                 self._trim()
             try:
@@ -349,7 +362,7 @@ class Driver:
     def _release(self, job: Job) -> None:
         for buffer in job.buffers.values():
             size = buffer.array.size
-            if size < SMALLEST_BUFFER or size & (size - 1):
+            if not self._pools or size < SMALLEST_BUFFER or size & (size - 1):
                 buffer.free()  # taken when memory was short: no size of the pool's
             else:
                 self._pool.setdefault(size, []).append(buffer)

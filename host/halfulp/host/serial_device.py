@@ -1,0 +1,181 @@
+"""`SerialDevice`: GEMMs on a core behind a serial link. NumPy, standard library and pyserial."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+from urllib.parse import parse_qsl
+
+import numpy as np
+
+from halfulp.host.core_family import Requirement
+from halfulp.host.device import Device
+from halfulp.host.driver import Counters, Driver
+from halfulp.host.errors import IdentificationError
+from halfulp.host.gemm_parts import cut_gemm
+from halfulp.host.serial_bus import SerialBus
+from halfulp.host.serial_link import BytePort, SerialLink
+from halfulp.host.serial_port import SerialPort
+from halfulp.hw.config import ArrayConfig, UnsupportedSpecError
+from halfulp.numerics.block_gemm import AnyGemmSpec
+from halfulp.numerics.formats import CodeArray
+from halfulp.numerics.gemm import GemmResult, GemmSpec
+from halfulp.numerics.names import unknown_name
+
+__all__ = ["DEFAULT_BAUD", "SerialDevice", "open_serial"]
+
+DEFAULT_BAUD = 3_000_000
+"""What the boards' bitstreams are made for where their USB chip allows it."""
+
+
+class SerialDevice(Device):
+    """The core at the other end of a serial port. What does not fit its memory is cut along M and N.
+
+    Parameters
+    ----------
+    name
+        For messages.
+    port
+        Opened; closed with the device.
+    baud
+        Bits a second.
+    verify
+        See `Device`.
+    timeout_s
+        See `Driver`.
+    reply_timeout_s, retries
+        See `SerialLink`.
+    expected
+        The configuration that the core must have; None takes any.
+    is_simulated
+        Whether the core is.
+    on_close
+        Called when the device has been closed.
+
+    Raises
+    ------
+    IdentificationError
+        Where no core answers, or another one.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        port: BytePort,
+        *,
+        baud: float,
+        verify: float = 0.0,
+        timeout_s: float = 30.0,
+        reply_timeout_s: float = 0.25,
+        retries: int = 10,
+        expected: ArrayConfig | None = None,
+        is_simulated: bool = False,
+        on_close: Callable[[], None] | None = None,
+    ) -> None:
+        super().__init__(name, verify=verify)
+        self.is_simulated = is_simulated
+        self._on_close = on_close
+        link = SerialLink(port, baud=baud, name=name, reply_timeout_s=reply_timeout_s, retries=retries)
+        self._bus = SerialBus(link)
+        self._driver = Driver(self._bus, name=name, timeout_s=timeout_s, pools=False)
+        self._config = self.config = self._driver.config
+        if expected is not None:
+            _compare(name, self._config, expected)
+
+    @property
+    def driver(self) -> Driver:
+        """What runs the core."""
+        return self._driver
+
+    @property
+    def link(self) -> SerialLink:
+        """What reaches the core."""
+        return self._bus.link
+
+    def check(self, spec: AnyGemmSpec, k: int | None = None) -> None:
+        """See `Device.check`."""
+        try:
+            self._config.check_spec(spec, k)
+        except UnsupportedSpecError as error:
+            raise UnsupportedSpecError(f"device {self.name}: {error}; device emulator runs it") from error
+
+    def _run(self, a: CodeArray, b: CodeArray, spec: GemmSpec, seed: int) -> GemmResult:
+        m, n = a.shape[0], b.shape[1]
+
+        def needed(rows: int, columns: int) -> tuple[int, int, int]:
+            a_bytes, b_bytes, c_bytes = self._driver.memory_needed(a[:rows], b[:, :columns], spec)
+            return self._bus.rounded(a_bytes), self._bus.rounded(b_bytes), self._bus.rounded(c_bytes)
+
+        try:
+            parts = list(cut_gemm(m, n, needed, self._bus.memory_bytes))
+        except MemoryError as error:
+            raise UnsupportedSpecError(
+                f"device {self.name}: K = {a.shape[1]} is too large for the core's memory: {error}; device emulator "
+                "runs it"
+            ) from error
+        codes = np.empty((m, n), spec.out.code_dtype)
+        invalid = overflow = False
+        counted: list[Counters] = []
+        for rows, columns in parts:
+            part = self._driver.gemm(
+                a[rows], b[:, columns], spec, seed=seed, row_offset=rows.start, column_offset=columns.start
+            )
+            codes[rows, columns] = part.codes
+            invalid, overflow = invalid or part.invalid, overflow or part.overflow
+            counted.append(self._driver.counters)
+        self.counters = Counters(
+            sum(c.cycles for c in counted),
+            sum(c.array_busy_cycles for c in counted),
+            sum(c.read_stall_cycles for c in counted),
+            sum(c.write_stall_cycles for c in counted),
+        )
+        return GemmResult(codes, invalid, overflow)
+
+    def _close(self) -> None:
+        try:
+            self._bus.close()
+        finally:
+            if self._on_close is not None:
+                self._on_close()
+
+
+def open_serial(argument: str, *, requirements: Iterable[Requirement] = (), **options: Any) -> SerialDevice:
+    """Open ``serial:`` with a port's path, and after ``?`` ``baud=…`` and ``config=FILE``, joined by ``&``."""
+    name = f"serial:{argument}"
+    path, _, query = argument.strip().partition("?")
+    if not path:
+        raise ValueError("device 'serial' needs a port: serial:/dev/ttyUSB0, serial:/dev/ttyUSB0?baud=1000000")
+    baud, expected = DEFAULT_BAUD, None
+    for key, value in parse_qsl(query, keep_blank_values=True):
+        if key == "baud":
+            if not (value.isdecimal() and int(value) > 0):
+                raise ValueError(f"device {name!r}: baud must be a positive number, not {value!r}")
+            baud = int(value)
+        elif key == "config":
+            from halfulp.hw.config_file import load_config
+
+            expected = load_config(value)
+        else:
+            raise unknown_name(f"option of device {name!r}", key, ["baud", "config"])
+    options.pop("progress", None)
+    port = SerialPort(path, baud=baud, name=name)
+    try:
+        device = SerialDevice(name, port, baud=baud, expected=expected, **options)
+    except BaseException:
+        port.close()
+        raise
+    try:
+        for each in requirements:
+            spec, k = each if isinstance(each, tuple) else (each, None)
+            device.check(spec, k)
+    except BaseException:
+        device.close()
+        raise
+    return device
+
+
+def _compare(name: str, found: ArrayConfig, expected: ArrayConfig) -> None:
+    theirs, ours = found.to_dict(), expected.to_dict()
+    for key in ours:
+        if ours[key] != theirs[key]:
+            raise IdentificationError(f"{name}: the core has {key} = {theirs[key]!r}, not {ours[key]!r}")
