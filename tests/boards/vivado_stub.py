@@ -15,6 +15,7 @@ from halfulp.hw.config_file import load_config
 from halfulp.hw.handoff import handoff_xml
 
 from .vivado_design import BlockDesign, VivadoError
+from .vivado_packaging import Packager
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -50,7 +51,7 @@ class VivadoStub:
         self.exit_code: int | None = None
         self.project: dict[str, Any] = {}
         self.objects: dict[str, tuple[str, dict[str, str]]] = {}
-        self.packaged: dict[str, Any] = {}
+        self.packager = Packager(self)
         self.design = BlockDesign()
         self.wrapper = False
         self.finished_runs: list[str] = []
@@ -104,7 +105,9 @@ class VivadoStub:
             return 1, "vivado has ended"
         try:
             options, rest = self._parse(name, list(map(str, arguments)))
-            method: Callable[[dict[str, str], list[str]], Any] = getattr(self, "_" + name.replace("::", "_"))
+            prefix, _, plain = name.rpartition("::")
+            method: Callable[[dict[str, str], list[str]], Any]
+            method = getattr(self.packager, plain) if prefix else getattr(self, f"_{plain}")
             result = method(options, rest)
             return 0, result if isinstance(result, str) else self._list(result or [])
         except VivadoError as error:
@@ -144,30 +147,30 @@ class VivadoStub:
         name, folder = rest
         self.project = {"name": name, "folder": Path(folder), "part": options["part"], "files": []}
         Path(folder).mkdir(parents=True)
-        return self._new("project", "project")
+        return self.new("project", "project")
 
     def _close_project(self, options: dict[str, str], rest: list[str]) -> None:
-        self._current()
+        self.current()
         self.project = {}
         del self.objects["project"]
 
-    def _current(self) -> dict[str, Any]:
+    def current(self) -> dict[str, Any]:
         if not self.project:
             raise VivadoError("no project is open")
         return self.project
 
     def _current_project(self, options: dict[str, str], rest: list[str]) -> str:
-        self._current()
+        self.current()
         return "project"
 
     def _current_fileset(self, options: dict[str, str], rest: list[str]) -> str:
-        self._current()
-        return self._new("fileset", "sources_1")
+        self.current()
+        return self.new("fileset", "sources_1")
 
     def _add_files(self, options: dict[str, str], rest: list[str]) -> None:
         if not Path(rest[0]).is_file():
             raise VivadoError(f"there is no file {rest[0]}")
-        self._current()["files"].append(Path(rest[0]))
+        self.current()["files"].append(Path(rest[0]))
 
     def _update_compile_order(self, options: dict[str, str], rest: list[str]) -> None:
         if options.get("fileset") != "sources_1":
@@ -175,11 +178,11 @@ class VivadoStub:
 
     def _update_ip_catalog(self, options: dict[str, str], rest: list[str]) -> None:
         folder = Path(self.objects["project"][1]["ip_repo_paths"])
-        if self.packaged.get("saved") != folder:
+        if self.packager.core.get("saved") != folder:
             raise VivadoError(f"there is no IP in {folder}")
         core = self.objects["core"][1]
-        self.packaged["vlnv"] = ":".join(
-            [self.packaged["vendor"], self.packaged["library"], core["name"], core["version"]]
+        self.packager.core["vlnv"] = ":".join(
+            [self.packager.core["vendor"], self.packager.core["library"], core["name"], core["version"]]
         )
 
     def _get_board_parts(self, options: dict[str, str], rest: list[str]) -> list[str]:
@@ -187,7 +190,7 @@ class VivadoStub:
         return [board for board in INSTALLED_BOARDS if re.fullmatch(pattern, board)]
 
     def _get_files(self, options: dict[str, str], rest: list[str]) -> list[str]:
-        name = self._current()["name"]
+        name = self.current()["name"]
         return [rest[0]] if rest[0] == f"{name}.bd" and self.design.is_saved else []
 
     def _version(self, options: dict[str, str], rest: list[str]) -> str:
@@ -195,7 +198,7 @@ class VivadoStub:
 
     # Objects and properties
 
-    def _new(self, kind: str, handle: str) -> str:
+    def new(self, kind: str, handle: str) -> str:
         self.objects.setdefault(handle, (kind, {}))
         return handle
 
@@ -236,106 +239,6 @@ class VivadoStub:
             raise VivadoError(f"a run has no property {name}")
         return values[name]
 
-    # Packaging
-
-    def _ipx_package_project(self, options: dict[str, str], rest: list[str]) -> str:
-        files = self._current()["files"]
-        top = self.objects["sources_1"][1].get("top", "")
-        text = "".join(file.read_text(encoding="utf-8") for file in files)
-        found = re.search(rf"^module {top}\(.*?^endmodule", text, re.MULTILINE | re.DOTALL)
-        if not top or found is None:
-            raise VivadoError(f"there is no module {top!r}")
-        self.packaged = {**options, "ports": set(re.findall(r"^  (?:in|out)put (?:\[.*?\] )?(\w+);", found[0], re.M))}
-        for bus in ("s_axi", "m_axi"):  # by their ports' names
-            if {f"{bus}_{port}" for port in ("awaddr", "wdata", "bresp", "araddr", "rdata")} <= self.packaged["ports"]:
-                self._new("bus_interface", bus)
-        self.packaged["associated"] = {}
-        return self._new("core", "core")
-
-    def _ipx_current_core(self, options: dict[str, str], rest: list[str]) -> str:
-        if "core" not in self.objects:
-            raise VivadoError("no core is open")
-        return "core"
-
-    def _ipx_get_bus_interfaces(self, options: dict[str, str], rest: list[str]) -> list[str]:
-        return [rest[0]] if rest[0] in self.objects_of("bus_interface") else []
-
-    def _ipx_infer_bus_interface(self, options: dict[str, str], rest: list[str]) -> str:
-        port, vlnv, _ = rest
-        if port not in self.packaged["ports"]:
-            raise VivadoError(f"the core has no port {port}")
-        if vlnv not in [f"xilinx.com:signal:{kind}_rtl:1.0" for kind in ("clock", "reset", "interrupt")]:
-            raise VivadoError(f"there is no bus {vlnv}")
-        self.packaged[port] = vlnv.split(":")[2].removesuffix("_rtl")
-        return self._new("bus_interface", port)
-
-    def _ipx_associate_bus_interfaces(self, options: dict[str, str], rest: list[str]) -> None:
-        for name in options.values():
-            if name not in self.objects_of("bus_interface"):
-                raise VivadoError(f"the core has no bus {name}")
-        self.packaged["associated"][options.get("busif") or options["reset"]] = options["clock"]
-
-    def _child(self, kind: str, parent_kind: str, rest: list[str]) -> str:
-        name, parent = rest
-        if self.objects.get(parent, ("",))[0] != parent_kind:
-            raise VivadoError(f"{parent!r} is no {parent_kind} that could have the {kind} {name}")
-        handle = f"{parent}.{name}"
-        if handle in self.objects:
-            raise VivadoError(f"there is a {kind} {name} already")
-        return self._new(kind, handle)
-
-    def _ipx_add_bus_parameter(self, options: dict[str, str], rest: list[str]) -> str:
-        return self._child("bus_parameter", "bus_interface", rest)
-
-    def _ipx_add_memory_map(self, options: dict[str, str], rest: list[str]) -> str:
-        return self._child("memory_map", "core", rest)
-
-    def _ipx_add_address_block(self, options: dict[str, str], rest: list[str]) -> str:
-        return self._child("address_block", "memory_map", rest)
-
-    def _ipx_add_register(self, options: dict[str, str], rest: list[str]) -> str:
-        return self._child("register", "address_block", rest)
-
-    def _ipx_add_field(self, options: dict[str, str], rest: list[str]) -> str:
-        return self._child("field", "register", rest)
-
-    def _ipx_add_user_parameter(self, options: dict[str, str], rest: list[str]) -> str:
-        return self._child("user_parameter", "core", rest)
-
-    def _ipx_create_xgui_files(self, options: dict[str, str], rest: list[str]) -> None:
-        self.packaged["xgui"] = True
-
-    def _ipx_update_checksums(self, options: dict[str, str], rest: list[str]) -> None:
-        self.packaged["checked"] = True
-
-    def _ipx_check_integrity(self, options: dict[str, str], rest: list[str]) -> None:
-        associated = self.packaged["associated"]
-        for bus in ("s_axi", "m_axi", "aresetn"):
-            if associated.get(bus) != "aclk":
-                raise VivadoError(f"{bus} of the core is not associated with its clock")
-        if self.objects["s_axi"][1].get("slave_memory_map_ref") != "s_axi":
-            raise VivadoError("s_axi of the core has no memory map")
-
-    def _ipx_save_core(self, options: dict[str, str], rest: list[str]) -> None:
-        if not self.packaged.get("checked") or not self.packaged.get("xgui"):
-            raise VivadoError("the core is saved before its checksums and its user interface are made")
-        self.packaged["saved"] = Path(self.packaged["root_dir"])
-
-    def _core_ip(self) -> dict[str, Any]:
-        kinds = {port: self.packaged[port] for port in ("aclk", "aresetn", "interrupt")}
-        return {
-            "vlnv": self.packaged["vlnv"],
-            "properties": {},
-            "pins": {
-                port: {"direction": "out" if kind == "interrupt" else "in", "kind": kind}
-                for port, kind in kinds.items()
-            },
-            "buses": {
-                "s_axi": {"end": "target", "clock": "aclk", "segments": ["s_axi/reg0"]},
-                "m_axi": {"end": "initiator", "clock": "aclk"},
-            },
-        }
-
     # Block design
 
     def _create_bd_design(self, options: dict[str, str], rest: list[str]) -> str:
@@ -345,8 +248,8 @@ class VivadoStub:
 
     def _create_bd_cell(self, options: dict[str, str], rest: list[str]) -> str:
         vlnv = options.get("vlnv", "")
-        if vlnv == self.packaged.get("vlnv"):
-            return self.design.add(rest[0], self._core_ip())
+        if vlnv == self.packager.core.get("vlnv"):
+            return self.design.add(rest[0], self.packager.ip())
         for ip in NAMES["ips"].values():
             if options.get("type") == "ip" and vlnv in (ip["vlnv"], ip["vlnv"].rpartition(":")[0]):
                 return self.design.add(rest[0], ip)
@@ -406,17 +309,17 @@ class VivadoStub:
     def _make_wrapper(self, options: dict[str, str], rest: list[str]) -> str:
         if not options.get("files") or "top" not in options:
             raise VivadoError("make_wrapper wants -files of a saved block design, and -top")
-        path = self._current()["folder"] / f"{self.project['name']}_wrapper.v"
+        path = self.current()["folder"] / f"{self.project['name']}_wrapper.v"
         path.write_text("", encoding="utf-8")
         self.wrapper = True
         return str(path)
 
     def _run_folder(self, run: str) -> Path:
-        return self._current()["folder"] / f"{self.project['name']}.runs" / run
+        return self.current()["folder"] / f"{self.project['name']}.runs" / run
 
     def _launch_runs(self, options: dict[str, str], rest: list[str]) -> None:
         (run,) = rest
-        name = self._current()["name"]
+        name = self.current()["name"]
         if run not in ("synth_1", "impl_1") or (run == "impl_1") is not (options.get("to_step") == "write_bitstream"):
             raise VivadoError(f"there is no run {run} to {options.get('to_step')}")
         if self.objects["sources_1"][1].get("top") != f"{name}_wrapper" or not self.wrapper:
@@ -426,7 +329,7 @@ class VivadoStub:
                 raise VivadoError("place and route before synthesis")
             self._run_folder(run).mkdir(parents=True)
             (self._run_folder(run) / f"{name}_wrapper.bit").write_bytes(b"bitstream")
-        handoff = self._current()["folder"] / f"{name}.gen/sources_1/bd/{name}/hw_handoff/{name}.hwh"
+        handoff = self.current()["folder"] / f"{name}.gen/sources_1/bd/{name}/hw_handoff/{name}.hwh"
         handoff.parent.mkdir(parents=True, exist_ok=True)
         ps = next(ip for ip in self.design.cells.values() if "space" in ip.ip).ip["vlnv"].split(":")[2]
         kind = {"processing_system7": "zynq-7000", "zynq_ultra_ps_e": "zynqmp"}[ps]
