@@ -3,8 +3,10 @@
 An exact sum does not depend on its order, so a matrix product of the machine's own arithmetic gives it wherever a
 range test proves that no partial sum can leave what that arithmetic holds exactly:
 
-- int8 products in int32, where the largest sum is below 2**31;
-- one float64 product, where the largest sum, in units of the least significant bit that occurs, is at most 2**53;
+- int8 products in int32, where the largest sum is below 2**31: of the operands, or of the int8 digits (`digits`) that
+  they are cut into;
+- one float32 product, where the largest sum, in units of the least significant bit that occurs, is at most 2**24;
+- one float64 product, where it is at most 2**53;
 - else operands cut into digits of fewer bits, a float64 product for each pair of digits, put together in 128 bits.
 
 The sum is then rounded once. Float accumulators, which are rounded at each step, are the matter of `chains`; what has
@@ -13,6 +15,8 @@ no fast way is left to the golden model.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -21,18 +25,38 @@ import numpy.typing as npt
 
 from halfulp.numerics.accumulators import ExactAccumulator, FloatAccumulator
 from halfulp.numerics.exact import FINITE, INFINITE, NAN
-from halfulp.numerics.formats import CodeArray
+from halfulp.numerics.formats import CodeArray, FloatFormat, IntFormat, get_format
 from halfulp.numerics.gemm import GemmResult, GemmSpec, check_operands, golden_gemm, special_sums
 from halfulp.numerics.random_bits import check_seed
 from halfulp.sim.chains import can_chain, chain_sums
-from halfulp.sim.operands import Operand, as_float64, as_int8, fits_int8
+from halfulp.sim.digits import (
+    MAX_DIGITS,
+    MAX_WEIGHED_BITS,
+    Range,
+    as_digits,
+    count_digits,
+    digit_products,
+    find_range,
+    fits_int32,
+    has_fast_int8,
+    weigh,
+)
+from halfulp.sim.operands import Operand, as_float64, holds
 from halfulp.sim.quantise import quantise_flagged
 from halfulp.sim.vector_code import F64, I64, Code, Kernel, Lanes, address
 
-__all__ = ["digits_of", "emulate_gemm", "fits_float64", "fits_int32"]
+__all__ = ["digits_of", "emulate_gemm", "fits_float32", "fits_float64", "in_float32", "int8_counts"]
 
 MAX_SUM_BITS = 126
 """What is put together in a signed integer of 128 bits."""
+
+MAX_PAIRS, MAX_PAIRS_OF_LONG_SUMS = 9, 25
+"""Pairs of int8 digits whose products are faster than one product of float64, or the three or more of a long sum."""
+
+INT32, FLOAT32 = get_format("int32"), get_format("float32")
+
+THREADED_MACS = 1 << 28
+"""Smaller products run on one thread."""
 
 
 def emulate_gemm(a: npt.ArrayLike, b: npt.ArrayLike, spec: GemmSpec, *, seed: int = 0) -> GemmResult:
@@ -46,6 +70,11 @@ def emulate_gemm(a: npt.ArrayLike, b: npt.ArrayLike, spec: GemmSpec, *, seed: in
         sums, overflow = chain_sums(codes_a, codes_b, spec, spec.accumulator, seed)
     if sums is None:
         return golden_gemm(codes_a, codes_b, spec, seed=seed)
+    scale = spec.scale + exponent
+    if sums.dtype == np.int32 and spec.out == INT32 and scale == 0:
+        return GemmResult(sums.view(np.uint32), False, False)
+    if sums.dtype == np.float32 and spec.out == FLOAT32 and scale == 0:
+        return GemmResult((sums + np.float32(0)).view(np.uint32), False, overflow)  # -0 + 0 is 0
     result = quantise_flagged(
         sums,
         spec.out,
@@ -58,27 +87,50 @@ def emulate_gemm(a: npt.ArrayLike, b: npt.ArrayLike, spec: GemmSpec, *, seed: in
     return GemmResult(result.codes, result.invalid, result.overflow or overflow)
 
 
-def fits_int32(max_a: int, max_b: int, k: int) -> bool:
-    """Whether no sum of k products of integers of at most these magnitudes leaves int32."""
-    return max_a * max_b * k < 1 << 31
-
-
 def fits_float64(max_a: int, max_b: int, k: int) -> bool:
     """Whether float64 holds every sum of k products of integers of at most these magnitudes, in any order."""
     return max_a * max_b * k <= 1 << 53
 
 
-def _exact_sums(a: CodeArray, b: CodeArray, spec: GemmSpec) -> tuple[npt.NDArray[np.float64] | None, int]:
+def fits_float32(max_a: int, max_b: int, k: int) -> bool:
+    """Whether float32 does."""
+    return max_a * max_b * k <= 1 << 24
+
+
+def _exact_sums(a: CodeArray, b: CodeArray, spec: GemmSpec) -> tuple[npt.NDArray | None, int]:
     """The sums [M, N] divided by 2**exponent, and that exponent; None where no way is known to be exact.
 
-    A sum of more than 53 bits comes with its tail jammed into the lowest bit (`RealArray` has the argument).
+    They are int32, float32 or float64; of more than 53 bits with the tail jammed into the lowest bit (`RealArray` has
+    the argument).
     """
+    fmt_a, fmt_b, k = spec.a, spec.b, a.shape[1]
+    if not isinstance(fmt_a, (FloatFormat, IntFormat)) or not isinstance(fmt_b, (FloatFormat, IntFormat)):
+        return _float_sums(a, b, spec)
+    range_a, range_b = find_range(a, fmt_a), find_range(b, fmt_b)
+    torch = _torch()
+    counts = int8_counts(range_a, range_b, k) if torch and has_fast_int8() else None
+    if counts is None:
+        return _float_sums(a, b, spec)
+    left = as_digits(a, fmt_a, range_a, counts[0], below=False)
+    right = as_digits(b, fmt_b, range_b, counts[1], below=True)
+    with _threads(torch, a.shape[0] * b.shape[1] * k * counts[0] * counts[1]):
+        sums = digit_products(left, right, *counts, torch)
+    exponent = range_a.lsb_exponent + range_b.lsb_exponent
+    total = sums[0] if len(sums) == 1 else weigh(sums, range_a.max_units * range_b.max_units * k)
+    if range_a.special or range_b.special:
+        total = total.astype(np.float64)
+        _put_specials(total, a, b, range_a.special, range_b.special, spec)
+    return total, exponent
+
+
+def _float_sums(a: CodeArray, b: CodeArray, spec: GemmSpec) -> tuple[npt.NDArray | None, int]:
+    """The same by products of floats."""
     k = a.shape[1]
-    if fits_int8(spec.a) and fits_int8(spec.b) and fits_int32(*_int8_bounds(spec), k) and (torch := _torch()):
-        return _int8_product(a, b, spec, torch), spec.a.lsb_exponent + spec.b.lsb_exponent
     left, right = as_float64(a, spec.a), as_float64(b, spec.b)
-    if fits_float64(left.max_units, right.max_units, k):
-        sums, exponent = left.values @ right.values, 0
+    if fits_float32(left.max_units, right.max_units, k) and in_float32(left, right, spec):
+        sums, exponent = _product(left.values.astype(np.float32), right.values.astype(np.float32)), 0
+    elif fits_float64(left.max_units, right.max_units, k):
+        sums, exponent = _product(left.values, right.values), 0
     else:
         digits = digits_of(left.span, right.span, k)
         if digits is None:
@@ -89,8 +141,26 @@ def _exact_sums(a: CodeArray, b: CodeArray, spec: GemmSpec) -> tuple[npt.NDArray
     return sums, exponent
 
 
+def in_float32(a: Operand, b: Operand, spec: GemmSpec) -> bool:
+    """Whether no bit of operands, products or sums lies outside float32's range."""
+    lsb = a.lsb_exponent + b.lsb_exponent
+    return holds(np.float32, spec.a) and holds(np.float32, spec.b) and -149 <= lsb <= 127 - 24
+
+
+def int8_counts(a: Range, b: Range, k: int) -> tuple[int, int] | None:
+    """Into how many int8 digits operands are cut where products of those are exact and faster; None where not."""
+    counts = count_digits(a), count_digits(b)
+    largest = a.max_units * b.max_units * k
+    pairs = counts[0] * counts[1]
+    limit = MAX_PAIRS if largest <= 1 << 53 else MAX_PAIRS_OF_LONG_SUMS
+    if pairs > limit or max(counts) > MAX_DIGITS or largest.bit_length() > MAX_WEIGHED_BITS:
+        return None
+    exact = fits_int32(a.max_units, b.max_units, k) if pairs == 1 else fits_int32(128, 128, k * min(counts))
+    return counts if exact else None
+
+
 def _torch() -> Any:
-    """PyTorch, whose int8 product NumPy has no equal of; None where it is not installed."""
+    """PyTorch, whose products NumPy has no equal of; None where it is not installed."""
     try:
         import torch
     except ImportError:
@@ -98,26 +168,28 @@ def _torch() -> Any:
     return torch
 
 
-def _int8_bounds(spec: GemmSpec) -> tuple[int, int]:
-    return min(spec.a.max_units, 128), min(spec.b.max_units, 128)
+@contextmanager
+def _threads(torch: Any, macs: int) -> Iterator[None]:
+    """One thread for products that others do not speed up: waiting for a busy core costs a thousand times as much."""
+    before = torch.get_num_threads()
+    if before == 1 or macs >= THREADED_MACS:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
-def _int8_product(a: CodeArray, b: CodeArray, spec: GemmSpec, torch: Any) -> npt.NDArray[np.float64]:
-    left, offset_a = as_int8(a, spec.a)
-    right, offset_b = as_int8(b, spec.b)
-    sums = torch._int_mm(torch.from_numpy(_positive(left)), torch.from_numpy(_positive(right))).numpy()
-    sums = sums.astype(np.float64)
-    # (a + p) * (b + q) summed over k: the products of integers are far below 2**53 yet.
-    if offset_a:
-        sums += offset_a * right.sum(axis=0, dtype=np.int64)[None, :]
-    if offset_b:
-        sums += offset_b * left.sum(axis=1, dtype=np.int64)[:, None]
-    return sums + offset_a * offset_b * a.shape[1]
-
-
-def _positive(x: npt.NDArray) -> npt.NDArray:
-    """`x`, copied where PyTorch cannot take its strides, or its memory for not being writable."""
-    return x if min(x.strides) >= 0 and x.flags.writeable else x.copy()
+def _product(a: npt.NDArray, b: npt.NDArray, out: npt.NDArray | None = None) -> npt.NDArray:
+    """The matrix product, on as many threads as help."""
+    torch = _torch()
+    if torch is None:
+        return np.matmul(a, b, out=out)
+    with _threads(torch, a.shape[0] * a.shape[1] * b.shape[1]):
+        into = None if out is None else torch.from_numpy(out)
+        return torch.matmul(torch.from_numpy(a), torch.from_numpy(b), out=into).numpy()
 
 
 def digits_of(span_a: int, span_b: int, k: int) -> tuple[int, int] | None:
@@ -160,7 +232,7 @@ def _split_product(a: Operand, b: Operand, digits: tuple[int, int]) -> npt.NDArr
     parts = np.empty((len(digits_a) * len(digits_b), rows, columns))
     shifts = np.empty(len(parts), np.int64)
     for n, ((left, shift_a), (right, shift_b)) in enumerate((x, y) for x in digits_a for y in digits_b):
-        np.matmul(left, right, out=parts[n])
+        _product(left, right, out=parts[n])
         shifts[n] = shift_a + shift_b
     sums = np.empty((rows, columns))
     _put_together()(address(parts), address(shifts), address(sums), len(parts), sums.size)

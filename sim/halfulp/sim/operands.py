@@ -1,4 +1,4 @@
-"""Codes of a whole operand as floats or int8, with the range of what occurs in it, at the speed of memory."""
+"""Codes of a whole operand as floats, with the range of what occurs in it, at the speed of memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from halfulp.sim.llvm import ir
 from halfulp.sim.rounding_code import FLOAT32, FLOAT64, Source
 from halfulp.sim.vector_code import F32, F64, I8, I16, I32, I64, Code, Kernel, Lanes, address
 
-__all__ = ["Operand", "as_float64", "as_floats", "as_int8", "fits_int8", "holds"]
+__all__ = ["Operand", "as_float64", "as_floats", "float_range", "holds"]
 
 
 class Operand(NamedTuple):
@@ -68,10 +68,10 @@ def as_floats(codes: CodeArray, fmt: Format, dtype: npt.DTypeLike, *, pad: tuple
     if special:
         finite = flat & (fmt.sign_code - 1)
         largest = int(np.where(finite > fmt.max_code, 0, finite).max())
-    return Operand(values, *_float_range(fmt, largest, least), special)
+    return Operand(values, *float_range(fmt, largest, least), special)
 
 
-def _float_range(fmt: FloatFormat, largest: int, least: int) -> tuple[int, int]:
+def float_range(fmt: FloatFormat, largest: int, least: int) -> tuple[int, int]:
     """lsb_exponent and max_units from the largest and the least code but 0 that occur, of finite numbers."""
     if largest == 0 or least > largest:
         return 0, 0
@@ -169,24 +169,3 @@ def _kernel(fmt: FloatFormat | IntFormat, target: Source) -> Kernel:
         extreme = code.intrinsic(name, integer, extremes)
         code.store(extreme.widen(I64), found, n)
     return code.compile()
-
-
-def fits_int8(fmt: Format) -> bool:
-    """Whether every code is an integer of 8 bits, in units of the format's least significant bit, less an offset."""
-    return not (fmt.has_nan or fmt.has_inf) and (
-        fmt.max_units <= 127 or (isinstance(fmt, IntFormat) and fmt.width <= 8)
-    )
-
-
-def as_int8(codes: CodeArray, fmt: Format) -> tuple[npt.NDArray[np.int8], int]:
-    """Values in units of 2**lsb_exponent, less the offset that is given with them (128 for uint8, else 0)."""
-    if isinstance(fmt, IntFormat) and fmt.width == 8:
-        return (codes.view(np.int8), 0) if fmt.signed else ((codes ^ 0x80).view(np.int8), 128)
-    return _int8_table(fmt).take(codes), 0
-
-
-@lru_cache(maxsize=64)
-def _int8_table(fmt: Format) -> npt.NDArray[np.int8]:
-    table = np.zeros(1 << fmt.bits, np.int8)
-    table[fmt.valid_codes] = np.ldexp(fmt.to_float64(fmt.valid_codes), -fmt.lsb_exponent).astype(np.int8)
-    return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -10,14 +11,18 @@ import numpy as np
 import numpy.typing as npt
 
 from halfulp.numerics.exact import from_float64
-from halfulp.numerics.formats import CodeArray, Format, get_format
+from halfulp.numerics.formats import CodeArray, FloatFormat, Format, get_format
 from halfulp.numerics.random_bits import MAX_OUTPUT_BITS, check_seed, output_words
 from halfulp.numerics.rounding import NEAREST_EVEN, Rounding, check_overflow
 from halfulp.sim.llvm import ir
+from halfulp.sim.quick_code import QuickCodes, is_aligned, is_quick
 from halfulp.sim.rounding_code import BLOCK, FLOAT32, FLOAT64, Source, round_lanes, rounds, threefry_halves
-from halfulp.sim.vector_code import I8, I16, I32, I64, Code, Kernel, Lanes, address
+from halfulp.sim.vector_code import F64, I8, I16, I32, I64, Code, Kernel, Lanes, address
 
 __all__ = ["Quantised", "dequantise", "quantise", "quantise_flagged"]
+
+QUICK_BLOCK = 256
+"""Numbers that are rounded at a time where it can be done quickly: several vectors of random words under way."""
 
 LITTLE_ENDIAN = sys.byteorder == "little"
 
@@ -45,7 +50,7 @@ def quantise(
     Parameters
     ----------
     x
-        float32 or float64, any shape and strides; other real types are taken as float64.
+        float32, float64 or int32, any shape and strides; other real types are taken as float64.
     rounding
         A `Rounding` or its spelling.
     seed, words
@@ -80,7 +85,8 @@ def quantise_flagged(
     values = np.asarray(x)
     if values.dtype.kind not in "fiub":
         raise TypeError(f"numbers to quantise must be real, not {values.dtype}")
-    if values.dtype not in (np.float32, np.float64):
+    integers = values.dtype == np.int32 and LITTLE_ENDIAN and rounds(FLOAT64, fmt, mode, scale)
+    if values.dtype not in (np.float32, np.float64) and not integers:
         values = values.astype(np.float64)
     if mode.is_stochastic:
         words = _check_words(words, values.shape, mode)
@@ -96,11 +102,15 @@ def quantise_flagged(
     columns = values.shape[-1] if mode.is_stochastic and words is None and values.ndim else values.size
     rows = values.size // columns if columns else 0
     flags = np.zeros(2, np.uint8)
-    kernel = _kernel(source, fmt, mode, overflow, signed_zero, words is not None)
+    given_words = words is not None
+    way = "plain"
+    if isinstance(fmt, FloatFormat) and not given_words and is_quick(source, fmt, mode, scale):
+        way = "aligned" if is_aligned(source, fmt, scale) else "quick"
+    kernel = _kernel(source, fmt, mode, overflow, signed_zero, given_words, integers, way)
     kernel(
         address(values),
         address(codes),
-        address(words) if words is not None else 0,
+        address(words) if given_words else 0,
         address(flags),
         rows,
         columns,
@@ -148,45 +158,61 @@ def _by_definition(
 
 
 @lru_cache(maxsize=256)
-def _kernel(source: Source, fmt: Format, mode: Rounding, overflow: str, signed_zero: bool, given_words: bool) -> Kernel:
-    """Kernel over [rows, columns]: numbers, codes, words, flags, rows, columns, key low and high, scale."""
+def _kernel(
+    source: Source,
+    fmt: Format,
+    mode: Rounding,
+    overflow: str,
+    signed_zero: bool,
+    given_words: bool,
+    integers: bool,
+    way: str,
+) -> Kernel:
+    """Kernel over [rows, columns]: numbers, codes, words, flags, rows, columns, key low and high, scale.
+
+    `integers`: the numbers are int32, taken as float64. `way`: ``plain``; ``quick``, all but codes
+    beyond a limit by `QuickCodes`; ``aligned``, the same where `is_aligned`.
+    """
     code = Code("quantise", "ppppiiiii")
     x, out, words, flags, rows, columns, low, high, scale = code.arguments
     element = {8: I8, 16: I16, 32: I32}[8 * fmt.container_bytes]
+    number = I32 if integers else source.integer
     vector = ir.VectorType(source.integer, source.lanes)
     flag_vector = ir.VectorType(ir.IntType(1), source.lanes)
-    key = code.spread(low.narrow(I32), 16), code.spread(high.narrow(I32), 16)
+    key = code.spread(low.narrow(I32), BLOCK // 4), code.spread(high.narrow(I32), BLOCK // 4)
     scales = code.spread(scale.narrow(source.integer), source.lanes)
-    x_tail, out_tail = code.buffer(source.integer, BLOCK), code.buffer(element, BLOCK)
+    x_tail, out_tail = code.buffer(number, BLOCK), code.buffer(element, BLOCK)
     words_tail = code.buffer(I32, BLOCK)
-    for memory, kind in ((x_tail, source.integer), (words_tail, I32)):
+    for memory, kind in ((x_tail, number), (words_tail, I32)):
         zero = code.constant(kind, 0)
         code.loop(0, code.constant(I64, BLOCK), 1, [], lambda n, m=memory, z=zero: _store(code, z, m, n))
-    halves_memory = code.buffer(I16, BLOCK)
+    halves_memory = code.buffer(I16, QUICK_BLOCK)
     random_from_seed = mode.is_stochastic and not given_words
+    quickly = None
+    if way != "plain":
+        assert isinstance(fmt, FloatFormat)  # what is quick
+        quickly = QuickCodes(source, fmt, mode, overflow, scales, aligned=way == "aligned")
 
-    def copy(count: Lanes, kind: ir.IntType, source_at: tuple[Lanes, Lanes], target_at: tuple[Lanes, Lanes]) -> None:
-        def one(n: Lanes) -> list[Lanes]:
-            return _store(code, code.load(source_at[0], source_at[1] + n, kind), target_at[0], target_at[1] + n)
+    def load(base: Lanes, index: Lanes) -> Lanes:
+        read = code.load(base, index, ir.VectorType(number, source.lanes))
+        return read.to_float(F64).bits_as(vector) if integers else read
 
-        code.loop(0, count, 1, [], one)
-
-    def block(row: Lanes, column: Lanes, invalid: Lanes, too_large: Lanes) -> list[Lanes]:
+    def block(row: Lanes, size: int, column: Lanes, invalid: Lanes, too_large: Lanes) -> list[Lanes]:
         start = row * columns + column
         rest = columns - column
         zero = start.constant(0)
-        whole = zero.less_signed(rest - (BLOCK - 1))
+        whole = zero.less_signed(rest - (size - 1))
         count = whole.choose(zero, rest)
-        copy(count, source.integer, (x, start), (x_tail, zero))
+        code.copy(count, number, (x, start), (x_tail, zero))
         x_at = whole.choose(x, x_tail), whole.choose(start, zero)
         out_at = whole.choose(out, out_tail), whole.choose(start, zero)
         words_at = words, start
+        halves: list[Lanes] = []
         if given_words:
-            copy(count, I32, (words, start), (words_tail, zero))
+            code.copy(count, I32, (words, start), (words_tail, zero))
             words_at = whole.choose(words, words_tail), whole.choose(start, zero)
         elif random_from_seed:
-            halves = threefry_halves(code, key, code.spread(row.narrow(I32), 16), column)
-            code.store(halves, halves_memory, 0)
+            halves = threefry_halves(code, key, code.spread(row.narrow(I32), BLOCK // 4), column, size // BLOCK)
 
         def group(first: Lanes, invalid: Lanes, too_large: Lanes) -> list[Lanes]:
             word = None
@@ -196,7 +222,7 @@ def _kernel(source: Source, fmt: Format, mode: Rounding, overflow: str, signed_z
                 half = code.load(halves_memory, first, ir.VectorType(I16, source.lanes))
                 word = half >> (MAX_OUTPUT_BITS - mode.random_bits)
             result = round_lanes(
-                code.load(x_at[0], x_at[1] + first, vector),
+                load(x_at[0], x_at[1] + first),
                 source,
                 fmt,
                 mode,
@@ -208,12 +234,29 @@ def _kernel(source: Source, fmt: Format, mode: Rounding, overflow: str, signed_z
             code.store(result.codes.narrow(element), out_at[0], out_at[1] + first)
             return [invalid | result.invalid, too_large | result.overflow]
 
-        flags = code.loop(0, code.constant(I64, BLOCK), source.lanes, [invalid, too_large], group)
-        copy(count, element, (out_tail, zero), (out, start))
+        def plainly(_: Lanes, invalid: Lanes, too_large: Lanes) -> list[Lanes]:
+            for n, some in enumerate(halves):
+                code.store(some, halves_memory, n * BLOCK)
+            return code.loop(0, code.constant(I64, size), source.lanes, [invalid, too_large], group)
+
+        if quickly is None:
+            flags = plainly(zero, invalid, too_large)
+        else:
+            largest = _quick_block(code, quickly, size, halves, x_at, out_at, element, load, signed_zero=signed_zero)
+            again = largest.at_least(quickly.limit).bits_as(ir.IntType(source.lanes)) > 0
+            beyond = largest > largest.constant(quickly.fmt.max_code)
+            never = beyond ^ beyond
+            too_large = too_large | code.spread(again, source.lanes).choose(never, beyond)
+            flags = code.loop(0, again.widen(I64), 1, [invalid, too_large], plainly)
+        code.copy(count, element, (out_tail, zero), (out, start))
         return flags
 
     def each_row(row: Lanes, invalid: Lanes, too_large: Lanes) -> list[Lanes]:
-        return code.loop(0, columns, BLOCK, [invalid, too_large], lambda column, *f: block(row, column, *f))
+        most = columns & (-QUICK_BLOCK if quickly else 0)
+        flags = [invalid, too_large]
+        if quickly:
+            flags = code.loop(0, most, QUICK_BLOCK, flags, lambda column, *f: block(row, QUICK_BLOCK, column, *f))
+        return code.loop(most, columns, BLOCK, flags, lambda column, *f: block(row, BLOCK, column, *f))
 
     never = code.constant(flag_vector, 0)
     found = code.loop(0, rows, 1, [never, never], each_row)
@@ -221,6 +264,34 @@ def _kernel(source: Source, fmt: Format, mode: Rounding, overflow: str, signed_z
         whole = lanes.bits_as(ir.IntType(source.lanes))
         code.store((whole > 0).widen(I8), flags, n)
     return code.compile()
+
+
+def _quick_block(
+    code: Code,
+    quickly: QuickCodes,
+    size: int,
+    halves: list[Lanes],
+    x_at: tuple[Lanes, Lanes],
+    out_at: tuple[Lanes, Lanes],
+    element: ir.IntType,
+    load: Callable[[Lanes, Lanes], Lanes],
+    *,
+    signed_zero: bool,
+) -> Lanes:
+    """Write one block; the largest codes that were met, before they were saturated."""
+    lanes = quickly.source.lanes
+    placed = [quickly.place_halves(some) for some in halves]
+    largest = quickly.scale.constant(0)
+    for first in range(0, size, lanes):
+        bits = load(x_at[0], x_at[1] + first)
+        half = None
+        if placed:
+            some, start = placed[first // BLOCK], first % BLOCK
+            half = some.shuffle(some, range(start, start + lanes))
+        found = quickly(bits, half)
+        largest = (found > largest).choose(found, largest)
+        code.store(quickly.signed(found, bits, signed_zero=signed_zero).narrow(element), out_at[0], out_at[1] + first)
+    return largest
 
 
 def _store(code: Code, value: Lanes, base: Lanes, index: Lanes) -> list[Lanes]:

@@ -186,27 +186,34 @@ def round_magnitude(
 
 def threefry_lanes(key: tuple[Lanes, Lanes], a: Lanes, b: Lanes) -> tuple[Lanes, Lanes]:
     """Write Threefry-2x32 with 20 rounds of counters (a, b); all are vectors of as many 32-bit lanes."""
+    ((found_a, found_b),) = _threefry_vectors(key, [(a, b)])
+    return found_a, found_b
+
+
+def _threefry_vectors(key: tuple[Lanes, Lanes], counters: list[tuple[Lanes, Lanes]]) -> list[tuple[Lanes, Lanes]]:
+    """Of several vectors, a round of all before the next: what one has to wait for gives time to the others."""
     keys = [*key, key[0] ^ key[1] ^ THREEFRY_PARITY]
-    a, b = a + keys[0], b + keys[1]
+    found = [(a + keys[0], b + keys[1]) for a, b in counters]
     for step in range(20):
         rotation = THREEFRY_ROTATIONS[step % 8]
-        a = a + b
-        b = ((b << rotation) | (b >> (32 - rotation))) ^ a
+        found = [(a + b, b.rotate_left(rotation)) for a, b in found]
+        found = [(a, b ^ a) for a, b in found]
         if step % 4 == 3:
             injection = step // 4 + 1
-            a = a + keys[injection % 3]
-            b = b + keys[(injection + 1) % 3] + injection
-    return a, b
+            key_a, key_b = keys[injection % 3], keys[(injection + 1) % 3] + injection
+            found = [(a + key_a, b + key_b) for a, b in found]
+    return found
 
 
-def threefry_halves(code: Code, key: tuple[Lanes, Lanes], row: Lanes, first: Lanes) -> Lanes:
-    """Write Threefry-2x32 for output (row, column `first`) and the 63 columns after it: 64 lanes of 16 bits.
+def threefry_halves(code: Code, key: tuple[Lanes, Lanes], row: Lanes, first: Lanes, blocks: int = 1) -> list[Lanes]:
+    """Write Threefry-2x32 for output (row, column `first`) and the columns after it: 64 lanes of 16 bits a block.
 
     `key` and `row` are vectors of 16 equal 32-bit lanes, `first` a 64-bit scalar that 64 divides.
     """
-    kind = ir.VectorType(I32, BLOCK // 4)
-    quarter = code.spread((first >> 2).narrow(I32), BLOCK // 4) + code.count_up(kind)
-    a, b = threefry_lanes(key, row, quarter)
+    lanes = BLOCK // 4
+    kind = ir.VectorType(I32, lanes)
+    quarter = code.spread((first >> 2).narrow(I32), lanes) + code.count_up(kind)
     # Words 0 and 1 alternate, and halves go low before high: the order of lanes, on a little-endian machine.
-    order = [n // 2 + BLOCK // 4 * (n % 2) for n in range(BLOCK // 2)]
-    return a.shuffle(b, order).bits_as(ir.VectorType(I16, BLOCK))
+    order = [n // 2 + lanes * (n % 2) for n in range(2 * lanes)]
+    words = _threefry_vectors(key, [(row, quarter + block * lanes) for block in range(blocks)])
+    return [a.shuffle(b, order).bits_as(ir.VectorType(I16, BLOCK)) for a, b in words]

@@ -78,6 +78,15 @@ class Lanes:
     def __rshift__(self, other: Lanes | int) -> Lanes:
         return self._with(self.code.builder.lshr, other)
 
+    def shift_right_signed(self, bits: Lanes | int) -> Lanes:
+        """Shifted right, as two's complement."""
+        return self._with(self.code.builder.ashr, bits)
+
+    def rotate_left(self, bits: int) -> Lanes:
+        """Rotated by so many places, in one instruction where the processor has it."""
+        suffix = f"v{self.type.count}i{self.type.element.width}"
+        return self.code.intrinsic(f"llvm.fshl.{suffix}", self.type, self, self, self.constant(bits))
+
     def __invert__(self) -> Lanes:
         return Lanes(self.code, self.code.builder.not_(self.value))
 
@@ -97,6 +106,10 @@ class Lanes:
 
     def __gt__(self, other: Lanes | float) -> Lanes:
         return self._compare(">", other)
+
+    def at_least(self, other: Lanes | float) -> Lanes:
+        """Lanes that are not less, as unsigned integers or floats."""
+        return self._compare(">=", other)
 
     def less_signed(self, other: Lanes | int) -> Lanes:
         """Lanes less, as two's complement."""
