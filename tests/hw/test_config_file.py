@@ -50,7 +50,7 @@ def test_an_empty_file_is_the_default_core(tmp_path: Path) -> None:
         ("roundings = []", r"roundings must be one or more different modes, not \(\)"),
         ('roundings = ["up"]', r"unknown rounding 'up'"),
         ("accumulator = 8192", r"accumulator must be a string, not 8192"),
-        ('accumulator = "exact"', r"the accumulator of a core must be exact:MAX_K, not exact"),
+        ('accumulator = "exact"', r"the accumulator of a core must be exact:MAX_K, fixed:WIDTH:LSB or a float, not exact"),
         ('a_formats = ["bfloat16"]', r"needs \d+ bits; at most 128 are built"),
         ("rows = ", r"not TOML: "),
     ],

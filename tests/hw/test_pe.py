@@ -12,7 +12,8 @@ from amaranth.sim import Simulator
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.interfaces import result_layout
 from halfulp.hw.operand import OperandDecoder
-from halfulp.hw.pe import ExactProcessingElement, operand_layouts, processing_element, result_fields
+from halfulp.hw.pe import ExactProcessingElement, operand_layouts, result_fields
+from halfulp.hw.processing_elements import processing_element
 from halfulp.numerics.exact import FINITE, INFINITE, NAN
 from halfulp.numerics.formats import Format
 from halfulp.numerics.gemm import exact_gemm

@@ -9,7 +9,7 @@ from halfulp.host.bus import CoreBus
 from halfulp.host.errors import ConnectionLostError, DeviceError, IdentificationError
 from halfulp.hw.config import ArrayConfig, format_from_word
 from halfulp.hw.registers import CORE_ID, CORE_VERSION, register
-from halfulp.numerics.accumulators import ExactAccumulator
+from halfulp.numerics.accumulators import Accumulator, ExactAccumulator, FixedAccumulator
 from halfulp.numerics.formats import Format
 from halfulp.numerics.rounding import KINDS
 
@@ -106,15 +106,13 @@ def read_config(read: Callable[[str], int]) -> ArrayConfig:
     array, datapath = read("config_array"), read("config_datapath")
     accumulator, modes = read("config_accumulator"), read("config_rounding")
     try:
-        if kind := _field("config_accumulator", "kind", accumulator):
-            raise ValueError(f"accumulator kind {kind} is unknown to this driver")
         config = ArrayConfig(
             rows=_field("config_array", "rows", array),
             columns=_field("config_array", "columns", array),
             a_formats=formats("a"),
             b_formats=formats("b"),
             out_formats=formats("out"),
-            accumulator=ExactAccumulator(read("config_max_k")),
+            accumulator=_accumulator(read),
             roundings=tuple(name for bit, name in enumerate(KINDS) if modes >> bit & 1),
             lanes=_field("config_datapath", "lanes", datapath),
             bus_width=8 * _field("config_datapath", "bus_bytes", datapath),
@@ -128,6 +126,17 @@ def read_config(read: Callable[[str], int]) -> ArrayConfig:
     except ValueError as error:
         raise IdentificationError(f"the core's configuration registers make no sense: {error}") from error
     return config
+
+
+def _accumulator(read: Callable[[str], int]) -> Accumulator:
+    word = read("config_accumulator")
+    kind = _field("config_accumulator", "kind", word)
+    if kind == 0:
+        return ExactAccumulator(read("config_max_k"))
+    if kind == 1:
+        lsb = read("config_accumulator_lsb")
+        return FixedAccumulator(_field("config_accumulator", "bits", word), (lsb ^ 1 << 31) - (1 << 31))
+    raise ValueError(f"accumulator kind {kind} is unknown to this driver")
 
 
 def _field(name: str, field_name: str, value: int) -> int:

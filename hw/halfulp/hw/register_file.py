@@ -13,6 +13,7 @@ from halfulp.hw.axi_lite import AxiLiteTarget
 from halfulp.hw.config import ArrayConfig, format_word
 from halfulp.hw.interfaces import AxiLiteSignature
 from halfulp.hw.registers import CORE_ID, CORE_VERSION, REGISTERS, ErrorCode, Register, register
+from halfulp.numerics.accumulators import FixedAccumulator
 from halfulp.numerics.rounding import KINDS
 
 __all__ = ["RegisterFile", "configuration_words", "events_layout", "settings_layout", "wide_counter"]
@@ -22,6 +23,7 @@ COUNTERS = ("cycles", "array_busy_cycles", "read_stall_cycles", "write_stall_cyc
 
 def configuration_words(config: ArrayConfig) -> dict[str, int]:
     """Values of the registers that show what a core is, by name of register: id, version and all `config_…`."""
+    accumulator = config.accumulator
     words = {
         "id": CORE_ID,
         "version": CORE_VERSION,
@@ -34,7 +36,10 @@ def configuration_words(config: ArrayConfig) -> dict[str, int]:
             reads_outstanding=config.reads_outstanding,
         ),
         "config_buffer": config.buffer_depth,
-        "config_accumulator": _pack("config_accumulator", kind=0, bits=config.accumulator_bits),
+        "config_accumulator": _pack(
+            "config_accumulator", kind=int(isinstance(accumulator, FixedAccumulator)), bits=config.accumulator_bits
+        ),
+        "config_accumulator_lsb": accumulator.lsb & 0xFFFF_FFFF if isinstance(accumulator, FixedAccumulator) else 0,
         "config_max_k": config.max_k,
         "config_rounding": _pack(
             "config_rounding", modes=sum(1 << i for i, kind in enumerate(KINDS) if kind in config.roundings)

@@ -90,7 +90,10 @@ REGISTERS: tuple[Register, ...] = (
         0x014,
         "ro",
         "Accumulator.",
-        (Field("kind", 0, 4, "0: exact."), Field("bits", 8, 8, "Width, sign included.")),
+        (
+            Field("kind", 0, 4, "0: exact; 1: a window of fixed point."),
+            Field("bits", 8, 8, "Width, sign included."),
+        ),
     ),
     Register("config_max_k", 0x018, "ro", "Largest K."),
     Register(
@@ -106,6 +109,9 @@ REGISTERS: tuple[Register, ...] = (
         "ro",
         "How many formats are built in.",
         (Field("a", 0, 4, "Formats of A."), Field("b", 4, 4, "Formats of B."), Field("out", 8, 4, "Output formats.")),
+    ),
+    Register(
+        "config_accumulator_lsb", 0x028, "ro", "Exponent of a window's least place, two's complement; 0 of others."
     ),
     *(
         Register(f"config_a_format{n}", 0x040 + 4 * n, "ro", f"Format {n} of A; 0 where there is none.")
