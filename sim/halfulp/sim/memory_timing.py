@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 
-__all__ = ["WHOLE_BEAT", "Credit", "MemoryTiming", "later", "line_pattern"]
+__all__ = ["PAGE_BYTES", "WHOLE_BEAT", "Credit", "MemoryTiming", "later", "line_pattern"]
 
 WHOLE_BEAT = 1 << 16
 """Bandwidth is counted in 2^-16 of a beat a clock, as the simulated memory does."""
