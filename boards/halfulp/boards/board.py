@@ -8,6 +8,7 @@ from dataclasses import MISSING, dataclass, fields
 from importlib.resources import files
 from typing import Any
 
+from halfulp.boards.pll import PLL_FAMILIES
 from halfulp.boards.tools import FLOWS
 from halfulp.hw.handoff import PROCESSING_SYSTEMS, ProcessingSystem
 from halfulp.numerics.names import Registry, unknown_name
@@ -17,7 +18,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["BOARDS", "Board", "VivadoBoard"]
+__all__ = ["BOARDS", "Board", "SerialBoard", "VivadoBoard"]
 
 BUS_WIDTHS = {"zynq-7000": (64,), "zynqmp": (64, 128)}
 """Bits of the memory ports of each processing system."""
@@ -67,6 +68,58 @@ class VivadoBoard:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SerialBoard:
+    """What a build with open tools needs to know of a board whose core sits behind a serial link.
+
+    Attributes
+    ----------
+    platform
+        Amaranth's platform class, as ``module:Class``: the pins of clock, serial link and LEDs.
+    pll
+        Its PLL: a key of `halfulp.boards.pll.PLL_FAMILIES`.
+    pll_on_pad
+        Whether the oscillator's pin is the PLL's own, which then has to take the clock from the pad.
+    oscillator_mhz
+        What the board clocks the part with.
+    baud, baud_why
+        Rate of the serial link unless asked for otherwise, and what decides it.
+    leds
+        Up to two, as ``resource:number`` or ``resource:number:part``: the first blinks, the second shows traffic.
+    flip_flops, block_rams
+        What the part has; block RAMs are counted in blocks.
+    memory_bytes
+        Of the memory beside the core, unless asked for otherwise.
+    nextpnr, pack
+        Options that tell place and route, and the bitstream's writer, which part this is.
+    load
+        Command that loads the bitstream ``{bitstream}`` until the power goes.
+    """
+
+    platform: str
+    pll: str
+    oscillator_mhz: float
+    baud: int
+    baud_why: str
+    leds: tuple[str, ...]
+    flip_flops: int
+    block_rams: int
+    memory_bytes: int
+    nextpnr: tuple[str, ...]
+    load: tuple[str, ...]
+    pack: tuple[str, ...] = ()
+    pll_on_pad: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("leds", "nextpnr", "pack", "load"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.pll not in PLL_FAMILIES:
+            raise unknown_name("PLL", self.pll, PLL_FAMILIES)
+        for name in ("oscillator_mhz", "baud", "flip_flops", "block_rams", "memory_bytes"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Board:
     """One board.
 
@@ -88,6 +141,8 @@ class Board:
         What is beside it, in words.
     vivado
         Present where `flow` is ``vivado``.
+    serial
+        Present where it is another one.
     """
 
     name: str
@@ -97,15 +152,18 @@ class Board:
     clock_mhz: float
     luts: int
     dsps: int
-    block_rams_kib: int
+    block_rams_kib: float
     memory: str
     vivado: VivadoBoard | None = None
+    serial: SerialBoard | None = None
 
     def __post_init__(self) -> None:
         if self.flow not in FLOWS:
             raise unknown_name("flow", self.flow, FLOWS)
         if (self.flow == "vivado") is not (self.vivado is not None):
             raise ValueError("a board has a table [vivado] where its flow is vivado, and only there")
+        if (self.flow == "vivado") is not (self.serial is None):
+            raise ValueError("a board has a table [serial] where its flow is not vivado, and only there")
         for name in ("clock_mhz", "luts"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)!r}")
@@ -113,7 +171,7 @@ class Board:
     @classmethod
     def from_dict(cls, name: str, data: Mapping[str, Any]) -> Board:
         """Build from the data of a board's file; raise ValueError on a key that is unknown or missing."""
-        tables = {"vivado": VivadoBoard}
+        tables = {"vivado": VivadoBoard, "serial": SerialBoard}
         values = {
             key: _made(f"{name} [{key}]", tables[key], value) if key in tables else value for key, value in data.items()
         }

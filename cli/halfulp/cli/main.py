@@ -24,6 +24,7 @@ COMMANDS = {
     "gemm": "Multiply two matrices on a device.",
     "train": "Train a network with its GEMMs on a device.",
     "bench": "The project's figures on this machine, as ratios.",
+    "build": "A core as a bitstream for a board.",
     "boards": "The boards that there are; check a connected one.",
     "devices": "The devices that there are.",
     "doctor": "What is installed, what is missing and how to get it.",
@@ -43,6 +44,7 @@ EXTRAS = {
     "matplotlib": "models",
     "tensorboard": "models",
     "rich": "cli",
+    "amaranth_boards": "boards",
     "pynq": "pynq",
     "grpc": "pynq",
 }

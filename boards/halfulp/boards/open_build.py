@@ -1,0 +1,283 @@
+"""Bitstreams with open tools: a core behind a serial link, for the boards whose flow needs nothing but pip."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from halfulp.boards.board import Board, SerialBoard
+from halfulp.boards.place import TOOLCHAINS, Placement, place_and_route
+from halfulp.boards.pll import PllPlan, plan_pll
+from halfulp.boards.programs import ProgramError
+from halfulp.boards.synthesis import Area, synthesise
+from halfulp.hw.cache import cached, digest, sources_digest
+from halfulp.hw.config import ArrayConfig
+from halfulp.numerics.formats import FloatFormat
+
+if TYPE_CHECKING:
+    from halfulp.boards.board_top import BoardTop
+
+__all__ = [
+    "SHARED_FROM",
+    "OpenBuild",
+    "ResourceError",
+    "build_open",
+    "build_report",
+    "multipliers_for",
+    "save_build",
+    "serial_design",
+    "synthesis_family",
+]
+
+SHARED_FROM = 16
+"""Processing elements from which on they are synthesised once for all: fewer gain nothing by it."""
+
+SMALL_FACTOR = 5
+"""Bits of a factor up to which a multiplier of LUTs is small enough to leave the DSP blocks for something better."""
+
+
+class ResourceError(ProgramError):
+    """A design does not fit its part, or misses its clock; one line with both figures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenBuild:
+    """What was built for a board.
+
+    Attributes
+    ----------
+    board, config
+        What for, and what.
+    frequency
+        Of the core's clock, Hz, as the PLL makes it.
+    baud, memory_bytes
+        Of the serial link and of the memory beside the core.
+    area
+        What synthesis makes of it.
+    placement
+        What place and route make of it, with the bitstream in its folder.
+    """
+
+    board: Board
+    config: ArrayConfig
+    frequency: float
+    baud: int
+    memory_bytes: int
+    area: Area
+    placement: Placement
+
+    @property
+    def bitstream(self) -> Path:
+        """The bitstream, in the cache."""
+        return self.placement.folder / TOOLCHAINS[self.board.flow].bitstream
+
+
+def build_open(
+    board: Board,
+    config: ArrayConfig,
+    *,
+    clock_mhz: float | None = None,
+    baud: int | None = None,
+    memory_bytes: int | None = None,
+    seed: int = 1,
+    progress: Callable[[str], None] = lambda stage: None,
+) -> OpenBuild:
+    """Build a board's bitstream, or take it from the cache where it was built before from the very same.
+
+    Parameters
+    ----------
+    board, config
+        What for, and what.
+    clock_mhz, baud, memory_bytes
+        What the board's file says unless given.
+    seed
+        Of place and route: another one gives another clock, by some per cent.
+    progress
+        Told each stage as it begins.
+
+    Raises
+    ------
+    ValueError
+        Where the clock, the rate or the memory is not to be had on this board.
+    ProgramError
+        Where a tool is missing, fails or takes too long.
+    ResourceError
+        Where the core does not fit the part or misses its clock: nothing is built then.
+    """
+    serial = _serial(board)
+    top, pll = _top(serial, clock_mhz or board.clock_mhz)
+    rate = baud or serial.baud
+    memory = memory_bytes or serial.memory_bytes
+    what = f"{config.name} for {board.name}"
+    progress("generating")
+    sources = {
+        "design.v": serial_design(config, frequency=top.frequency, baud=rate, memory_bytes=memory),
+    }
+    sources["top.il"], constraints = _board_files(serial, TOOLCHAINS[board.flow].constraints, pll)
+    progress("synthesising")
+    synthesis = synthesise(
+        sources,
+        top="top",
+        family=synthesis_family(board),
+        what=f"synthesis of {what}",
+        multipliers=multipliers_for(config, board.dsps),
+        share_elements=config.rows * config.columns >= SHARED_FROM,
+    )
+    _check_fit(board, synthesis.area, what)
+    placement = place_and_route(
+        synthesis.netlist,
+        flow=board.flow,
+        options=serial.nextpnr,
+        constraints=constraints,
+        frequency=top.frequency,
+        seed=seed,
+        what=f"place and route of {what}",
+        pack=serial.pack,
+        progress=progress,
+    )
+    if placement.fmax < top.frequency:
+        reached = placement.fmax / 1e6
+        raise ResourceError(
+            f"{what} reaches {reached:.1f} MHz of {top.frequency / 1e6:g}: "
+            f"ask for less with --clock {reached * 0.95:.0f}, or try --seed {seed + 1}"
+        )
+    return OpenBuild(
+        board=board,
+        config=config,
+        frequency=top.frequency,
+        baud=rate,
+        memory_bytes=memory,
+        area=synthesis.area,
+        placement=placement,
+    )
+
+
+def serial_design(config: ArrayConfig, *, frequency: float, baud: int, memory_bytes: int) -> str:
+    """Verilog of a core behind a serial link: the module `board_top.DESIGN`, from the cache where it is there."""
+    from halfulp.boards.board_top import DESIGN
+    from halfulp.boards.source import component_verilog
+    from halfulp.hw.serial_top import SerialTop
+
+    # Built before it is looked up: whatever is wrong with its parameters is told.
+    top = SerialTop(config=config, clock_frequency=frequency, baud=baud, memory_bytes=memory_bytes)
+
+    def build(folder: Path) -> None:
+        (folder / "design.v").write_text(component_verilog(top, name=DESIGN), encoding="utf-8")
+
+    key = digest(
+        json.dumps([config.to_dict(), frequency, baud, memory_bytes]),
+        version("amaranth"),
+        sources_digest("halfulp.numerics", "halfulp.hw", "halfulp.boards"),
+    )
+    return (cached("design", key, build) / "design.v").read_text(encoding="utf-8")
+
+
+def synthesis_family(board: Board) -> str:
+    """Key of `synthesis.FAMILIES` for a board with open tools."""
+    names = {"icebreaker": "ice40-up", "ice40-hx8k": "ice40-hx"}
+    by_pll = {"ecp5": "ecp5", "gw1nr-9": "gw1n", "gw2ar-18": "gw2a"}
+    return names.get(board.name) or by_pll[_serial(board).pll]
+
+
+def multipliers_for(config: ArrayConfig, dsps: int) -> str:
+    """What the products of an array are best made of on a part with this many DSP blocks; see `synthesise`."""
+    wide = [
+        max(fmt.significand_bits if isinstance(fmt, FloatFormat) else fmt.bits for fmt in formats) > SMALL_FACTOR
+        for formats in (config.a_formats, config.b_formats)
+    ]
+    if not any(wide):
+        return "luts"
+    if config.rows * config.columns <= dsps:
+        return "dsps"
+    return "booth" if all(wide) else "luts"
+
+
+def build_report(build: OpenBuild) -> dict[str, Any]:
+    """What a build has come to, as plain data: frequencies in Hz, delays in ns, sizes in bytes."""
+    return {
+        "board": build.board.name,
+        "part": build.board.part,
+        "config": build.config.to_dict(),
+        "clock": build.frequency,
+        "fmax": build.placement.fmax,
+        "baud": build.baud,
+        "memory_bytes": build.memory_bytes,
+        "use": {
+            name: {"used": use.used, "available": use.available, "share": use.share}
+            for name, use in build.placement.use.items()
+        },
+        "synthesis": asdict(build.area),
+        "critical_path": [asdict(step) for step in build.placement.critical_path],
+    }
+
+
+def save_build(build: OpenBuild, folder: Path, report: Mapping[str, object]) -> Path:
+    """Copy a bitstream, the report and the logs to `folder`; return the bitstream's path there.
+
+    Files of a build that was there before are replaced, each at once; others are left alone.
+    """
+    suffix = build.bitstream.suffix
+    files = {f"{build.board.name}{suffix}": build.bitstream}
+    for name in ("nextpnr.log", TOOLCHAINS[build.board.flow].constraints):
+        files[name] = build.placement.folder / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".halfulp.", dir=folder) as work:
+        (Path(work) / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        for name, source in files.items():
+            shutil.copyfile(source, Path(work) / name)
+        # The bitstream last: where it is, all that belongs to it is there too.
+        for name in ("report.json", *reversed(files)):
+            os.replace(Path(work) / name, folder / name)
+    return folder / f"{build.board.name}{suffix}"
+
+
+def _serial(board: Board) -> SerialBoard:
+    if board.serial is None:
+        raise ValueError(f"board {board.name} is built by {board.flow}, not by open tools")
+    return board.serial
+
+
+def _top(serial: SerialBoard, clock_mhz: float) -> tuple[BoardTop, PllPlan | None]:
+    from halfulp.boards.board_top import BoardTop
+
+    if not clock_mhz > 0:
+        raise ValueError(f"the clock must be positive, not {clock_mhz:g} MHz")
+    pll = None
+    if clock_mhz != serial.oscillator_mhz:
+        pll = plan_pll(serial.pll, serial.oscillator_mhz * 1e6, clock_mhz * 1e6)
+    return BoardTop(board=serial, pll=pll), pll
+
+
+def _board_files(serial: SerialBoard, constraints: str, pll: PllPlan | None) -> tuple[str, str]:
+    """RTLIL of the board's top, and the text of its constraints."""
+    from halfulp.boards.board_top import BoardTop
+    from halfulp.boards.platforms import make_platform
+
+    platform = make_platform(serial.platform)
+    plan = platform.build(BoardTop(board=serial, pll=pll), do_build=False, emit_src=False)
+    return str(plan.files["top.il"]), str(plan.files[constraints])
+
+
+def _check_fit(board: Board, area: Area, what: str) -> None:
+    """Raise where synthesis alone already shows that the design is larger than the part."""
+    serial = _serial(board)
+    limits = Area(board.luts, serial.flip_flops, board.dsps, serial.block_rams)
+    for name, title in (
+        ("luts", "LUTs"),
+        ("flip_flops", "flip-flops"),
+        ("dsps", "DSP blocks"),
+        ("block_rams", "block RAMs"),
+    ):
+        used, available = getattr(area, name), getattr(limits, name)
+        if used > available:
+            raise ResourceError(
+                f"{what} needs {used:g} {title}, and the part has {available:g}: "
+                "a smaller array, see `halfulp build … --fit`"
+            )

@@ -1,0 +1,224 @@
+"""Synthesis by Yosys: Verilog to a part's cells, and what they take of the part."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from halfulp.boards.programs import PROGRAMS, run_program
+from halfulp.hw.cache import cached, digest
+
+__all__ = ["FAMILIES", "Area", "Family", "Synthesis", "synthesise"]
+
+TIMEOUT = 3600.0
+"""Seconds for one run of Yosys: an array of 16×16 takes a few minutes, and several times as long on a busy machine."""
+
+PROCESSING_ELEMENT = re.compile(r"^module (\\\S+pe_\d+_\d+ |\w+pe_\d+_\d+)", re.MULTILINE)
+"""Modules that an array holds many copies of."""
+
+
+@dataclass(frozen=True)
+class Area:
+    """Cells of a design, in the units in which the part's data sheet counts."""
+
+    luts: float = 0
+    flip_flops: float = 0
+    dsps: float = 0
+    block_rams: float = 0
+
+    def __add__(self, other: Area) -> Area:
+        return Area(*(a + b for a, b in zip(asdict(self).values(), asdict(other).values(), strict=True)))
+
+    def __mul__(self, factor: float) -> Area:
+        return Area(*(factor * value for value in asdict(self).values()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """How Yosys makes cells of a family of parts, and what each of them takes.
+
+    Attributes
+    ----------
+    command
+        The synthesis command with its options.
+    no_dsps
+        What keeps products out of DSP blocks: added to `command`.
+    cells
+        By the pattern of a cell's name: luts, flip-flops, DSP blocks, block RAMs.
+    """
+
+    command: str
+    no_dsps: str
+    cells: Mapping[str, tuple[float, float, float, float]]
+
+    def area(self, counts: Mapping[str, int]) -> Area:
+        """What cells, counted by type, take; types that take nothing of their own are not in the table."""
+        total = Area()
+        for name, count in counts.items():
+            for pattern, each in self.cells.items():
+                if re.fullmatch(pattern, name):
+                    total += Area(*each) * count
+                    break
+        return total
+
+
+_GOWIN_CELLS = {
+    "LUT[1-4]": (1, 0, 0, 0),
+    "ALU": (1, 0, 0, 0),
+    "RAM16S.*": (4, 0, 0, 0),
+    "DFF.*": (0, 1, 0, 0),
+    "MULT18X18|MULTALU18X18|MULTADDALU18X18": (0, 0, 1, 0),
+    "MULT9X9": (0, 0, 0.5, 0),
+    "MULT36X36|MULTALU36X18": (0, 0, 2, 0),
+    "(S|D|SD)P(X9)?B?|pROM(X9)?": (0, 0, 0, 1),
+}
+
+_XILINX_CELLS = {
+    "LUT[1-6]": (1, 0, 0, 0),
+    "RAM32M|RAM64M|RAM128X1D": (4, 0, 0, 0),
+    "RAM(32M16|64M8)": (8, 0, 0, 0),
+    "RAM(32|64)X1D": (2, 0, 0, 0),
+    "SRL.*": (1, 0, 0, 0),
+    "FD[RSCP]E.*|FD[RSCP]E_1": (0, 1, 0, 0),
+    "DSP48E[12]": (0, 0, 1, 0),
+    "RAMB18E[12]": (0, 0, 0, 0.5),
+    "RAMB36E[12]": (0, 0, 0, 1),
+}
+
+FAMILIES = {
+    # Wide multiplexers of LUTs cost 40 % more of them here than they save.
+    "ecp5": Family(
+        command="synth_ecp5 -nowidelut",
+        no_dsps="-nodsp",
+        cells={
+            "LUT4": (1, 0, 0, 0),
+            "CCU2C": (2, 0, 0, 0),
+            "TRELLIS_DPR16X4": (4, 0, 0, 0),
+            "TRELLIS_FF": (0, 1, 0, 0),
+            "MULT18X18D": (0, 0, 1, 0),
+            "MULT9X9D": (0, 0, 0.5, 0),
+            "DP16KD|PDPW16KD": (0, 0, 0, 1),
+        },
+    ),
+    "ice40-hx": Family(
+        command="synth_ice40 -device hx",
+        no_dsps="",
+        # A carry that no LUT shares takes a cell of its own; place and route tells how many those are.
+        cells={"SB_LUT4": (1, 0, 0, 0), "SB_DFF.*": (0, 1, 0, 0), "SB_RAM40_4K.*": (0, 0, 0, 1)},
+    ),
+    "ice40-up": Family(
+        command="synth_ice40 -device u -dsp",
+        no_dsps="",
+        cells={
+            "SB_LUT4": (1, 0, 0, 0),
+            "SB_DFF.*": (0, 1, 0, 0),
+            "SB_MAC16": (0, 0, 1, 0),
+            "SB_RAM40_4K.*": (0, 0, 0, 1),
+        },
+    ),
+    "gw1n": Family(command="synth_gowin -family gw1n", no_dsps="-nodsp", cells=_GOWIN_CELLS),
+    "gw2a": Family(command="synth_gowin -family gw2a", no_dsps="-nodsp", cells=_GOWIN_CELLS),
+    "xc7": Family(command="synth_xilinx -family xc7", no_dsps="-nodsp", cells=_XILINX_CELLS),
+    # Yosys never packs an accumulator into a DSP48E2, so what it counts here is more than a vendor's tools need.
+    "xcup": Family(command="synth_xilinx -family xcup", no_dsps="-nodsp", cells=_XILINX_CELLS),
+}
+"""By name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Synthesis:
+    """A synthesised design.
+
+    Attributes
+    ----------
+    netlist
+        Yosys' JSON, for place and route.
+    area
+        What its cells take.
+    """
+
+    netlist: Path
+    area: Area
+
+
+def synthesise(
+    sources: Mapping[str, str],
+    *,
+    top: str,
+    family: str,
+    what: str,
+    multipliers: str = "dsps",
+    share_elements: bool = False,
+    timeout: float = TIMEOUT,
+) -> Synthesis:
+    """Synthesise a design, or take the outcome of having done so before from the cache.
+
+    Parameters
+    ----------
+    sources
+        Text of each file by its name, which ends in ``.v`` (Verilog) or ``.il`` (RTLIL).
+    top
+        The top module.
+    family
+        A key of `FAMILIES`.
+    what
+        What is synthesised, for messages.
+    multipliers
+        What products are made of: ``dsps``, ``luts``, or ``booth`` for LUTs in Booth's form, which is smaller for
+        factors of more than about 5 bits.
+    share_elements
+        Whether the processing elements of an array are synthesised once for all of the same kind: for a large array
+        several times as fast, for 2 % more LUTs, because nothing is optimised across their borders.
+    timeout
+        Seconds.
+
+    Raises
+    ------
+    ProgramError
+        Where Yosys is missing, fails or takes too long.
+    """
+    kept = sorted({name for text in sources.values() for name in _elements(text)}) if share_elements else []
+    script = _script(FAMILIES[family], list(sources), top, kept, multipliers)
+    yosys = PROGRAMS["yosys"]
+    parts = [text for item in sorted(sources.items()) for text in item]
+
+    def build(folder: Path) -> None:
+        for name, text in sources.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        (folder / "synthesis.ys").write_text(script, encoding="utf-8")
+        arguments = ["-q", "-l", "synthesis.log", "synthesis.ys"]
+        run_program(what, yosys, arguments, folder, log="yosys.log", timeout=timeout)
+
+    folder = cached("synthesis", digest(yosys.version(), script, *parts), build)
+    statistics = json.loads((folder / "cells.json").read_text(encoding="utf-8"))
+    counts = statistics["design"].get("num_cells_by_type", {})
+    return Synthesis(netlist=folder / "netlist.json", area=FAMILIES[family].area(counts))
+
+
+def _elements(verilog: str) -> list[str]:
+    return [name.strip().lstrip("\\") for name in PROCESSING_ELEMENT.findall(verilog)]
+
+
+def _script(family: Family, files: list[str], top: str, kept: list[str], multipliers: str) -> str:
+    readers = {".v": "read_verilog", ".il": "read_rtlil"}
+    lines = [f"{readers[Path(name).suffix]} {name}" for name in files]
+    lines.append(f"hierarchy -top {top}")
+    lines += [f"setattr -mod -set keep_hierarchy 1 {_quoted(name)}" for name in kept]
+    command = family.command
+    if multipliers != "dsps" and family.no_dsps:
+        command += f" {family.no_dsps}"
+    if multipliers == "booth":
+        lines += ["proc", "opt_expr", "opt_clean", "wreduce", "booth"]
+    lines.append(f"{command} -top {top}")
+    if kept:
+        # Place and route takes flat netlists.
+        lines += ["setattr -mod -unset keep_hierarchy *", "flatten", "opt_clean -purge"]
+    lines += ["delete t:$scopeinfo", "tee -q -o cells.json stat -json", "write_json netlist.json"]
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(name: str) -> str:
+    return "\\" + name

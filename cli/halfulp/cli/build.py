@@ -1,0 +1,157 @@
+"""`halfulp build`: a core as a bitstream, or as a project of Vivado's."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from halfulp.cli.console import print_json, print_table, working
+
+if TYPE_CHECKING:
+    from halfulp.boards.board import Board
+    from halfulp.boards.open_build import OpenBuild
+    from halfulp.hw.config import ArrayConfig
+
+__all__ = ["build"]
+
+EXAMPLE = """
+  halfulp build ulx3s docs/configs/int8_8x8.toml -o build/ulx3s
+  halfulp build ulx3s docs/configs/int8_8x8.toml --clock 50 --load
+  halfulp build pynq-z2 docs/configs/int8_8x8.toml -o build/pynq
+"""
+
+LOAD_TIMEOUT = 300
+"""Seconds to load a bitstream."""
+
+
+def build(
+    board: Annotated[str, typer.Argument(metavar="BOARD", help="A board of `halfulp boards`.")],
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A TOML file of ArrayConfig's parameters.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder for the result: build/BOARD.")
+    ] = None,
+    clock: Annotated[float | None, typer.Option("--clock", metavar="MHZ", help="Of the core.")] = None,
+    baud: Annotated[int | None, typer.Option("--baud", metavar="N", help="Of the serial link.")] = None,
+    memory: Annotated[
+        int | None, typer.Option("--memory", metavar="BYTES", help="Beside a core behind a serial link.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of place and route.")] = 1,
+    load: Annotated[bool, typer.Option("--load", help="Load the bitstream into the connected board.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Build a core for a board.
+
+    With open tools that is a bitstream of the core behind a serial link, with area and clock after place and route.
+    For a board of Vivado's flow it is a project; Vivado is run where it is installed. What was built before from the
+    very same is taken from the cache.
+    """
+    from halfulp.boards.board import BOARDS
+    from halfulp.hw.config_file import load_config
+
+    chosen = BOARDS.get(board)
+    parsed = load_config(config)
+    folder = output or Path("build") / chosen.name
+    if chosen.vivado is not None:
+        for name, value in (("--baud", baud), ("--memory", memory)):
+            if value is not None:
+                raise ValueError(f"{name} is of the serial link, which {chosen.name} has none of")
+        _build_vivado(chosen, parsed, folder, clock, json)
+        return
+    _build_open(
+        chosen, parsed, folder, load=load, json=json, clock_mhz=clock, baud=baud, memory_bytes=memory, seed=seed
+    )
+
+
+def _build_vivado(board: Board, config: ArrayConfig, folder: Path, clock: float | None, json: bool) -> None:
+    from halfulp.boards.vivado import build_vivado
+
+    with working(f"{config.name} for {board.name}") as progress:
+        made = build_vivado(
+            board, config, folder, clock_mhz=clock, progress=lambda stage: progress(f"{board.name}: {stage}")
+        )
+    if json:
+        print_json(
+            {
+                "board": board.name,
+                "config": config.to_dict(),
+                "folder": str(made.folder),
+                "area": made.area and asdict(made.area),
+                "shares": made.shares,
+                "bitstream": made.bitstream and str(made.bitstream),
+                "next_step": made.next_step,
+            }
+        )
+        return
+    if made.area is not None and made.shares is not None:
+        rows = [[TITLES[name], f"{used:g}", f"{made.shares[name]:.1%}"] for name, used in asdict(made.area).items()]
+        print_table(f"{config.name}, by Yosys for {board.part}", ["", "used", "of the part"], rows, right=(1, 2))
+    print(f"{made.folder}\n{made.next_step}")
+
+
+TITLES = {"luts": "LUTs", "flip_flops": "flip-flops", "dsps": "DSP blocks", "block_rams": "block RAMs"}
+
+
+def _build_open(board: Board, config: ArrayConfig, folder: Path, *, load: bool, json: bool, **options: Any) -> None:
+    from halfulp.boards.open_build import build_open, build_report, save_build
+
+    loader = _loader(board) if load else None  # before minutes are spent
+    with working(f"{config.name} for {board.name}") as progress:
+        made = build_open(board, config, progress=lambda stage: progress(f"{board.name}: {stage}"), **options)
+    report = build_report(made)
+    bitstream = save_build(made, folder, report)
+    if json:
+        print_json({**report, "bitstream": str(bitstream)})
+    else:
+        _print_report(made, bitstream)
+    if loader is not None:
+        _load(loader, bitstream)
+
+
+def _print_report(made: OpenBuild, bitstream: Path) -> None:
+    assert made.board.serial is not None
+    uses = made.placement.use.items()
+    rows = [[name, f"{use.used:g}", str(use.available), f"{use.share:.1%}"] for name, use in uses]
+    print_table(f"{made.config.name} on {made.board.title}", ["", "used", "of", "share"], rows, right=(1, 2, 3))
+    path = made.placement.critical_path
+    print(f"clock     {made.frequency / 1e6:g} MHz, of {made.placement.fmax / 1e6:.1f} possible")
+    if path:
+        logic = sum(step.delay for step in path if step.kind != "routing")
+        routing = sum(step.delay for step in path if step.kind == "routing")
+        print(f"limit     {path[0].source} to {path[-1].target}: {logic:.1f} ns in cells, {routing:.1f} ns between")
+    print(f"serial    {made.baud:,} baud, {made.memory_bytes:,} bytes of memory")
+    print(f"bitstream {bitstream}")
+    print(f"load it   {_load_line(made.board, bitstream)}")
+
+
+def _load_line(board: Board, bitstream: Path) -> str:
+    assert board.serial is not None
+    return shlex.join(part.format(bitstream=bitstream) for part in board.serial.load)
+
+
+def _loader(board: Board) -> list[str]:
+    """The command that loads a bitstream, if its program is there."""
+    from halfulp.boards.tools import LOADERS
+
+    assert board.serial is not None
+    tool = LOADERS[board.serial.load[0]]
+    found = shutil.which(tool.command)
+    if found is None:
+        raise ValueError(f"{tool.name}, which loads {board.name}, is not installed: {tool.remedy}")
+    return [found, *board.serial.load[1:]]
+
+
+def _load(command: list[str], bitstream: Path) -> None:
+    try:
+        code = subprocess.run(
+            [part.format(bitstream=bitstream) for part in command], timeout=LOAD_TIMEOUT, check=False
+        ).returncode
+    except subprocess.TimeoutExpired:
+        raise ValueError(f"loading {bitstream} took more than {LOAD_TIMEOUT} s: is the board connected?") from None
+    if code:
+        raise ValueError(f"{Path(command[0]).name} could not load {bitstream} (exit code {code}): see what it says")
