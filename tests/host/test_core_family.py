@@ -6,6 +6,7 @@ import pytest
 
 from halfulp.host.core_family import CoreFamily
 from halfulp.hw.config import UnsupportedSpecError
+from halfulp.numerics.accumulators import FixedAccumulator
 from halfulp.numerics.gemm import GemmSpec
 
 HYBRID = [GemmSpec("e4m3", "e4m3"), GemmSpec("e5m2", "e4m3"), GemmSpec("e5m2", "e4m3", "bfloat16")]
@@ -73,6 +74,17 @@ def test_a_larger_k_gets_another_core_unless_it_was_announced():
     assert family.config_for(spec, 100) is not family.config_for(spec, 9000)
     announced = CoreFamily(2, 2, [spec, (spec, 9000)])
     assert announced.config_for(spec, 100) is announced.config_for(spec, 9000)
+
+
+def test_each_accumulator_has_a_core_of_its_own():
+    family = CoreFamily(2, 2)
+    window = family.config_for(GemmSpec("int8", "int4", accumulator="fixed:24:0"), 5)
+    assert window.accumulator == FixedAccumulator(24, 0)
+    assert family.config_for(GemmSpec("int4", "int8", accumulator="fixed:24:0"), 70000) is window
+    assert family.config_for(GemmSpec("int4", "int8"), 5) is not window
+    assert len(CoreFamily(2, 2, [GemmSpec("e4m3", "e4m3", accumulator=f"fixed:{n}:-9") for n in (20, 21)]).configs) == 2
+    with pytest.raises(UnsupportedSpecError, match="at most 16 bits, not 32 as int32"):
+        family.config_for(GemmSpec("int32", "int8", accumulator="fixed:24:0"), 5)
 
 
 def test_uncommon_outputs_are_added():

@@ -99,3 +99,5 @@ def test_what_cannot_be_built_is_refused() -> None:
         ArrayConfig(accumulator="fixed:129:0")
     with pytest.raises(ValueError, match="interleave must be 1 with accumulator fixed:24:0"):
         ArrayConfig(accumulator="fixed:24:0", interleave=2)
+    with pytest.raises(ValueError, match="integer operands of a core have at most 16 bits, not 32 as int32"):
+        ArrayConfig(a_formats="int32")

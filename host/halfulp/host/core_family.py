@@ -31,8 +31,8 @@ class CoreFamily:
     """All cores of one array shape.
 
     int8 and int4 share one core; so do e4m3 and e5m2 for A with e4m3 for B, unless B needs e5m2 too, whose
-    accumulators are wider. Any other pair of formats has a core of its own. Each can round to all common outputs, in
-    all modes.
+    accumulators are wider. Any other pair of formats has a core of its own, and so has each accumulator that is not
+    exact. Each can round to all common outputs, in all modes.
 
     Parameters
     ----------
@@ -83,15 +83,21 @@ class CoreFamily:
         outputs = asked + [fmt for fmt in OUTPUTS if fmt not in asked][: MOST_OUTPUTS - len(asked)]
         # In one order, so that one core is one configuration, whatever was asked for first.
         outputs.sort(key=lambda fmt: (OUTPUTS.index(fmt) if fmt in OUTPUTS else len(OUTPUTS), fmt.name))
-        return ArrayConfig(
-            rows=self.rows,
-            columns=self.columns,
-            a_formats=a,
-            b_formats=b,
-            out_formats=outputs,
-            accumulator=ExactAccumulator(_max_k(a, b, k)),
-            lanes=_lanes(self.columns),
-        )
+        accumulator = specs[0].accumulator
+        if isinstance(accumulator, ExactAccumulator):
+            accumulator = ExactAccumulator(_max_k(a, b, k))
+        try:
+            return ArrayConfig(
+                rows=self.rows,
+                columns=self.columns,
+                a_formats=a,
+                b_formats=b,
+                out_formats=outputs,
+                accumulator=accumulator,
+                lanes=_lanes(self.columns),
+            )
+        except ValueError as error:  # shapes are checked: what cannot be built is the arithmetic
+            raise UnsupportedSpecError(str(error)) from None
 
 
 def _can_run(config: ArrayConfig, spec: GemmSpec, k: int | None) -> bool:
@@ -109,7 +115,12 @@ def _plain(spec: AnyGemmSpec) -> GemmSpec:
 
 
 def _group(spec: GemmSpec) -> object:
-    """Specs of one group share a core."""
+    """Specs of one group share a core: of one accumulator, and of one family of operands."""
+    accumulator = "exact" if isinstance(spec.accumulator, ExactAccumulator) else spec.accumulator
+    return accumulator, _family(spec)
+
+
+def _family(spec: GemmSpec) -> tuple[Format, ...]:
     for family in (INTEGERS, FP8):
         if spec.a in family and spec.b in family:
             return family
@@ -117,10 +128,10 @@ def _group(spec: GemmSpec) -> object:
 
 
 def _operands(specs: Sequence[GemmSpec]) -> tuple[tuple[Format, ...], tuple[Format, ...]]:
-    group = _group(specs[0])
-    if group == INTEGERS:
+    family = _family(specs[0])
+    if family == INTEGERS:
         return INTEGERS, INTEGERS
-    if group == FP8:
+    if family == FP8:
         return FP8, FP8 if any(spec.b == FP8[1] for spec in specs) else FP8[:1]
     return (specs[0].a,), (specs[0].b,)
 

@@ -26,13 +26,14 @@ from halfulp.numerics.formats import (
     IntFormat,
     LogFormat,
     PositFormat,
+    ScaledIntegerFormat,
     TernaryFormat,
     get_format,
 )
 from halfulp.numerics.names import unknown_name
 from halfulp.numerics.rounding import KINDS
 
-__all__ = ["BURST_BEATS", "ArrayConfig", "UnsupportedSpecError", "format_from_word", "format_word"]
+__all__ = ["BURST_BEATS", "MAX_INTEGER_BITS", "ArrayConfig", "UnsupportedSpecError", "format_from_word", "format_word"]
 
 BURST_BEATS = 16
 """Longest AXI burst that a core issues; also the length, in bus words, of the blocks in which operands are loaded."""
@@ -40,14 +41,14 @@ BURST_BEATS = 16
 MAX_FORMATS = 8
 LANES = (1, 2, 4, 8)
 
-MAX_PRODUCT_BITS = 62
-"""Widest product that a window of fixed point cuts: what the golden model holds."""
+MAX_INTEGER_BITS = 16
+"""Widest integer or fixed-point operand: what one multiplier of a DSP block takes."""
 
 MAX_INTERLEAVE = 6
 """Most clocks that the adder of a float accumulator is cut into."""
 
 LARGEST_K = 1 << 20
-"""max_k of accumulators that are rounded at each step, which hold sums of any length: the counters of steps have one."""
+"""max_k of accumulators that are rounded at each step: they hold any sum, but steps are counted."""
 
 _ACCUMULATOR = ExactAccumulator(8192)
 
@@ -167,6 +168,11 @@ class ArrayConfig:
                 raise unknown_name("rounding", kind, KINDS)
         if not self.roundings or len(set(self.roundings)) != len(self.roundings):
             raise ValueError(f"roundings must be one or more different modes, not {self.roundings}")
+        for fmt in (*self.a_formats, *self.b_formats):
+            if isinstance(fmt, ScaledIntegerFormat) and fmt.bits > MAX_INTEGER_BITS:
+                raise ValueError(
+                    f"integer operands of a core have at most {MAX_INTEGER_BITS} bits, not {fmt.bits} as {fmt}"
+                )
         if isinstance(self.accumulator, FloatAccumulator):
             if not 1 <= self.interleave <= MAX_INTERLEAVE or self.rows % self.interleave:
                 raise ValueError(
@@ -182,12 +188,6 @@ class ArrayConfig:
             raise ValueError(
                 f"interleave must be 1 with accumulator {self.accumulator}, which adds in one clock, "
                 f"not {self.interleave}"
-            )
-        bits = sum(max(f.significand_bits for f in formats) for formats in (self.a_formats, self.b_formats))
-        if is_fixed and bits > MAX_PRODUCT_BITS:
-            raise ValueError(
-                f"products of {_names(self.a_formats)} × {_names(self.b_formats)} have {bits} bits; "
-                f"at most {MAX_PRODUCT_BITS} are built"
             )
         if self.accumulator_bits > MAX_ACCUMULATOR_BITS:
             raise ValueError(

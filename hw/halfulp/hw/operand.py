@@ -16,6 +16,7 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
+from halfulp.hw.config import MAX_INTEGER_BITS
 from halfulp.numerics.formats import (
     BinaryFormat,
     FloatFormat,
@@ -27,9 +28,6 @@ from halfulp.numerics.formats import (
 )
 
 __all__ = ["OperandDecoder", "format_number_bits", "is_fixed_point", "max_operand_shift", "operand_layout"]
-
-MAX_INTEGER_BITS = 16
-"""Widest integer or fixed-point operand."""
 
 
 def is_fixed_point(formats: tuple[Format, ...]) -> bool:
