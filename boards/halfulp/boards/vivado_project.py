@@ -37,7 +37,7 @@ SCRIPTS = ("build.tcl", "package_ip.tcl", "block_design.tcl", "implement.tcl")
 class Processor:
     """What Vivado calls things at a processing system, beside what PYNQ sees of it.
 
-    The names are those of AMD's product guides PG082 (Zynq-7000) and PG201 (Zynq UltraScale+).
+    AMD documents the names in PG082 (Zynq-7000) and PG201 (Zynq UltraScale+).
 
     Attributes
     ----------
