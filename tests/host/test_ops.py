@@ -18,8 +18,11 @@ from halfulp.host.recipe import GemmRole, Recipe, TensorRole, get_recipe  # noqa
 from halfulp.host.runner import GemmCall, GemmRunner  # noqa: E402
 from halfulp.host.scaling import scale_exponent  # noqa: E402
 from halfulp.host.seeds import gemm_seed  # noqa: E402
+from halfulp.numerics.block_formats import BlockFormat  # noqa: E402
+from halfulp.numerics.block_gemm import BlockGemmSpec, golden_block_gemm  # noqa: E402
 from halfulp.numerics.exact import from_float64  # noqa: E402
 from halfulp.numerics.gemm import GemmSpec, golden_gemm  # noqa: E402
+from halfulp.numerics.random_bits import output_words  # noqa: E402
 
 STOCHASTIC = Recipe(
     name="stochastic",
@@ -28,6 +31,16 @@ STOCHASTIC = Recipe(
     grad_weight=GemmRole(a="e5m2", b="int8", rounding="stochastic:16"),  # X is wanted in a second format
     activation=TensorRole(rounding="stochastic:8"),
     weight=TensorRole(rounding="stochastic:8", margin=1),
+    gradient=TensorRole(rounding="stochastic:8"),
+)
+
+
+BLOCKS = Recipe(
+    name="blocks",
+    output=GemmRole(a="mxfp4_e2m1", b="mxfp8_e4m3"),
+    grad_input=GemmRole(a="nvfp4", b="nvfp4", out="bfloat16", accumulator="e6m5:stochastic:13"),
+    grad_weight=GemmRole(a="e5m2", b="e4m3"),  # a plain GEMM beside the others
+    activation=TensorRole(rounding="stochastic:4"),
     gradient=TensorRole(rounding="stochastic:8"),
 )
 
@@ -74,7 +87,8 @@ def test_the_three_gemms_are_the_golden_models(name: str):
 
     def golden(role: str, a: tuple[np.ndarray, int], b: tuple[np.ndarray, int]):
         gemm = recipe.gemm(role)
-        result = golden_gemm(a[0], b[0], GemmSpec(a=gemm.a, b=gemm.b, scale=-(a[1] + b[1])))
+        assert isinstance(gemm.spec, GemmSpec)
+        result = golden_gemm(a[0], b[0], GemmSpec(a=gemm.spec.a, b=gemm.spec.b, scale=-(a[1] + b[1])))
         return torch.from_numpy(result.codes.view(np.float32))
 
     assert torch.equal(y, golden("output", xs, (ws[0].T, ws[1])) + layer.bias)
@@ -172,7 +186,7 @@ def test_a_stochastic_weight_keeps_its_codes_within_a_step():
     assert operands.quantisations == first + 4 + 6
 
 
-@pytest.mark.parametrize("recipe", ["fp8-hybrid", "int8", STOCHASTIC], ids=str)
+@pytest.mark.parametrize("recipe", ["fp8-hybrid", "int8", STOCHASTIC, BLOCKS], ids=str)
 def test_opcheck(recipe: str | Recipe):
     layer = layer_of(recipe)
     position, site = torch.tensor([4, 1]), layer.site.index
@@ -183,9 +197,10 @@ def test_opcheck(recipe: str | Recipe):
         torch.library.opcheck(torch.ops.halfulp.linear_backward.default, (y.detach(), *saved, site, *needs))
 
 
-def test_a_compiled_network_has_no_graph_break_and_gives_the_same_bits():
-    eager = convert(network(), STOCHASTIC, device=GoldenDevice(), seed=3)
-    compiled = convert(network(), STOCHASTIC, device=GoldenDevice(), seed=3)
+@pytest.mark.parametrize("recipe", [STOCHASTIC, BLOCKS], ids=str)
+def test_a_compiled_network_has_no_graph_break_and_gives_the_same_bits(recipe: Recipe):
+    eager = convert(network(), recipe, device=GoldenDevice(), seed=3)
+    compiled = convert(network(), recipe, device=GoldenDevice(), seed=3)
     run = torch.compile(compiled, fullgraph=True, backend="aot_eager")
     for step in range(3):
         for net, call in ((eager, eager), (compiled, run)):
@@ -208,8 +223,9 @@ def test_leading_dimensions_are_rows():
     assert torch.equal(layer(x[0, 0]), layer(x[0, :1])[0])
 
 
-def test_an_empty_batch_runs_no_gemm():
-    layer = layer_of()
+@pytest.mark.parametrize("recipe", ["fp8-hybrid", "nvfp4"])
+def test_an_empty_batch_runs_no_gemm(recipe: str):
+    layer = layer_of(recipe)
     x = torch.zeros(0, 12, requires_grad=True)
     layer(x).sum().backward()
     assert layer.site.runner.counts.gemms == 0
@@ -250,3 +266,59 @@ def test_a_copy_shares_the_device_and_keeps_its_own_weights():
     with torch.no_grad():
         first_of(other).weight.mul_(0)
     assert not torch.equal(net(batch()), other(batch()))
+
+
+@pytest.mark.parametrize("name", ["mxfp8", "nvfp4"])
+def test_each_gemm_of_a_block_recipe_has_its_blocks_along_its_own_k(name: str):
+    """Forward along in_features, dX along out_features, dW along the samples: by the golden model alone."""
+    torch.manual_seed(0)
+    calls: list[GemmCall] = []
+    runner = GemmRunner(GoldenDevice(), seed=3, observer=calls.append)
+    layer = convert(nn.Linear(40, 37), name, device=runner)
+    assert isinstance(layer, GemmLinear)
+    runner.step = 5
+    x = batch(2, 3, 7, 40).requires_grad_()
+    y = layer(x)
+    y.backward(dy := batch(3, 3, 7, 37))
+    recipe = get_recipe(name)
+    x_matrix, dy_matrix = x.detach().reshape(21, 40).numpy(), dy.reshape(21, 37).numpy()
+    w = layer.weight.detach().numpy()
+    operands = {
+        "output": ((x_matrix, "activation", 1, False), (w, "weight", 1, True)),
+        "grad_input": ((dy_matrix, "gradient", 1, False), (w, "weight", 0, False)),
+        "grad_weight": ((dy_matrix, "gradient", 0, True), (x_matrix, "activation", 0, False)),
+    }
+    assert [call.role for call in calls] == list(operands)
+    for call in calls:
+        gemm, blocks = recipe.gemm(call.role), []
+        for fmt, (matrix, role, axis, is_transposed) in zip((gemm.a, gemm.b), operands[call.role], strict=True):
+            assert isinstance(fmt, BlockFormat)
+            mode, words = recipe.tensor(role).rounding, None
+            if mode.is_stochastic:
+                seed = gemm_seed(3, layer="", role=role, step=5, call=0)
+                words = output_words(seed, np.arange(21), np.arange(37), mode.random_bits)
+            made = fmt.quantise(matrix, mode, axis=axis, random=words)
+            blocks.append(made._replace(codes=made.codes.T, scales=made.scales.T) if is_transposed else made)
+        seed = gemm_seed(3, layer="", role=call.role, step=5, call=0)
+        assert isinstance(call.spec, BlockGemmSpec)
+        expected = golden_block_gemm(blocks[0], blocks[1], call.spec, seed=seed)
+        np.testing.assert_array_equal(call.result.codes, expected.codes)
+    product = torch.from_numpy(calls[0].result.codes.view(np.float32)).reshape(y.shape)
+    assert torch.equal(y, product + layer.bias)
+    assert grad(x).shape == x.shape
+    np.testing.assert_array_equal(grad(layer.weight).numpy().view(np.uint32), calls[2].result.codes)
+
+
+def test_emulator_and_golden_train_alike_in_blocks():
+    nets = [convert(network(), BLOCKS, device=device, seed=3) for device in (GoldenDevice(), "emulator")]
+    for net in nets:
+        net(batch()).square().sum().backward()
+    for one, other in zip(*(net.parameters() for net in nets), strict=True):
+        assert torch.equal(grad(one), grad(other))
+
+
+def test_nan_of_a_block_reaches_its_outputs_and_no_others():
+    net = convert(nn.Linear(64, 3), "mxfp8", device=GoldenDevice())
+    x = batch(4, 2, 64)
+    x[1, 5] = float("nan")
+    assert torch.isnan(net(x)).any(dim=1).tolist() == [False, True]

@@ -6,8 +6,10 @@ from typing import Any, cast
 
 import pytest
 
+from halfulp.host.device import open_device
 from halfulp.host.recipe import GEMM_ROLES, RECIPES, GemmRole, Recipe, TensorRole, get_recipe, requirements
-from halfulp.hw.config import ArrayConfig
+from halfulp.hw.config import ArrayConfig, UnsupportedSpecError
+from halfulp.numerics.block_gemm import BlockGemmSpec
 from halfulp.numerics.formats import get_format
 from halfulp.numerics.rounding import Rounding
 
@@ -86,3 +88,20 @@ def test_an_unknown_recipe_answers_with_the_nearest():
 def test_a_wrong_value_is_named(make, error: type[Exception], message: str):
     with pytest.raises(error, match=message):
         make()
+
+
+def test_block_recipes_ask_for_block_gemms():
+    for name, fmt in (("mxfp8", "mxfp8_e4m3"), ("mxfp6", "mxfp6_e2m3"), ("nvfp4", "nvfp4")):
+        (spec,) = requirements(name)
+        assert spec == BlockGemmSpec(fmt, fmt, "float32", "e8m23")
+    assert get_recipe("nvfp4").tensor("gradient").rounding.is_stochastic
+    assert get_recipe("mxfp8").short_str().startswith("mxfp8: mxfp8_e4m3×mxfp8_e4m3→float32→fp32, ")
+    with pytest.raises(ValueError, match="both operands must be block-scaled, and B is float8_e4m3fn"):
+        GemmRole(a="mxfp8_e4m3", b="e4m3")
+    with pytest.raises(ValueError, match="unknown format 'mxfp9'; nearest: .*mxfp"):
+        GemmRole(a="mxfp9", b="e4m3")
+
+
+def test_a_core_refuses_a_block_recipe_before_anything_is_built():
+    with pytest.raises(UnsupportedSpecError, match="device rtl:2x2: cores take plain formats, not the blocks of mxfp8"):
+        open_device("rtl:2x2", requirements=requirements("mxfp8"))

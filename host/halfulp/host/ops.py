@@ -12,6 +12,7 @@ takes them for.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -20,6 +21,8 @@ import torch
 from halfulp.host.operands import CODE_DTYPES, Operand
 from halfulp.host.recipe import Recipe
 from halfulp.host.runner import GemmRunner, GemmSite
+from halfulp.numerics.block_formats import BlockFormat
+from halfulp.numerics.formats import Format
 
 __all__ = ["find_site", "linear", "linear_backward", "new_site"]
 
@@ -48,7 +51,7 @@ def find_site(index: int) -> GemmSite:
 @torch.library.custom_op("halfulp::linear", mutates_args=())
 def linear(
     input: torch.Tensor, weight: torch.Tensor, position: torch.Tensor, site: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Y = X·Wᵀ on the site's device.
 
     Parameters
@@ -69,7 +72,9 @@ def linear(
     input_codes, weight_codes
         Codes of X and W for the backward GEMMs, in their shapes.
     record
-        int64 [4]: scale exponents of these two, step, call.
+        int64 [4]: what scales all of X and of W (`Operand.factor_bits`), step, call.
+    input_scales, weight_scales
+        Scales of their blocks, uint8, where those formats are block-scaled; else empty, [0].
     """
     at = find_site(site)
     _check_features(input, weight)
@@ -79,26 +84,33 @@ def linear(
     w = runner.operand(weight, at, "output", "weight", step=step, call=call)
     output = runner.gemm(_matrix(x), _transposed(w), at, "output", step=step, call=call)
     # The same codes again, where the backward GEMMs take the same formats as the forward one.
-    if recipe.gemm("grad_weight").b != recipe.gemm("output").a:
+    if not _is_shared(recipe.gemm("output").a, recipe.gemm("grad_weight").b):
         x = runner.operand(input, at, "grad_weight", "activation", step=step, call=call)
-    if recipe.gemm("grad_input").b != recipe.gemm("output").b:
+    if not _is_shared(recipe.gemm("output").b, recipe.gemm("grad_input").b):
         w = runner.operand(weight, at, "grad_input", "weight", step=step, call=call)
-    record = torch.tensor([x.exponent, w.exponent, step, call], dtype=torch.int64)
-    # Copies: a compiled graph may write over an op's output once it is used up, and the operands are cached.
-    return output.reshape(*input.shape[:-1], weight.shape[0]), x.codes.clone(), w.codes.clone(), record
+    record = torch.tensor([x.factor_bits, w.factor_bits, step, call], dtype=torch.int64)
+    return (
+        output.reshape(*input.shape[:-1], weight.shape[0]),
+        _copy(x.codes),
+        _copy(w.codes),
+        record,
+        _copy(x.scales),
+        _copy(w.scales),
+    )
 
 
 @linear.register_fake
 def _(input: torch.Tensor, weight: torch.Tensor, position: torch.Tensor, site: int):
     _check_features(input, weight)
     recipe = find_site(site).recipe
-    x_dtype = CODE_DTYPES[recipe.gemm("grad_weight").b.container_bytes]
-    w_dtype = CODE_DTYPES[recipe.gemm("grad_input").b.container_bytes]
+    x_format, w_format = recipe.gemm("grad_weight").b, recipe.gemm("grad_input").b
     return (
         input.new_empty((*input.shape[:-1], weight.shape[0])),
-        torch.empty(input.shape, dtype=x_dtype, device=input.device),
-        torch.empty(weight.shape, dtype=w_dtype, device=weight.device),
+        torch.empty(input.shape, dtype=_code_dtype(x_format), device=input.device),
+        torch.empty(weight.shape, dtype=_code_dtype(w_format), device=weight.device),
         torch.empty(4, dtype=torch.int64, device=position.device),
+        torch.empty(_scales_shape(input, x_format), dtype=torch.uint8, device=input.device),
+        torch.empty(_scales_shape(weight, w_format), dtype=torch.uint8, device=weight.device),
     )
 
 
@@ -108,6 +120,8 @@ def linear_backward(
     input_codes: torch.Tensor,
     weight_codes: torch.Tensor,
     record: torch.Tensor,
+    input_scales: torch.Tensor,
+    weight_scales: torch.Tensor,
     site: int,
     need_input: bool,
     need_weight: bool,
@@ -118,7 +132,7 @@ def linear_backward(
     ----------
     grad_output
         dY, float32 [..., out_features].
-    input_codes, weight_codes, record
+    input_codes, weight_codes, record, input_scales, weight_scales
         What `linear` returned.
     site
         Number of the layer.
@@ -133,17 +147,17 @@ def linear_backward(
         float32 [out_features, in_features].
     """
     at = find_site(site)
-    runner = at.runner
-    x_exponent, w_exponent, step, call = record.tolist()
+    runner, recipe = at.runner, at.recipe
+    x_factor, w_factor, step, call = record.tolist()
     grad_input, grad_weight = grad_output.new_empty(0), grad_output.new_empty(0)
     if need_input:
         gradient = runner.operand(grad_output, at, "grad_input", "gradient", step=step, call=call)
-        w = Operand(weight_codes, w_exponent, False)
+        w = Operand.restored(weight_codes, weight_scales, w_factor, recipe.gemm("grad_input").b)
         product = runner.gemm(_matrix(gradient), w, at, "grad_input", step=step, call=call)
         grad_input = product.reshape(input_codes.shape)
     if need_weight:
         gradient = runner.operand(grad_output, at, "grad_weight", "gradient", step=step, call=call)
-        x = Operand(input_codes, x_exponent, False)
+        x = Operand.restored(input_codes, input_scales, x_factor, recipe.gemm("grad_weight").b)
         grad_weight = runner.gemm(_transposed(_matrix(gradient)), _matrix(x), at, "grad_weight", step=step, call=call)
     return grad_input, grad_weight
 
@@ -154,6 +168,8 @@ def _(
     input_codes: torch.Tensor,
     weight_codes: torch.Tensor,
     record: torch.Tensor,
+    input_scales: torch.Tensor,
+    weight_scales: torch.Tensor,
     site: int,
     need_input: bool,
     need_weight: bool,
@@ -165,17 +181,13 @@ def _(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
-    _, input_codes, weight_codes, record = output
-    ctx.save_for_backward(input_codes, weight_codes, record)
+    ctx.save_for_backward(*output[1:])
     ctx.site = inputs[3]
 
 
 def _backward(ctx: Any, grad_output: torch.Tensor, *_: Any):
-    input_codes, weight_codes, record = ctx.saved_tensors
     need_input, need_weight = ctx.needs_input_grad[:2]
-    grad_input, grad_weight = linear_backward(
-        grad_output, input_codes, weight_codes, record, ctx.site, need_input, need_weight
-    )
+    grad_input, grad_weight = linear_backward(grad_output, *ctx.saved_tensors, ctx.site, need_input, need_weight)
     return grad_input if need_input else None, grad_weight if need_weight else None, None, None
 
 
@@ -198,4 +210,27 @@ def _matrix(x: Operand) -> Operand:
 
 def _transposed(x: Operand) -> Operand:
     """The operand's transpose, a view: the hardware takes either layout."""
-    return x._replace(codes=x.codes.t())
+    return x._replace(codes=x.codes.t(), scales=None if x.scales is None else x.scales.t())
+
+
+def _is_shared(forward: Format | BlockFormat, backward: Format | BlockFormat) -> bool:
+    """Whether a backward GEMM takes the codes of the forward one: blocks lie along K, which is another axis there."""
+    return forward == backward and not isinstance(forward, BlockFormat)
+
+
+def _copy(x: torch.Tensor | None) -> torch.Tensor:
+    """What an op may return: a compiled graph may write over it once it is used up, and operands are cached."""
+    if x is None:
+        return torch.empty(0, dtype=torch.uint8)
+    return x.clone(memory_format=torch.contiguous_format)
+
+
+def _code_dtype(fmt: Format | BlockFormat) -> torch.dtype:
+    return CODE_DTYPES[(fmt.element if isinstance(fmt, BlockFormat) else fmt).container_bytes]
+
+
+def _scales_shape(x: torch.Tensor, fmt: Format | BlockFormat) -> tuple[int, ...]:
+    """Of the backward GEMM's operand: as a matrix, `x` has its blocks along axis 0 there."""
+    if not isinstance(fmt, BlockFormat):
+        return (0,)
+    return fmt.block_count(math.prod(x.shape[:-1])), x.shape[-1]

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from halfulp.numerics.accumulators import Accumulator, ExactAccumulator
+from halfulp.numerics.accumulators import Accumulator
+from halfulp.numerics.block_formats import BlockFormat
+from halfulp.numerics.block_gemm import AnyGemmSpec, gemm_spec
 from halfulp.numerics.formats import FORMATS, Format
-from halfulp.numerics.gemm import GemmSpec
 from halfulp.numerics.names import Registry, unknown_name
 from halfulp.numerics.rounding import NEAREST_EVEN, Rounding
 
@@ -50,7 +51,7 @@ class TensorRole:
     ----------
     scaling
         ``dynamic``: each tensor is multiplied by the largest power of two that keeps all of it finite in the format;
-        ``none``: it is taken as it is.
+        ``none``: it is taken as it is. Block-scaled formats bring their own scales instead.
     margin
         Powers of two left free above the largest magnitude, with ``dynamic`` scaling; 0 to 64.
     rounding
@@ -84,35 +85,36 @@ class TensorRole:
 
 @dataclass(frozen=True, kw_only=True)
 class GemmRole:
-    """What one of a layer's three GEMMs is computed with; all fields as in `GemmSpec`, also as their spellings.
+    """What one of a layer's three GEMMs is computed with; all fields as `gemm_spec` takes them, also as spellings.
 
-    The power-of-two rescaling is no part of it: it follows from the scales of the two operands.
+    Operands in block-scaled formats are quantised along the GEMM's own K. The power-of-two rescaling is no part of it:
+    it follows from the scales of the two operands.
     """
 
-    a: Format
-    b: Format
+    a: Format | BlockFormat
+    b: Format | BlockFormat
     out: Format = field(default_factory=lambda: FORMATS.get("float32"))
-    accumulator: Accumulator = field(default_factory=ExactAccumulator)
+    accumulator: Accumulator | None = None
     rounding: Rounding = NEAREST_EVEN
     overflow: str = "saturate"
-    spec: GemmSpec = field(init=False, repr=False, compare=False)
+    spec: AnyGemmSpec = field(init=False, repr=False, compare=False)
 
     if TYPE_CHECKING:
 
         def __init__(
             self,
             *,
-            a: Format | str,
-            b: Format | str,
+            a: Format | BlockFormat | str,
+            b: Format | BlockFormat | str,
             out: Format | str = ...,
-            accumulator: Accumulator | str = ...,
+            accumulator: Accumulator | str | None = ...,
             rounding: Rounding | str = ...,
             overflow: str = ...,
         ) -> None: ...
 
     def __post_init__(self) -> None:
         given = {name: getattr(self, name) for name in ("a", "b", "out", "accumulator", "rounding", "overflow")}
-        spec = GemmSpec(**given)
+        spec = gemm_spec(**given)
         for name in given:
             object.__setattr__(self, name, getattr(spec, name))
         object.__setattr__(self, "spec", spec)
@@ -224,9 +226,9 @@ def get_recipe(name: str | Recipe) -> Recipe:
     return name if isinstance(name, Recipe) else RECIPES.get(name)
 
 
-def requirements(recipe: str | Recipe) -> tuple[GemmSpec, ...]:
+def requirements(recipe: str | Recipe) -> tuple[AnyGemmSpec, ...]:
     """The GEMMs that a device must be able to run for `recipe`, its overrides included: each once, with scale 0."""
-    found: dict[GemmSpec, None] = {}
+    found: dict[AnyGemmSpec, None] = {}
     pending = [get_recipe(recipe)]
     while pending:
         each = pending.pop(0)
@@ -236,7 +238,7 @@ def requirements(recipe: str | Recipe) -> tuple[GemmSpec, ...]:
     return tuple(found)
 
 
-def _short(fmt: Format) -> str:
+def _short(fmt: Format | BlockFormat) -> str:
     """The field's short name of a format."""
     aliases = FORMATS.aliases(fmt.name)
     return aliases[0] if aliases else fmt.name
@@ -281,6 +283,12 @@ for _recipe in (
     _two_formats("fp16", "float16", "float16", "Micikevicius et al. 2018"),
     _two_formats("fp8-hybrid", "float8_e4m3fn", "float8_e5m2", "Sun et al. 2019 (HFP8); Micikevicius et al. 2022"),
     _two_formats("fp8-e4m3", "float8_e4m3fn", "float8_e4m3fn", "Micikevicius et al. 2022"),
+    _two_formats("mxfp8", "mxfp8_e4m3", "mxfp8_e4m3", "OCP MX v1.0; Mishra et al. 2025"),
+    _two_formats("mxfp6", "mxfp6_e2m3", "mxfp6_e2m3", "OCP MX v1.0; Rouhani et al. 2023"),
+    # As NVIDIA trains (Abecassis et al. 2025), without the Hadamard transform of the weight gradient's operands.
+    _two_formats(
+        "nvfp4", "nvfp4", "nvfp4", "Abecassis et al. 2025", gradient=TensorRole(rounding=Rounding("stochastic", 16))
+    ),
     # Gradients are rounded stochastically: to the nearest, most of them would be zero (Banner et al. 2018, section 4).
     _two_formats("int8", "int8", "int8", "Banner et al. 2018", gradient=TensorRole(rounding=Rounding("stochastic", 8))),
 ):

@@ -14,6 +14,9 @@ from halfulp.host.device import Device, decode_values
 from halfulp.host.operands import Operand, OperandCache
 from halfulp.host.recipe import OPERANDS, GemmRole, Recipe
 from halfulp.host.seeds import gemm_seed
+from halfulp.numerics.block_formats import BlockFormat, Blocks
+from halfulp.numerics.block_gemm import AnyGemmSpec, BlockGemmSpec
+from halfulp.numerics.formats import Format
 from halfulp.numerics.gemm import GemmResult, GemmSpec
 from halfulp.numerics.random_bits import check_seed
 
@@ -27,7 +30,7 @@ class GemmCall(NamedTuple):
     role: str
     step: int
     call: int
-    spec: GemmSpec
+    spec: AnyGemmSpec
     seed: int
     result: GemmResult
 
@@ -103,7 +106,7 @@ class GemmRunner:
             # not change its codes.
             counted = 0 if role == "weight" else call
             seed = gemm_seed(self.seed, layer=site.name, role=role, step=step, call=counted)
-        operand = self.operands.get(x, fmt, tensor_role, seed=seed)
+        operand = self.operands.get(x, fmt, tensor_role, seed=seed, axis=_K_AXES[gemm, role])
         if operand.invalid:
             raise ValueError(f"layer {site.name!r}, step {step}: the {role} has NaN, which {fmt} has no code for")
         return operand
@@ -115,9 +118,13 @@ class GemmRunner:
         if 0 in (m, n, k):
             return torch.zeros(m, n)
         gemm = site.recipe.gemm(role)
-        spec = _scaled(gemm.spec, -(a.exponent + b.exponent))
         seed = gemm_seed(self.seed, layer=site.name, role=role, step=step, call=call)
-        result = self.device.gemm(a.codes, b.codes, spec, seed=seed)
+        if isinstance(gemm.spec, BlockGemmSpec):
+            spec = gemm.spec
+            result = self.device.gemm(_blocks(a), _blocks(b), spec, seed=seed)
+        else:
+            spec = _scaled(gemm.spec, -(a.exponent + b.exponent))
+            result = self.device.gemm(a.codes, b.codes, spec, seed=seed)
         counters = self.device.counters
         self.counts.add(m * n * k, counters.cycles if counters is not None else None)
         if self.observer is not None:
@@ -142,8 +149,24 @@ class GemmSite:
         return self
 
 
-def _operand_format(gemm: GemmRole, role: str, tensor_role: str):
+_K_AXES = {
+    ("output", "activation"): 1,
+    ("output", "weight"): 1,
+    ("grad_input", "gradient"): 1,
+    ("grad_input", "weight"): 0,
+    ("grad_weight", "gradient"): 0,
+    ("grad_weight", "activation"): 0,
+}
+"""The axis of each tensor, as a matrix [samples, features] or [out_features, in_features], that is a GEMM's K."""
+
+
+def _operand_format(gemm: GemmRole, role: str, tensor_role: str) -> Format | BlockFormat:
     return gemm.a if OPERANDS[role][0] == tensor_role else gemm.b
+
+
+def _blocks(x: Operand) -> Blocks:
+    assert x.scales is not None  # of an operand in a block-scaled format
+    return Blocks(x.codes.numpy(), x.scales.numpy(), x.tensor_scale)
 
 
 @lru_cache(maxsize=4096)
