@@ -175,7 +175,7 @@ class ArrayBench:
         for clock in range(limit):
             operands = None
             valid = last = False
-            if tile < len(tiles) and self.rng.random() >= self.bubbles:
+            if tile < len(tiles) and clock % config.interleave == 0 and self.rng.random() >= self.bubbles:
                 current = tiles[tile]
                 steps = current.a.shape[1]
                 last = step == steps - 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -199,8 +199,17 @@ class Core(wiring.Component):
             events.fail_address.eq(Mux(engine.error, engine.error_address, writer.error_address)),
             events.invalid.eq(drain.invalid & ~supervisor.flush),
             events.overflow.eq(drain.overflow & ~supervisor.flush),
-            events.array_busy.eq(engine.feed.valid),
+            events.array_busy.eq(_for_clocks(m, engine.feed.valid, config.interleave)),
             events.read_stall.eq(engine.read_stall),
             events.write_stall.eq(engine.write_stall),
         ]
         return m
+
+
+def _for_clocks(m: Module, begins: Value, clocks: int) -> Value:
+    """A state of so many clocks from `begins` on."""
+    if clocks == 1:
+        return begins
+    before = Signal(clocks - 1, name="steps_before")
+    m.d.sync += before.eq(Cat(begins, before))
+    return begins | before.any()

@@ -16,6 +16,7 @@ from halfulp.hw.operand_buffer import OperandBuffer
 from halfulp.hw.planner import Planner
 from halfulp.hw.sequencer import Sequencer
 from halfulp.hw.tile_walk import TileWalk
+from halfulp.hw.word_seeds import WordSeeds
 
 __all__ = ["OperandEngine"]
 
@@ -129,7 +130,7 @@ class OperandEngine(wiring.Component):
             m.d.sync += loading.eq(1)
 
         wiring.connect(m, loader.line, reader.line)
-        wiring.connect(m, walk.segment, sequencer.segment)
+        self._start_tiles(m, walk, sequencer)
         wiring.connect(m, sequencer.a_step, a.step)
         wiring.connect(m, sequencer.b_step, b.step)
         for buffer in (a, b):
@@ -155,3 +156,25 @@ class OperandEngine(wiring.Component):
         for name in ("valid", "first", "last", "a_format", "b_format"):
             m.d.comb += getattr(self.feed, name).eq(getattr(sequencer, name))
         return m
+
+    def _start_tiles(self, m: Module, walk: TileWalk, sequencer: Sequencer) -> None:
+        """Pass segments on; the first one of a tile once the tile's random words have been made, where it needs any."""
+        offered, taken = walk.segment, sequencer.segment
+        if not self._config.step_random_bits:
+            wiring.connect(m, offered, taken)
+            return
+        seeds = WordSeeds(config=self._config)
+        m.submodules.seeds = ResetInserter(self.flush)(seeds)
+        may_start = ~offered.starts | seeds.ready
+        m.d.comb += [
+            *(getattr(taken, name).eq(getattr(offered, name)) for name in taken.signature.members if name != "ready"),
+            taken.valid.eq(offered.valid & may_start),
+            offered.ready.eq(taken.ready & may_start),
+            seeds.offered.eq(offered.valid & offered.starts),
+            seeds.taken.eq(taken.valid & taken.ready & taken.starts),
+            seeds.first.eq(sequencer.valid & sequencer.first),
+            seeds.row.eq(offered.tile_row),
+            seeds.column.eq(offered.tile_column),
+            seeds.key.eq(offered.tile_seed),
+            self.feed.seed.eq(seeds.seed),
+        ]

@@ -1,7 +1,7 @@
 """The processing element (PE): multiply, align, accumulate, and hand the finished sum over.
 
-A kind of accumulator is a kind of PE: a subclass of `ProcessingElement`, entered in `PROCESSING_ELEMENTS`. Array and
-drain know only this base class.
+A kind of accumulator is a kind of PE: a subclass of `ProcessingElement`, entered in
+`processing_elements.PROCESSING_ELEMENTS`. Array and drain know only this base class. Here too is the exact PE.
 """
 
 from __future__ import annotations
@@ -14,40 +14,81 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from halfulp.hw.config import ArrayConfig
+from halfulp.hw.float_adder import sum_layout, sum_specials
 from halfulp.hw.interfaces import result_layout
 from halfulp.hw.operand import is_fixed_point, operand_layout
-from halfulp.numerics.accumulators import Accumulator, ExactAccumulator
+from halfulp.hw.operand_normaliser import normalised_layout
+from halfulp.numerics.accumulators import ExactAccumulator, FloatAccumulator
 
 __all__ = [
-    "PROCESSING_ELEMENTS",
     "ExactProcessingElement",
     "ProcessingElement",
+    "Specials",
     "control_layout",
+    "has_common_units",
     "operand_layouts",
-    "processing_element",
+    "product_flags",
+    "product_specials",
     "result_fields",
 ]
 
 
-def control_layout() -> data.StructLayout:
-    """What goes with a step's operands: valid, and whether the step is its tile's first or last."""
-    return data.StructLayout({"valid": 1, "first": 1, "last": 1})
+def control_layout(config: ArrayConfig) -> data.StructLayout:
+    """What goes with a step's operands: valid, and whether the step is its tile's first or last.
+
+    Interleaved P times, a step stays for P clocks, one for each output that a PE keeps; `start` is 1 in the first of
+    any P clocks in which a step may stay, whether or not one does.
+    """
+    start = {"start": 1} if config.interleave > 1 else {}
+    return data.StructLayout({"valid": 1, "first": 1, "last": 1, **start})
 
 
 def operand_layouts(config: ArrayConfig) -> tuple[data.StructLayout, data.StructLayout]:
-    """Decoded operands of A and of B, as they move through the array."""
+    """Decoded operands of A and of B, as they move through the array: those of a float accumulator are normalised."""
     sides = config.a_formats, config.b_formats
-    complement = all(is_fixed_point(formats) for formats in sides)
-    a, b = (operand_layout(formats, complement=complement) for formats in sides)
+    if isinstance(config.accumulator, FloatAccumulator):
+        return normalised_layout(sides[0]), normalised_layout(sides[1])
+    common = has_common_units(config)
+    complement = not common and all(is_fixed_point(formats) for formats in sides)
+    a, b = (operand_layout(formats, complement=complement, common=common) for formats in sides)
     return a, b
 
 
-def result_fields(config: ArrayConfig) -> tuple[str, ...]:
-    """The fields of `result_layout` that can differ from 0: `sum`, and the flags that operands can raise."""
+def has_common_units(config: ArrayConfig) -> bool:
+    """Whether all operand formats of a side count in one unit, for the accumulator has a place of its own.
+
+    An exact accumulator counts in units of the products of the formats at hand.
+    """
+    return not isinstance(config.accumulator, ExactAccumulator)
+
+
+def product_flags(config: ArrayConfig) -> tuple[str, ...]:
+    """Those of "nan", "plus_inf" and "minus_inf" that a product of operands can have."""
     layouts = operand_layouts(config)
     has_inf = any("inf" in layout.members for layout in layouts)
     has_nan = has_inf or any("nan" in layout.members for layout in layouts)
-    return ("sum", *(("nan",) if has_nan else ()), *(("plus_inf", "minus_inf") if has_inf else ()))
+    return (*(("nan",) if has_nan else ()), *(("plus_inf", "minus_inf") if has_inf else ()))
+
+
+def result_fields(config: ArrayConfig) -> tuple[str, ...]:
+    """The fields of `result_layout` that can differ from 0: the number, and flags that operands or sums can raise."""
+    flags = product_flags(config)
+    if isinstance(config.accumulator, FloatAccumulator):
+        return tuple(sum_layout(config.accumulator, sum_specials(config.accumulator, flags)).members)
+    return ("sum", *flags, *(("overflow",) if "overflow" in result_layout(config).members else ()))
+
+
+def product_specials(a: Any, b: Any) -> tuple[Value, Value]:
+    """Whether a product of operands is NaN, and whether it is infinite: a NaN operand, 0 * Inf; another Inf operand."""
+    nan, inf = Const(0), Const(0)
+    for one, other in ((a, b), (b, a)):
+        if "nan" in one.shape().members:
+            nan = nan | one["nan"]
+        if "inf" in one.shape().members:
+            # A NaN's significand is 0 as well, which gives NaN too.
+            nan = nan | (one["inf"] & ~other["significand"].any())
+            inf = inf | one["inf"]
+    return nan, inf
 
 
 class ProcessingElement(wiring.Component, ABC):
@@ -57,15 +98,24 @@ class ProcessingElement(wiring.Component, ABC):
     -------
     a, b, control : In
         A decoded operand of each side, and their step's flags. Nothing is accumulated where `control.valid` is 0.
+        Interleaved P times: a is that of output 0 in the clock of `control.start`, of the next one in each next clock;
+        b is taken in the clock of `control.start`.
     a_out, b_out, control_out : Out
-        The same one clock later, for the neighbours on the right (a, control) and below (b).
+        The same one clock later, for the neighbours on the right (a, control) and below (b, which stays until the next
+        one is taken).
+    row_word, column_word : In
+        Where the accumulator is rounded at random: the top bits of the step's row and column word, `config.interleave`
+        clocks later than a and b, and changing as they do.
+    row_word_out, column_word_out : Out
+        As a_out and b_out.
     shift, below : In
         Where `shift` is 1 the result register takes `below`, unless it captures a sum in the same clock.
     result : Out(result_layout(config))
-        The result register: the last finished sum, or what was shifted in since.
+        The result register: the last finished sum, or what was shifted in since. Interleaved, of output 0: those of the
+        other outputs are shifted into it, one by one, and `below` into that of the last one.
     captured : Out(1)
-        1 in the clock at whose end the result register takes a finished sum: `latency` clocks after that tile's last
-        step was at the inputs.
+        1 in the clock at whose end the result register, of the last output, takes a finished sum: `latency` clocks
+        after that output's last step was at the inputs. The others' come a clock earlier, each before the next one's.
     """
 
     a: data.View[data.StructLayout]
@@ -78,24 +128,30 @@ class ProcessingElement(wiring.Component, ABC):
     below: data.View[data.StructLayout]
     result: data.View[data.StructLayout]
     captured: Signal
+    row_word: Signal
+    column_word: Signal
+    row_word_out: Signal
+    column_word_out: Signal
 
     def __init__(self, *, config: ArrayConfig) -> None:
         self.config = config
         self.a_layout, self.b_layout = operand_layouts(config)
-        super().__init__(
-            {
-                "a": In(self.a_layout),
-                "b": In(self.b_layout),
-                "control": In(control_layout()),
-                "a_out": Out(self.a_layout),
-                "b_out": Out(self.b_layout),
-                "control_out": Out(control_layout()),
-                "shift": In(1),
-                "below": In(result_layout(config)),
-                "result": Out(result_layout(config)),
-                "captured": Out(1),
-            }
-        )
+        members: dict[str, Any] = {
+            "a": In(self.a_layout),
+            "b": In(self.b_layout),
+            "control": In(control_layout(config)),
+            "a_out": Out(self.a_layout),
+            "b_out": Out(self.b_layout),
+            "control_out": Out(control_layout(config)),
+            "shift": In(1),
+            "below": In(result_layout(config)),
+            "result": Out(result_layout(config)),
+            "captured": Out(1),
+        }
+        if bits := config.step_random_bits:
+            members |= {"row_word": In(bits), "column_word": In(bits)}
+            members |= {"row_word_out": Out(bits), "column_word_out": Out(bits)}
+        super().__init__(members)
 
     @classmethod
     @abstractmethod
@@ -110,6 +166,14 @@ class ProcessingElement(wiring.Component, ABC):
     @abstractmethod
     def elaborate(self, platform: object) -> Module:
         """Build the block."""
+
+    def capture(self, m: Module, finished: dict[str, Value]) -> None:
+        """The result register: loaded from `finished` in a clock with `captured`, else shifted."""
+        for name in result_fields(self.config):
+            register = Signal.like(self.result[name], name=f"result_{name}", reset_less=True)
+            m.d.comb += self.result[name].eq(register)
+            with m.If(self.captured | self.shift):
+                m.d.sync += register.eq(Mux(self.captured, finished[name], self.below[name]))
 
 
 class ExactProcessingElement(ProcessingElement):
@@ -155,14 +219,14 @@ class ExactProcessingElement(ProcessingElement):
         with m.If(valid):
             m.d.sync += accumulator.eq(product + Mux(first, 0, accumulator))
         m.d.sync += self.captured.eq(last)
-        self._capture(m, {"sum": accumulator})
+        self.capture(m, {"sum": accumulator})
 
     def _sum_aligned(self, m: Module, product: Signal, valid: Signal, first: Signal, last: Signal) -> None:
         a, b = self.a_out, self.b_out
         negative = Signal(reset_less=True)
         subtract = Signal(reset_less=True)
         m.d.sync += [negative.eq(a["negative"] ^ b["negative"]), subtract.eq(negative)]
-        specials = _Specials(result_fields(self.config)[1:])
+        specials = Specials(result_fields(self.config)[1:])
         specials.multiply(m, a, b)
         specials.align(m, negative)
         aligned = self._align(m, product)
@@ -181,7 +245,7 @@ class ExactProcessingElement(ProcessingElement):
             m.d.sync += accumulator.eq(total)
         with m.If(first):
             m.d.sync += accumulator.eq(0)
-        self._capture(m, {"sum": total, **specials.accumulate(m, take, first)})
+        self.capture(m, {"sum": total, **specials.accumulate(m, take, first)})
 
     def _align(self, m: Module, product: Signal) -> Signal:
         """Register the product shifted left by both operands' shifts, in the width that the formats need."""
@@ -197,16 +261,8 @@ class ExactProcessingElement(ProcessingElement):
         m.d.sync += [amount.eq(sum(shifts[1:], shifts[0])), aligned.eq(_shift_left(product, amount, width))]
         return aligned
 
-    def _capture(self, m: Module, finished: dict[str, Value]) -> None:
-        """The result register: loaded from `finished` in a clock with `captured`, else shifted."""
-        for name in result_fields(self.config):
-            register = Signal.like(self.result[name], name=f"result_{name}", reset_less=True)
-            m.d.comb += self.result[name].eq(register)
-            with m.If(self.captured | self.shift):
-                m.d.sync += register.eq(Mux(self.captured, finished[name], self.below[name]))
 
-
-class _Specials:
+class Specials:
     """NaN and infinities beside the sum: the flags of these names, a pipeline stage a method."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
@@ -217,14 +273,7 @@ class _Specials:
 
     def multiply(self, m: Module, a: Any, b: Any) -> None:
         """Beside the product: NaN operands and 0 * Inf give NaN, another Inf operand Inf."""
-        nan, inf = Const(0), Const(0)
-        for one, other in ((a, b), (b, a)):
-            if "nan" in one.shape().members:
-                nan = nan | one["nan"]
-            if "inf" in one.shape().members:
-                # A NaN's significand is 0 as well, which gives NaN too.
-                nan = nan | (one["inf"] & ~other["significand"].any())
-                inf = inf | one["inf"]
+        nan, inf = product_specials(a, b)
         m.d.sync += [self.nan.eq(nan), self.inf.eq(inf)]
 
     def align(self, m: Module, negative: Value) -> None:
@@ -259,15 +308,3 @@ def _shift_left(value: Value, amount: Value, width: int) -> Value:
         far = Cat(Const(0, 1 << bit), shifted)[:width]
         shifted = Mux(amount[bit], far, shifted)
     return shifted
-
-
-PROCESSING_ELEMENTS: dict[type[Accumulator], type[ProcessingElement]] = {ExactAccumulator: ExactProcessingElement}
-"""The PE of each kind of accumulator."""
-
-
-def processing_element(config: ArrayConfig) -> type[ProcessingElement]:
-    """The kind of PE that `config.accumulator` asks for."""
-    kind = type(config.accumulator)
-    if kind not in PROCESSING_ELEMENTS:
-        raise ValueError(f"no processing element is built for accumulator {config.accumulator}")
-    return PROCESSING_ELEMENTS[kind]

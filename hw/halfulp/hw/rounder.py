@@ -18,6 +18,7 @@ from amaranth.utils import ceil_log2
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.interfaces import result_layout, tile_layout
 from halfulp.hw.table_rounder import FIELD_BITS, TABLE_PLACES, TableRounder, least_exponent
+from halfulp.numerics.accumulators import FixedAccumulator, FloatAccumulator
 from halfulp.numerics.formats import (
     BinaryFormat,
     FloatFormat,
@@ -51,6 +52,12 @@ def integer_places(config: ArrayConfig) -> int:
 def table_formats(config: ArrayConfig) -> tuple[TableFormat, ...]:
     """The output formats that are rounded by `TableRounder`."""
     return tuple(f for f in config.out_formats if isinstance(f, TableFormat))
+
+
+def sum_places(config: ArrayConfig) -> int:
+    """Width of a sum's magnitude: of a float accumulator's significand."""
+    accumulator = config.accumulator
+    return accumulator.format.significand_bits if isinstance(accumulator, FloatAccumulator) else config.accumulator_bits
 
 
 def fraction_places(config: ArrayConfig) -> int:
@@ -140,12 +147,19 @@ class RoundingSetup(wiring.Component):
                 with m.If(mode == STOCHASTIC):
                     m.d.sync += rounding.addend.eq(Const(half, places) >> bits)
 
-            lsb_a = _select(tile.a_format, [f.lsb_exponent for f in self._config.a_formats])
-            lsb_b = _select(tile.b_format, [f.lsb_exponent for f in self._config.b_formats])
-            top = self._config.accumulator_bits - 1
+            accumulator = self._config.accumulator
+            if isinstance(accumulator, FixedAccumulator):
+                lsb = Const(accumulator.lsb, signed(12))
+            elif isinstance(accumulator, FloatAccumulator):
+                lsb = Const(accumulator.format.lsb_exponent, signed(12))
+            else:
+                lsb_a = _select(tile.a_format, [f.lsb_exponent for f in self._config.a_formats])
+                lsb_b = _select(tile.b_format, [f.lsb_exponent for f in self._config.b_formats])
+                lsb = lsb_a + lsb_b
+            top = sum_places(self._config) - 1
             floor = [_floor_exponent(f, integer_places(self._config)) for f in self._config.out_formats]
             offset = _select(tile.out_format, [top - f for f in floor])
-            m.d.sync += rounding.top_exponent.eq(tile.scale + lsb_a + lsb_b + offset)
+            m.d.sync += rounding.top_exponent.eq(tile.scale + lsb + offset)
             to_infinity = tile.overflow_ieee
             with m.Switch(tile.out_format):
                 for number, fmt in enumerate(self._config.out_formats):
@@ -247,7 +261,8 @@ class RoundingLane(wiring.Component):
         Its random bits; of r bits the top r are looked at.
     code : Out(32)
     invalid, overflow : Out(1)
-        The code of the sum that entered `latency` clocks with `enable` ago, and its flags as in `numerics.Encoded`.
+        The code of the sum that entered `latency` clocks with `enable` ago, and its flags as in `numerics.Encoded`;
+        `overflow` also where the sum's own was set.
     """
 
     rounding: Any
@@ -275,7 +290,7 @@ class RoundingLane(wiring.Component):
     @classmethod
     def latency_of(cls, config: ArrayConfig) -> int:
         """Clocks with `enable` from a sum to its code."""
-        levels = (config.accumulator_bits - 1).bit_length()
+        levels = (sum_places(config) - 1).bit_length()
         tables = table_formats(config)
         return 1 + (levels + 1) // 2 + 6 + (TableRounder.latency_of(tables) if tables else 0)
 
@@ -292,13 +307,15 @@ class RoundingLane(wiring.Component):
         m = Module()
         pipeline = _Pipeline(m, self.enable)
         result = self.result
+        negative, magnitude = self._take_apart(pipeline)
         pipeline.carry(
-            negative=Mux(result.plus_inf | result.minus_inf, result.minus_inf, result.sum < 0),
+            negative=Mux(result.plus_inf | result.minus_inf, result.minus_inf, negative),
             nan=result.nan | (result.plus_inf & result.minus_inf),
             infinite=result.plus_inf | result.minus_inf,
             random=self.random,
+            stepped=result.overflow if "overflow" in result.shape().members else Const(0),
         )
-        pipeline.step(magnitude=Mux(result.sum < 0, -result.sum, result.sum)[: len(result.sum)])
+        pipeline.step(magnitude=magnitude)
         self._normalise(pipeline)
         self._place_exponent(pipeline)
         self._align(pipeline)
@@ -306,9 +323,20 @@ class RoundingLane(wiring.Component):
         self._finish(pipeline)
         return m
 
+    def _take_apart(self, pipeline: _Pipeline) -> tuple[Value, Value]:
+        """Sign and magnitude of the sum; of a float accumulator the significand, its exponent carried along."""
+        result, accumulator = self.result, self._config.accumulator
+        if not isinstance(accumulator, FloatAccumulator):
+            return result.sum < 0, Mux(result.sum < 0, -result.sum, result.sum)[: len(result.sum)]
+        bits = accumulator.format.mantissa_bits
+        field = result.magnitude[bits:]
+        normal = field.any()
+        pipeline.carry(raised=Mux(normal, field - 1, 0)[: len(field)])
+        return result.negative, Cat(result.magnitude[:bits], normal)
+
     def _normalise(self, pipeline: _Pipeline) -> None:
         """Shift the leading one to the top; `zeros` is how far it was from there (of a zero: without meaning)."""
-        width = self._config.accumulator_bits
+        width = sum_places(self._config)
         levels = (width - 1).bit_length()
         zeros: list[Value] = []
         for high in reversed(range((levels + 1) // 2)):
@@ -330,7 +358,9 @@ class RoundingLane(wiring.Component):
 
         # Above the smallest normal number: the distance is the exponent field, less 1.
         above = Signal(signed(17))
-        pipeline.m.d.comb += above.eq(self.rounding.top_exponent - pipeline["zeros"])
+        zeros = pipeline["zeros"] if sum_places(self._config) > 1 else 0
+        raised = pipeline["raised"] if isinstance(self._config.accumulator, FloatAccumulator) else 0
+        pipeline.m.d.comb += above.eq(self.rounding.top_exponent + raised - zeros)
         normal = above >= 0
         field = Mux(above >= FIELD_LIMIT - 1, FIELD_LIMIT, above + 1)[:9]
         # The hidden one is the field's lowest place: a normal number's is counted in its field already.
@@ -421,13 +451,14 @@ class RoundingLane(wiring.Component):
         pipeline.step(code=code[:32], too_large=too_large)
 
         negative, nan, infinite = (pipeline[name] for name in ("negative", "nan", "infinite"))
+        too_large = Mux(infinite, rounding.infinity_overflows, pipeline["too_large"])
         code = Mux(pipeline["too_large"], Mux(negative, rounding.beyond[1], rounding.beyond[0]), pipeline["code"])
         code = Mux(infinite, Mux(negative, rounding.infinity[1], rounding.infinity[0]), code)
         with pipeline.m.If(self.enable):
             pipeline.m.d.sync += [
                 self.code.eq(Mux(nan, rounding.nan, code)),
                 self.invalid.eq(nan & rounding.nan_invalid),
-                self.overflow.eq(~nan & Mux(infinite, rounding.infinity_overflows, pipeline["too_large"])),
+                self.overflow.eq((~nan & too_large) | pipeline["stepped"]),
             ]
 
 

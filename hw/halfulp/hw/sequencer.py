@@ -19,7 +19,7 @@ __all__ = ["Sequencer"]
 
 
 class Sequencer(wiring.Component):
-    """Issue one step of K a clock, tile after tile.
+    """Issue one step of K a clock, or every P clocks where the array is interleaved P times, tile after tile.
 
     A step is issued in a clock in which, for both operands, the block that holds it has arrived: block
     (k + slack) div `block_steps` of the segment, or its last, 2 clocks after its last beat was on the bus; slack is
@@ -110,13 +110,14 @@ class Sequencer(wiring.Component):
         here = [self._follow(m, number, take=take, go=go, final=final) for number in (0, 1)]
         arrived = here[0] & here[1]
         ends = final & ends_tile
+        turn = self._take_turns(m)
         m.d.comb += [
             may_end.eq(self.drain_free & (last_coming == 0) & (~offered | tile.ready)),
-            go.eq(active & arrived & (~ends | may_end)),
+            go.eq(active & arrived & (~ends | may_end) & turn),
             segment.ready.eq(~active | (go & final)),
             take.eq(segment.valid & segment.ready),
-            self.read_stall.eq(active & ~arrived),
-            self.write_stall.eq(active & arrived & ends & ~may_end),
+            self.read_stall.eq(self._for_a_step(m, "read_stall", turn, active & ~arrived)),
+            self.write_stall.eq(self._for_a_step(m, "write_stall", turn, active & arrived & ends & ~may_end)),
             self.idle.eq(~active & ~offered & (valid_coming == 0)),
             self.tile_pending.eq(offered),
             tile.valid.eq(offered),
@@ -158,6 +159,24 @@ class Sequencer(wiring.Component):
             m.d.sync += coming.eq(Cat(entering, coming))
             m.d.comb += leaving.eq(coming[-3:])
         return m
+
+    def _take_turns(self, m: Module) -> Value:
+        """Whether a step can be issued in this clock, of an interleaved array: every P clocks."""
+        interval = self._config.interleave
+        if interval == 1:
+            return Const(1)
+        clock = Signal(range(interval), name="clock_of_step")
+        m.d.sync += clock.eq(Mux(clock == interval - 1, 0, clock + 1))
+        return clock == 0
+
+    def _for_a_step(self, m: Module, name: str, turn: Value, state: Value) -> Value:
+        """What holds where a step could be issued, and until the next one could be."""
+        if self._config.interleave == 1:
+            return state
+        held = Signal(name=f"{name}_held")
+        with m.If(turn):
+            m.d.sync += held.eq(state)
+        return Mux(turn, state, held)
 
     def _follow(self, m: Module, number: int, *, take: Value, go: Value, final: Value) -> Value:
         """Walk one operand's slot of the segment; return whether the step's block has arrived."""
