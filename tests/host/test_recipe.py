@@ -98,7 +98,7 @@ def test_block_recipes_ask_for_block_gemms():
     assert get_recipe("mxfp8").short_str().startswith("mxfp8: mxfp8_e4m3×mxfp8_e4m3→float32→fp32, ")
     with pytest.raises(ValueError, match="both operands must be block-scaled, and B is float8_e4m3fn"):
         GemmRole(a="mxfp8_e4m3", b="e4m3")
-    with pytest.raises(ValueError, match="unknown format 'mxfp9'; nearest: .*mxfp"):
+    with pytest.raises(ValueError, match=r"unknown format 'mxfp9'; nearest: .*mxfp"):
         GemmRole(a="mxfp9", b="e4m3")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from halfulp.numerics.accumulators import Accumulator, FloatAccumulator, parse_accumulator
 from halfulp.numerics.block_formats import BlockFormat, Blocks, get_any_format
 from halfulp.numerics.chains import Chain, where
-from halfulp.numerics.exact import FINITE, INFINITE, NAN, RealArray, from_float64, from_integers
+from halfulp.numerics.exact import FINITE, INFINITE, NAN, RealArray, bit_length, from_float64, from_integers
 from halfulp.numerics.formats import Format, get_format
 from halfulp.numerics.gemm import GemmResult, GemmSpec, check_operands, round_output, special_sums
 from halfulp.numerics.random_bits import accumulator_words, check_seed, xorshift32
@@ -224,11 +224,17 @@ def _integers(x: RealArray, lsb: int) -> np.ndarray:
 
 
 def _times(sums: RealArray, *factors: float) -> RealArray:
-    """The sums times float32 factors, jammed where the product has more than 62 bits."""
-    significand, exponent = 1, 0
-    for factor in factors:
-        real = from_float64(np.array(factor))
-        significand, exponent = significand * int(real.significand), exponent + int(real.exponent)
-    product = from_integers(sums.significand.astype(object) * significand, exponent)
-    raised = np.where(product.significand != 0, product.exponent + sums.exponent, 0)
-    return RealArray(sums.negative, product.significand, raised, sums.kind)
+    """Sums of at most 24 significant bits times two float32 factors: 72 bits, cut to 61, the lowest one jammed."""
+    factor, exponent = 1, 0
+    for each in factors:
+        real = from_float64(np.array(each))
+        factor, exponent = factor * int(real.significand), exponent + int(real.exponent)
+    excess = factor.bit_length() - 48  # the 24 bits of each are at the top of the 53 that are given
+    high, low = divmod(factor >> excess if excess > 0 else factor << -excess, 1 << 24)
+    raised = 24 - bit_length(sums.significand)
+    significand = sums.significand << raised
+    lower = significand * low
+    kept = ((significand * high) << 12) + (lower >> 12)
+    jammed = (kept << 1) | (lower & 0xFFF != 0)
+    exponents = np.where(jammed != 0, sums.exponent - raised + exponent + excess + 11, 0)
+    return sums._replace(significand=jammed, exponent=exponents)
