@@ -267,7 +267,10 @@ def _open_golden(argument: str, **options: Any) -> Device:
 
 
 def _open_emulator(argument: str, **options: Any) -> Device:
-    _refuse_argument("emulator", argument)
+    if argument:
+        from halfulp.host.torch_device import TorchEmulatorDevice
+
+        return TorchEmulatorDevice(argument, **_without_requirements(options))
     return EmulatorDevice(**_without_requirements(options))
 
 
@@ -305,7 +308,10 @@ DEVICES: Registry[DeviceKind] = Registry("device")
 """All kinds of devices, by what stands before the colon."""
 
 DEVICES.register("golden", DeviceKind("golden", "the golden model in NumPy: slow, right by definition", _open_golden))
-DEVICES.register("emulator", DeviceKind("emulator", "the fast functional model on this CPU", _open_emulator))
+DEVICES.register(
+    "emulator",
+    DeviceKind("emulator", "the fast functional model on this CPU; or emulator:cuda, by torch", _open_emulator),
+)
 DEVICES.register("rtl", DeviceKind("rtl:8x8", "the generated Verilog, cycle by cycle; or rtl:CONFIG.toml", _open_rtl))
 DEVICES.register("pynq", DeviceKind("pynq:OVERLAY.bit", "a PYNQ board; or pynq:OVERLAY.bit@HOST", _open_pynq))
 DEVICES.register(

@@ -25,9 +25,11 @@ __all__ = [
     "fits_lanes",
     "general_kernel",
     "odd_sum",
+    "overflow_value",
     "ranged_kernel",
     "round_odd",
     "safe_limit",
+    "window_kernel",
     "words_kernel",
 ]
 
@@ -113,8 +115,8 @@ def words_kernel(accumulator: FloatAccumulator, source: Source | None, constant:
 class _Tiles:
     """The loops over tiles and k that both kernels share; a subclass writes one step of one vector."""
 
-    def __init__(self, accumulator: FloatAccumulator, source: Source, word: ir.IntType, vectors: int) -> None:
-        self.accumulator = accumulator
+    def __init__(self, source: Source, word: ir.IntType, vectors: int, *, random: bool) -> None:
+        self.random = random
         self.source = source
         self.word = word
         self.vectors = vectors
@@ -136,8 +138,7 @@ class _Tiles:
     def compile(self) -> Kernel:
         code = self.code
         a, b, row_words, column_words, sums, flags, depth, rows, columns, row_stride, k_stride, _ = code.arguments
-        random = self.accumulator.rounding.is_stochastic
-        vectors = self.vectors
+        random, vectors = self.random, self.vectors
         no_flag = code.constant(ir.VectorType(ir.IntType(1), self.lanes), 0)
 
         def steps(k: Lanes, i: Lanes, j: Lanes, carried: list[Lanes]) -> list[Lanes]:
@@ -197,7 +198,8 @@ class _Ranged(_Tiles):
     """Accumulators in lanes of `source`; the flag says that a sum was beyond the limit, so that nothing is proven."""
 
     def __init__(self, accumulator: FloatAccumulator, source: Source, avx512: bool) -> None:
-        super().__init__(accumulator, source, source.integer, 2)
+        super().__init__(source, source.integer, 2, random=accumulator.rounding.is_stochastic)
+        self.accumulator = accumulator
         self.avx512 = avx512
         self.shift = source.fraction_bits - accumulator.format.mantissa_bits
         limit = self.code.arguments[-1].narrow(source.integer).bits_as(self.element)
@@ -270,7 +272,8 @@ class _General(_Tiles):
     """Accumulators in float64 lanes, rounded as integers; the flag is the accumulator's overflow."""
 
     def __init__(self, accumulator: FloatAccumulator) -> None:
-        super().__init__(accumulator, FLOAT64, I32, 1)
+        super().__init__(FLOAT64, I32, 1, random=accumulator.rounding.is_stochastic)
+        self.accumulator = accumulator
 
     def step(self, total: Lanes, a: Lanes, b: Lanes, row: Lanes | None, column: Lanes | None) -> tuple[Lanes, Lanes]:
         exact = odd_sum(a * b, total, self.integers)
@@ -306,12 +309,13 @@ def round_odd(exact: Lanes, accumulator: FloatAccumulator, word: Lanes | None) -
     value = multiples.to_float(F64) * unit
     largest = fmt.max_units * 2.0**fmt.lsb_exponent
     too_large = (value > largest) & ~special
-    value = too_large.choose(value.constant(_beyond(accumulator, largest)), value)
+    value = too_large.choose(value.constant(overflow_value(accumulator, largest)), value)
     signed = value.bits_as(bits.type) | (bits & (1 << 63))
     return special.choose(exact, signed.bits_as(exact.type)), too_large
 
 
-def _beyond(accumulator: FloatAccumulator, largest: float) -> float:
+def overflow_value(accumulator: FloatAccumulator, largest: float) -> float:
+    """What the magnitude of a sum beyond the largest finite number becomes."""
     fmt = accumulator.format
     if accumulator.overflow == "saturate" or accumulator.rounding.kind == "toward_zero":
         return largest
@@ -322,6 +326,27 @@ def _beyond(accumulator: FloatAccumulator, largest: float) -> float:
 def ranged_kernel(accumulator: FloatAccumulator, source: Source, avx512: bool) -> Kernel:
     """Kernel over A, B, row and column words, sums, flag, K, rows, columns, strides of A and the limit's bits."""
     return _Ranged(accumulator, source, avx512).compile()
+
+
+class _Window(_Tiles):
+    """Integers in float64 lanes, saturated to a window's two's complement; the flag says that one was."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(FLOAT64, I32, 2, random=False)
+        self.smallest, self.largest = -(2.0 ** (width - 1)), 2.0 ** (width - 1) - 1
+
+    def step(self, total: Lanes, a: Lanes, b: Lanes, row: Lanes | None, column: Lanes | None) -> tuple[Lanes, Lanes]:
+        product = self.code.intrinsic(f"llvm.trunc.v{self.lanes}f64", self.floats, a * b)
+        exact = total + product
+        above, below = exact > self.largest, exact < self.smallest
+        held = above.choose(exact.constant(self.largest), exact)
+        return below.choose(exact.constant(self.smallest), held), above | below
+
+
+@lru_cache(maxsize=64)
+def window_kernel(width: int) -> Kernel:
+    """Kernel of a window of at most 53 bits: the same arguments, A in units of its least place; no words, no limit."""
+    return _Window(width).compile()
 
 
 @lru_cache(maxsize=64)
