@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from halfulp.numerics.accumulators import FloatAccumulator
-from halfulp.numerics.formats import CodeArray, FloatFormat, Format, IntFormat
+from halfulp.numerics.formats import CodeArray, Format
 from halfulp.numerics.gemm import GemmSpec
 from halfulp.numerics.random_bits import COLUMN_COUNTER, ROW_COUNTER
 from halfulp.sim.chain_code import (
@@ -30,8 +30,7 @@ __all__ = ["Lanes", "can_chain", "chain_sums", "proven_lanes", "step_words"]
 
 def can_chain(spec: GemmSpec, accumulator: FloatAccumulator) -> bool:
     """Whether the kernels hold for these formats: products of at most 53 bits, and a fraction to round to."""
-    plain = all(isinstance(f, (FloatFormat, IntFormat)) for f in (spec.a, spec.b))
-    return plain and _bits(spec.a) + _bits(spec.b) <= 53 and accumulator.format.mantissa_bits > 0
+    return _bits(spec.a) + _bits(spec.b) <= 53 and accumulator.format.mantissa_bits > 0
 
 
 def _bits(fmt: Format) -> int:

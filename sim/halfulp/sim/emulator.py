@@ -9,8 +9,8 @@ range test proves that no partial sum can leave what that arithmetic holds exact
 - one float64 product, where it is at most 2**53;
 - else operands cut into digits of fewer bits, a float64 product for each pair of digits, put together in 128 bits.
 
-The sum is then rounded once. Float accumulators, which are rounded at each step, are the matter of `chains`; what has
-no fast way is left to the golden model.
+The sum is then rounded once. Float accumulators, which are rounded at each step, are the matter of `chains`, windows of
+fixed point that of `windows`; what has no fast way is left to the golden model.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from halfulp.numerics.accumulators import ExactAccumulator, FloatAccumulator
+from halfulp.numerics.accumulators import ExactAccumulator, FixedAccumulator, FloatAccumulator
 from halfulp.numerics.exact import FINITE, INFINITE, NAN
 from halfulp.numerics.formats import CodeArray, FloatFormat, IntFormat, get_format
 from halfulp.numerics.gemm import GemmResult, GemmSpec, check_operands, golden_gemm, special_sums
@@ -44,6 +44,7 @@ from halfulp.sim.digits import (
 from halfulp.sim.operands import Operand, as_float64, holds
 from halfulp.sim.quantise import quantise_flagged
 from halfulp.sim.vector_code import F64, I64, Code, Kernel, Lanes, address
+from halfulp.sim.windows import can_window, window_sums
 
 __all__ = ["digits_of", "emulate_gemm", "fits_float32", "fits_float64", "in_float32", "int8_counts"]
 
@@ -68,6 +69,9 @@ def emulate_gemm(a: npt.ArrayLike, b: npt.ArrayLike, spec: GemmSpec, *, seed: in
         sums, exponent = _exact_sums(codes_a, codes_b, spec)
     elif isinstance(spec.accumulator, FloatAccumulator) and can_chain(spec, spec.accumulator):
         sums, overflow = chain_sums(codes_a, codes_b, spec, spec.accumulator, seed)
+    elif isinstance(spec.accumulator, FixedAccumulator) and can_window(spec, spec.accumulator):
+        sums, overflow = window_sums(codes_a, codes_b, spec, spec.accumulator)
+        exponent = spec.accumulator.lsb
     if sums is None:
         return golden_gemm(codes_a, codes_b, spec, seed=seed)
     scale = spec.scale + exponent

@@ -8,12 +8,17 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from halfulp.numerics.exact import FINITE
 from halfulp.numerics.formats import CodeArray, FloatFormat, Format, IntFormat
 from halfulp.sim.llvm import ir
 from halfulp.sim.rounding_code import FLOAT32, FLOAT64, Source
 from halfulp.sim.vector_code import F32, F64, I8, I16, I32, I64, Code, Kernel, Lanes, address
 
 __all__ = ["Operand", "as_float64", "as_floats", "float_range", "holds"]
+
+
+MAX_TABLE_BITS = 16
+"""Widest codes that are looked up."""
 
 
 class Operand(NamedTuple):
@@ -92,11 +97,42 @@ def _padded(shape: tuple[int, ...], dtype: npt.DTypeLike, pad: tuple[int, int]) 
 
 
 def _by_table(codes: CodeArray, fmt: Format, dtype: npt.DTypeLike, pad: tuple[int, int]) -> Operand:
-    values = fmt.to_float64(codes)
-    finite = np.isfinite(values)
     memory = _padded(codes.shape, dtype, pad)
-    memory[: codes.shape[0], : codes.shape[1]] = np.where(finite, values, 0.0)
-    return Operand(memory[: codes.shape[0], : codes.shape[1]], fmt.lsb_exponent, fmt.max_units, not bool(finite.all()))
+    values = memory[: codes.shape[0], : codes.shape[1]]
+    if fmt.bits > MAX_TABLE_BITS:  # fixed point: no NaN, no infinities
+        values[...] = fmt.to_float64(codes)
+        largest = int(np.abs(values).max(initial=0) * 2.0**-fmt.lsb_exponent)
+        return Operand(values, fmt.lsb_exponent, largest, False)
+    table = _table(fmt)
+    values[...] = table.values[codes]
+    there = np.zeros(1 << fmt.bits, np.bool_)
+    there[codes] = True
+    used = there & (table.values != 0)
+    special = bool((there & table.special).any())
+    if not used.any():
+        return Operand(values, 0, 0, special)
+    lsb_exponent = int(table.lsb_exponents[used].min())
+    return Operand(values, lsb_exponent, int(np.abs(table.values[used]).max() * 2.0**-lsb_exponent), special)
+
+
+class _Table(NamedTuple):
+    """By code: the value, 0 of NaN and infinities; the exponent of its last one bit; whether it is NaN or infinite."""
+
+    values: npt.NDArray[np.float64]
+    lsb_exponents: npt.NDArray[np.int64]
+    special: npt.NDArray[np.bool_]
+
+
+@lru_cache(maxsize=32)
+def _table(fmt: Format) -> _Table:
+    size = 1 << fmt.bits
+    values, exponents, special = np.zeros(size), np.zeros(size, np.int64), np.zeros(size, np.bool_)
+    codes = fmt.valid_codes
+    real = fmt.decode(codes)
+    zeros = np.frexp((real.significand & -real.significand).astype(np.float64))[1] - 1
+    values[codes] = np.where(real.kind == FINITE, fmt.to_float64(codes), 0.0)
+    exponents[codes], special[codes] = real.exponent + zeros, real.kind != FINITE
+    return _Table(values, exponents, special)
 
 
 def _decode(flat: CodeArray, fmt: FloatFormat | IntFormat, values: npt.NDArray) -> tuple[int, int]:

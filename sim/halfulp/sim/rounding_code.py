@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from halfulp.numerics.formats import FloatFormat, Format, IntFormat
+from halfulp.numerics.formats import FloatFormat, Format, ScaledIntegerFormat
 from halfulp.numerics.random_bits import THREEFRY_PARITY, THREEFRY_ROTATIONS
 from halfulp.numerics.rounding import Rounding
 from halfulp.sim.llvm import ir
@@ -66,8 +66,8 @@ def rounds(source: Source, fmt: Format, rounding: Rounding, scale: int) -> bool:
     """Whether `round_lanes` rounds all numbers of `source`, times 2**scale, to `fmt`."""
     if rounding.random_bits > source.width - 2:
         return False  # a fraction of r + 1 bits is looked at
-    if isinstance(fmt, IntFormat):
-        return fmt.width < source.fraction_bits and abs(scale) < 1 << 20
+    if isinstance(fmt, ScaledIntegerFormat):
+        return fmt.bits < source.fraction_bits and abs(scale) < 1 << 20
     if not isinstance(fmt, FloatFormat) or not 1 <= fmt.mantissa_bits <= source.fraction_bits:
         return False
     # Subnormal numbers of the source have no leading one; what they are scaled to must not need it.
@@ -100,7 +100,7 @@ def round_lanes(
     exponent = normal.choose(field, 1) + scale
     infinity = ((1 << (top - source.fraction_bits)) - 1) << source.fraction_bits
     numbers = _Numbers(source, negative, significand, exponent, magnitude.equals(infinity), magnitude > infinity)
-    if isinstance(fmt, IntFormat):
+    if isinstance(fmt, ScaledIntegerFormat):
         return _to_integer(numbers, fmt, rounding, word)
     assert isinstance(fmt, FloatFormat)  # what `rounds` lets through
     return _to_float(numbers, fmt, rounding, overflow, word, signed_zero=signed_zero)
@@ -150,15 +150,15 @@ def _to_float(
     return RoundedLanes(code, never if fmt.has_nan else x.nan, too_large if fmt.has_inf else too_large | x.infinite)
 
 
-def _to_integer(x: _Numbers, fmt: IntFormat, rounding: Rounding, word: Lanes | None) -> RoundedLanes:
-    unit = x.source.bias + x.source.fraction_bits
+def _to_integer(x: _Numbers, fmt: ScaledIntegerFormat, rounding: Rounding, word: Lanes | None) -> RoundedLanes:
+    unit = x.source.bias + x.source.fraction_bits + fmt.lsb_exponent
     huge = x.exponent.constant(unit).less_signed(x.exponent) & (x.significand > 0)
     shift = (x.exponent.constant(unit) - x.exponent).larger_signed(0)
     multiples = round_magnitude(x.source, x.significand, shift, False, rounding, word)
     limit = x.negative.choose(multiples.constant(-fmt.smallest), fmt.largest)
     too_large = ((multiples > limit) | huge | x.infinite) & ~x.nan
     size = too_large.choose(limit, multiples)
-    value = x.negative.choose(size.constant(0) - size, size) & ((1 << fmt.width) - 1)
+    value = x.negative.choose(size.constant(0) - size, size) & ((1 << fmt.bits) - 1)
     return RoundedLanes(x.nan.choose(value.constant(0), value), x.nan, too_large)
 
 
