@@ -9,9 +9,9 @@ from halfulp.host.bus import CoreBus
 from halfulp.host.errors import ConnectionLostError, DeviceError, IdentificationError
 from halfulp.hw.config import ArrayConfig, format_from_word
 from halfulp.hw.registers import CORE_ID, CORE_VERSION, register
-from halfulp.numerics.accumulators import Accumulator, ExactAccumulator, FixedAccumulator
-from halfulp.numerics.formats import Format
-from halfulp.numerics.rounding import KINDS
+from halfulp.numerics.accumulators import Accumulator, ExactAccumulator, FixedAccumulator, FloatAccumulator
+from halfulp.numerics.formats import FloatFormat, Format
+from halfulp.numerics.rounding import KINDS, OVERFLOWS, Rounding
 
 __all__ = ["CoreRegisters", "field_of", "pack", "read_config"]
 
@@ -119,6 +119,7 @@ def read_config(read: Callable[[str], int]) -> ArrayConfig:
             buffer_depth=read("config_buffer"),
             queue_depth=_field("config_datapath", "queue_depth", datapath),
             reads_outstanding=_field("config_datapath", "reads_outstanding", datapath),
+            interleave=read("config_interleave") or 1,  # 0 where a core is older than the register
         )
         bits = _field("config_accumulator", "bits", accumulator)
         if bits != config.accumulator_bits:
@@ -136,7 +137,26 @@ def _accumulator(read: Callable[[str], int]) -> Accumulator:
     if kind == 1:
         lsb = read("config_accumulator_lsb")
         return FixedAccumulator(_field("config_accumulator", "bits", word), (lsb ^ 1 << 31) - (1 << 31))
+    if kind == 2:
+        return _float_accumulator(read("config_accumulator_float"))
     raise ValueError(f"accumulator kind {kind} is unknown to this driver")
+
+
+def _float_accumulator(word: int) -> FloatAccumulator:
+    names = [field.name for field in register("config_accumulator_float").fields]
+    values = {name: _field("config_accumulator_float", name, word) for name in names}
+    # A float's word among the formats: its family, and then the same fields.
+    fmt = format_from_word(
+        1
+        | values["exponent_bits"] << 4
+        | values["mantissa_bits"] << 8
+        | values["specials"] << 13
+        | values["subnormals"] << 15
+    )
+    if not isinstance(fmt, FloatFormat):
+        raise ValueError(f"{fmt} is no float")
+    rounding = Rounding(KINDS[values["rounding_mode"]], values["random_bits"])
+    return FloatAccumulator(fmt, rounding, OVERFLOWS[values["overflow_ieee"]])
 
 
 def _field(name: str, field_name: str, value: int) -> int:

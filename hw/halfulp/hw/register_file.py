@@ -13,10 +13,15 @@ from halfulp.hw.axi_lite import AxiLiteTarget
 from halfulp.hw.config import ArrayConfig, format_word
 from halfulp.hw.interfaces import AxiLiteSignature
 from halfulp.hw.registers import CORE_ID, CORE_VERSION, REGISTERS, ErrorCode, Register, register
-from halfulp.numerics.accumulators import FixedAccumulator
+from halfulp.numerics.accumulators import ExactAccumulator, FixedAccumulator, FloatAccumulator
 from halfulp.numerics.rounding import KINDS
 
 __all__ = ["RegisterFile", "configuration_words", "events_layout", "settings_layout", "wide_counter"]
+
+ACCUMULATOR_KINDS = (ExactAccumulator, FixedAccumulator, FloatAccumulator)
+"""By their numbers in the registers."""
+
+FLOAT_SPECIALS = ("ieee", "fn", "finite")
 
 COUNTERS = ("cycles", "array_busy_cycles", "read_stall_cycles", "write_stall_cycles")
 
@@ -37,8 +42,12 @@ def configuration_words(config: ArrayConfig) -> dict[str, int]:
         ),
         "config_buffer": config.buffer_depth,
         "config_accumulator": _pack(
-            "config_accumulator", kind=int(isinstance(accumulator, FixedAccumulator)), bits=config.accumulator_bits
+            "config_accumulator",
+            kind=ACCUMULATOR_KINDS.index(type(accumulator)),
+            bits=config.accumulator_bits,
         ),
+        "config_accumulator_float": _float_word(accumulator) if isinstance(accumulator, FloatAccumulator) else 0,
+        "config_interleave": config.interleave,
         "config_accumulator_lsb": accumulator.lsb & 0xFFFF_FFFF if isinstance(accumulator, FixedAccumulator) else 0,
         "config_max_k": config.max_k,
         "config_rounding": _pack(
@@ -51,6 +60,20 @@ def configuration_words(config: ArrayConfig) -> dict[str, int]:
     for role, formats in (("a", config.a_formats), ("b", config.b_formats), ("out", config.out_formats)):
         words.update({f"config_{role}_format{n}": format_word(fmt) for n, fmt in enumerate(formats)})
     return words
+
+
+def _float_word(accumulator: FloatAccumulator) -> int:
+    fmt, rounding = accumulator.format, accumulator.rounding
+    return _pack(
+        "config_accumulator_float",
+        exponent_bits=fmt.exponent_bits,
+        mantissa_bits=fmt.mantissa_bits,
+        rounding_mode=KINDS.index(rounding.kind),
+        random_bits=rounding.random_bits,
+        overflow_ieee=int(accumulator.overflow == "ieee"),
+        specials=FLOAT_SPECIALS.index(fmt.specials),
+        subnormals=int(fmt.subnormals),
+    )
 
 
 def _pack(name: str, **values: int) -> int:

@@ -91,7 +91,7 @@ REGISTERS: tuple[Register, ...] = (
         "ro",
         "Accumulator.",
         (
-            Field("kind", 0, 4, "0: exact; 1: a window of fixed point."),
+            Field("kind", 0, 4, "0: exact; 1: a window of fixed point; 2: a float, rounded at each step."),
             Field("bits", 8, 8, "Width, sign included."),
         ),
     ),
@@ -111,7 +111,25 @@ REGISTERS: tuple[Register, ...] = (
         (Field("a", 0, 4, "Formats of A."), Field("b", 4, 4, "Formats of B."), Field("out", 8, 4, "Output formats.")),
     ),
     Register(
+        "config_accumulator_float",
+        0x024,
+        "ro",
+        "A float accumulator; 0 of others.",
+        (
+            Field("exponent_bits", 0, 4, "Exponent bits."),
+            Field("mantissa_bits", 4, 5, "Fraction bits."),
+            Field("rounding_mode", 9, 2, "0 nearest_even, 1 toward_zero, 2 stochastic, 3 stochastic_floor."),
+            Field("random_bits", 11, 5, "r, of the stochastic modes."),
+            Field("overflow_ieee", 16, 1, "Overflow to Inf or NaN, not to the largest finite."),
+            Field("specials", 17, 2, "What its topmost codes mean: 0 ieee, 1 fn, 2 finite."),
+            Field("subnormals", 19, 1, "It has subnormal numbers."),
+        ),
+    ),
+    Register(
         "config_accumulator_lsb", 0x028, "ro", "Exponent of a window's least place, two's complement; 0 of others."
+    ),
+    Register(
+        "config_interleave", 0x02C, "ro", "P: outputs of a processing element, and clocks from a step to the next."
     ),
     *(
         Register(f"config_a_format{n}", 0x040 + 4 * n, "ro", f"Format {n} of A; 0 where there is none.")
