@@ -7,7 +7,7 @@ import json
 import pytest
 
 from halfulp.cli.bench import THREAD_VARIABLES
-from halfulp.host import benchmark
+from halfulp.host import benchmark, numerics_benchmark
 from halfulp.numerics.gemm import GemmSpec
 
 
@@ -50,3 +50,41 @@ def test_bad_options(halfulp):
     assert halfulp("bench", "rtk").error == "unknown suite 'rtk'; nearest: 'rtl'"
     assert halfulp("bench", "rtl", "--rounds", 0).error == "rounds must be 1 or more, not 0"
     assert halfulp("bench", "rtl", "--threads", 0).error == "threads must be 1 or more, not 0"
+
+
+@pytest.fixture
+def small_numerics(monkeypatch):
+    """Small sizes; the real ones take half a minute."""
+    monkeypatch.setattr(numerics_benchmark, "SHORTEST_S", 1e-4)
+    monkeypatch.setattr(numerics_benchmark, "QUANTISED", (64, 70))
+    monkeypatch.setattr(numerics_benchmark, "PEER_SHAPE", (4, 5, 6))
+    monkeypatch.setattr(numerics_benchmark, "GOLDEN_SHAPE", (2, 3, 4))
+    run = numerics_benchmark.run_numerics_benchmark
+    monkeypatch.setattr(
+        numerics_benchmark, "run_numerics_benchmark", lambda **options: run(shapes=((8, 16, 8),), **options)
+    )
+
+
+def test_numerics(halfulp, small_numerics):
+    """Every kind of figure beside its target; ratios are to the reference of the same size and round."""
+    found = json.loads(halfulp("bench", "numerics", "--rounds", 2, "--json").out)
+    assert found["rounds"] == 2
+    assert found["load"] >= 0
+    figures = {(f["by"], f["what"]): f for f in found["figures"]}
+    mine = [f for f in found["figures"] if f["by"] == "halfulp"]
+    assert len(mine) == len(numerics_benchmark.GEMMS) + 3
+    for figure in mine:
+        measured = figure["ratio"] if figure["reference"] else figure["per_s_median"]
+        assert figure["reached"] == (measured >= figure["target"])
+        assert figure["spread"] >= 0
+    assert figures["halfulp", "golden model, e6m5 stochastic:13"]["target"] == 1e6
+    assert figures["halfulp", "float32 to e4m3, stochastic:8"]["reference"] == "copy of float32"
+    assert any(by.startswith("ml_dtypes") for by, _ in figures)
+    outcome = halfulp("bench", "numerics", "--rounds", 1)
+    assert outcome.code == 0
+    assert "int8 × int8, exact" in outcome.out
+
+
+def test_numerics_takes_one_thread(halfulp):
+    assert halfulp("bench", "numerics", "--threads", 2).error == "numerics is measured on one thread, not 2"
+    assert halfulp("bench", "numerics", "--rounds", 0).error == "rounds must be 1 or more, not 0"

@@ -15,6 +15,7 @@ __all__ = ["bench"]
 EXAMPLE = """
   halfulp bench
   halfulp bench rtl --rounds 10
+  halfulp bench numerics
   halfulp bench model
   echo 'rows = 8' > core.toml
   halfulp bench model core.toml 64 784 128 --clock 125 --latency 30
@@ -25,7 +26,7 @@ THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"
 
 
 def bench(
-    suite: Annotated[str, typer.Argument(metavar="[SUITE]", help="rtl, emulator, all or model.")] = "all",
+    suite: Annotated[str, typer.Argument(metavar="[SUITE]", help="rtl, emulator, all, numerics or model.")] = "all",
     model_of: Annotated[
         list[str] | None, typer.Argument(metavar="[CONFIG [M K N]]", help="Of model: a core, and sizes of a GEMM.")
     ] = None,
@@ -43,6 +44,8 @@ def bench(
     """The project's figures on this machine, each beside torch's float32 matrix product in the same run.
 
     A figure is the time of a whole gemm call: operands in, result out. Compare ratios, for absolute figures drift.
+
+    numerics holds each kind of kernel, the golden model and installed peers against their targets, by processor time.
 
     model is another matter: clocks of a core, by the cycle model, beside what array and bus allow, for a cube and a
     layer's three GEMMs or the sizes given, in every layout.
@@ -63,10 +66,18 @@ def bench(
     # emulator, which uses both NumPy and torch, are to have the same number of threads.
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(threads)
+    if suite == "numerics":
+        from halfulp.cli.bench_numerics import bench_numerics
+
+        if threads != 1:
+            raise ValueError(f"numerics is measured on one thread, not {threads}")
+        with working("starting") as progress:
+            bench_numerics(rounds=rounds, json=json, progress=progress)
+        return
     from halfulp.host.benchmark import SUITES, run_benchmark
 
     if suite not in (*SUITES, "all"):
-        raise unknown_name("suite", suite, [*SUITES, "all", "model"])
+        raise unknown_name("suite", suite, [*SUITES, "all", "numerics", "model"])
     with working("starting") as progress:
         figures = run_benchmark(
             list(SUITES) if suite == "all" else [suite], rounds=rounds, threads=threads, progress=progress

@@ -1,0 +1,249 @@
+"""Measures the emulator's kernels, the golden model and installed peers, each as a ratio to the same machine's best.
+
+GEMMs are held against torch's float32 matrix product of the same shape, quantising against a copy of the same float32
+numbers, in the same rounds. Everything runs on one thread, and what counts is that thread's processor time: other
+programs on the machine then change a figure little.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+
+from halfulp.numerics.exact import from_float64
+from halfulp.numerics.formats import Format
+from halfulp.numerics.gemm import GemmSpec, golden_gemm
+from halfulp.sim.emulator import emulate_gemm
+from halfulp.sim.quantise import quantise
+from halfulp.sim.vector_code import host_features
+
+__all__ = ["NumericsFigure", "load_average", "run_numerics_benchmark"]
+
+Call = Callable[[], object]
+
+SHAPES = ((256, 256, 256), (64, 784, 128))
+"""M, K, N: a cube, and the first layer of the default network."""
+
+GOLDEN_SHAPE = (32, 64, 32)
+QUANTISED = (2048, 2048)
+PEER_SHAPE = (64, 64, 64)
+"""Of peers' GEMMs, which take long."""
+
+SHORTEST_S = 0.01
+"""A quick call is repeated until a timing takes at least this long."""
+
+FULL_RANGE = "e5m2 × e5m2, exact, full range"
+
+GEMMS: dict[str, tuple[GemmSpec, float, float]] = {
+    "e4m3 × e4m3, e6m5 stochastic:13": (GemmSpec("e4m3", "e4m3", "float32", "e6m5:stochastic:13"), 0.30, 0.15),
+    "e4m3 × e4m3, e6m5 nearest": (GemmSpec("e4m3", "e4m3", "float32", "e6m5"), 0.15, 0.08),
+    "e4m3 × e4m3, exact": (GemmSpec("e4m3", "e4m3", "float32"), 0.45, 0.45),
+    "int8 × int8, exact": (GemmSpec("int8", "int8", "int32"), 3.7, 3.7),
+    "e2m1 × e2m1, exact": (GemmSpec("e2m1", "e2m1", "float32"), 3.7, 3.7),
+    "e5m2 × e5m2, exact, of one size": (GemmSpec("e5m2", "e5m2", "float32"), 0.47, 0.47),
+    FULL_RANGE: (GemmSpec("e5m2", "e5m2", "float32"), 0.12, 0.12),
+}
+"""What is measured on the emulator, and the ratio that it is to reach with AVX-512 and with AVX2."""
+
+
+@dataclass
+class NumericsFigure:
+    """One measurement.
+
+    by: ``halfulp`` or a peer with its version; what: the work; size: M, K, N of a GEMM or the shape of what is
+    quantised; reference: what the ratio is to, "" for a reference itself; target: of the ratio, or of the rate where
+    there is no reference; rates: MACs or elements a second, a round each; ratios: to the reference of the same round.
+    """
+
+    by: str
+    what: str
+    size: tuple[int, ...]
+    reference: str = ""
+    target: float | None = None
+    rates: list[float] = field(default_factory=list)
+    ratios: list[float] = field(default_factory=list)
+
+    @property
+    def work(self) -> int:
+        """MACs, or elements, of one call."""
+        return int(np.prod(self.size))
+
+    @property
+    def rate(self) -> float:
+        """Of the median round."""
+        return statistics.median(self.rates)
+
+    @property
+    def ratio(self) -> float | None:
+        """Of the median round; None where there is no reference."""
+        return statistics.median(self.ratios) if self.ratios else None
+
+    @property
+    def spread(self) -> float:
+        """How far apart the best and the worst round are, as a share of the median rate."""
+        return (max(self.rates) - min(self.rates)) / self.rate
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether the target is; None where there is none."""
+        if self.target is None:
+            return None
+        return (self.rate if self.ratio is None else self.ratio) >= self.target
+
+
+def load_average() -> float:
+    """How many processes wanted a processor, on average over the last minute."""
+    return os.getloadavg()[0]
+
+
+def run_numerics_benchmark(
+    *, rounds: int = 5, progress: Callable[[str], None] | None = None, shapes: Sequence[tuple[int, int, int]] = SHAPES
+) -> list[NumericsFigure]:
+    """Measure all of it, interleaved: in each round every figure once, the references first.
+
+    Parameters
+    ----------
+    rounds
+        How often each is measured.
+    progress
+        Called with a line of text before long work.
+    shapes
+        M, K, N of the emulator's GEMMs.
+
+    Returns
+    -------
+    list of NumericsFigure
+        The references, this project's figures, then those of peers that are installed.
+    """
+    if rounds < 1:
+        raise ValueError(f"rounds must be 1 or more, not {rounds!r}")
+    tell = progress or (lambda _: None)
+    random = np.random.default_rng(0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        plan: list[tuple[NumericsFigure, Call, int]] = []
+        for figure, call in _plan(random, shapes):
+            tell(f"{figure.by}: {figure.what}")
+            call()  # what is made at the first call does not count
+            plan.append((figure, call, max(1, round(SHORTEST_S / max(_seconds(call, 1), 1e-7)))))
+        for number in range(rounds):
+            tell(f"round {number + 1} of {rounds}")
+            references: dict[tuple[str, tuple[int, ...]], float] = {}
+            for figure, call, repeats in plan:
+                rate = figure.work / _seconds(call, repeats)
+                figure.rates.append(rate)
+                if figure.reference:
+                    figure.ratios.append(rate / references[figure.reference, figure.size])
+                else:
+                    references[figure.what, figure.size] = rate
+        return [figure for figure, _, _ in plan]
+    finally:
+        torch.set_num_threads(before)
+
+
+def _seconds(call: Call, repeats: int) -> float:
+    """Processor time of one call, in the thread that calls."""
+    start = time.thread_time()
+    for _ in range(repeats):
+        call()
+    return (time.thread_time() - start) / repeats
+
+
+MATMUL, COPY = "torch float32 matmul", "copy of float32"
+
+
+def _plan(random: np.random.Generator, shapes: Sequence[tuple[int, int, int]]) -> Iterator[tuple[NumericsFigure, Call]]:
+    torch_version = f"torch {torch.__version__}"
+    for m, k, n in dict.fromkeys((*shapes, PEER_SHAPE)):
+        a, b, out = torch.randn(m, k), torch.randn(k, n), torch.empty(m, n)
+        yield (
+            NumericsFigure(torch_version, MATMUL, (m, k, n)),
+            lambda a=a, b=b, out=out: torch.matmul(a, b, out=out),
+        )
+    numbers = random.standard_normal(QUANTISED, np.float32)
+    copied = np.empty_like(numbers)
+    yield NumericsFigure(f"NumPy {np.__version__}", COPY, QUANTISED), lambda: np.copyto(copied, numbers)
+    wide = "avx512f" in host_features()
+    for what, (spec, with_avx512, with_avx2) in GEMMS.items():
+        for shape in shapes:
+            a, b = (_codes(what, fmt, size, random) for fmt, size in ((spec.a, shape[:2]), (spec.b, shape[1:])))
+            yield (
+                NumericsFigure("halfulp", what, shape, MATMUL, with_avx512 if wide else with_avx2),
+                lambda a=a, b=b, spec=spec: emulate_gemm(a, b, spec, seed=1),
+            )
+    for rounding in ("nearest_even", "stochastic:8"):
+        yield (
+            NumericsFigure("halfulp", f"float32 to e4m3, {rounding}", QUANTISED, COPY, 0.8),
+            lambda rounding=rounding: quantise(numbers, "e4m3", rounding, seed=1),
+        )
+    spec = GemmSpec("e4m3", "e4m3", "float32", "e6m5:stochastic:13")
+    a, b = (_codes("", fmt, size, random) for fmt, size in ((spec.a, GOLDEN_SHAPE[:2]), (spec.b, GOLDEN_SHAPE[1:])))
+    yield (
+        NumericsFigure("halfulp", "golden model, e6m5 stochastic:13", GOLDEN_SHAPE, target=1e6),
+        lambda: golden_gemm(a, b, spec, seed=1),
+    )
+    yield from _peers(random, numbers)
+
+
+def _codes(what: str, fmt: Format, shape: tuple[int, ...], random: np.random.Generator) -> Any:
+    """Codes of normally distributed numbers, as training has them; integers fill their range."""
+    if what == FULL_RANGE:
+        codes = random.integers(0, 1 << fmt.bits, shape).astype(fmt.code_dtype)
+        return np.where(np.isfinite(fmt.to_float64(codes)), codes, 0).astype(fmt.code_dtype)
+    numbers = random.standard_normal(shape)
+    if what.endswith("of one size"):
+        numbers = np.copysign(1 + random.random(shape), numbers)
+    return fmt.encode(from_float64((1.0 if fmt.has_nan else fmt.max_units / 3) * numbers)).codes
+
+
+def _peers(random: np.random.Generator, numbers: np.ndarray) -> Iterator[tuple[NumericsFigure, Call]]:
+    """Peers' figures for the same work, of those that are installed."""
+    tensor = torch.from_numpy(numbers)
+    yield (
+        NumericsFigure(f"torch {torch.__version__}", "float32 to e4m3, nearest", QUANTISED, COPY),
+        lambda: tensor.to(torch.float8_e4m3fn),
+    )
+    if ml_dtypes := _installed("ml_dtypes"):
+        name = f"ml_dtypes {version('ml_dtypes')}"
+        yield (
+            NumericsFigure(name, "float32 to e4m3, nearest", QUANTISED, COPY),
+            lambda: numbers.astype(ml_dtypes.float8_e4m3fn),
+        )
+    if gfloat := _installed("gfloat"):
+        formats = importlib.import_module("gfloat.formats")
+        few = numbers[:64]
+        yield (
+            NumericsFigure(f"gfloat {version('gfloat')}", "float32 to e4m3, nearest (64 rows)", QUANTISED, COPY),
+            lambda: [gfloat.round_ndarray(formats.format_info_ocp_e4m3, few) for _ in range(len(numbers) // len(few))],
+        )
+    if apytypes := _installed("apytypes"):
+        m, k, n = PEER_SHAPE
+        a, b = (apytypes.APyFloatArray.from_float(random.standard_normal(s), 4, 3) for s in ((m, k), (k, n)))
+        for what, mode in (("nearest", "TIES_EVEN"), ("stochastic", "STOCH_WEIGHTED")):
+            yield (
+                NumericsFigure(f"apytypes {version('apytypes')}", f"e4m3 × e4m3, e6m5 {what}", PEER_SHAPE, MATMUL),
+                lambda mode=mode: _apytypes_product(apytypes, a, b, getattr(apytypes.QuantizationMode, mode)),
+            )
+
+
+def _apytypes_product(apytypes: Any, a: Any, b: Any, mode: Any) -> Any:
+    with apytypes.APyFloatAccumulatorContext(exp_bits=6, man_bits=5, quantization=mode):
+        return a @ b
+
+
+def _installed(name: str) -> Any:
+    """The module, or None where it is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
