@@ -37,6 +37,8 @@ def test_table_has_every_format(halfulp):
         "ternary",
         "binary",
         "posit8_1",
+        "log8",
+        "log4_2",
     ],
 )
 def test_json_gives_range_and_every_code(halfulp, name):

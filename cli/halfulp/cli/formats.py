@@ -21,8 +21,10 @@ from halfulp.numerics.formats import (
     BinaryFormat,
     FloatFormat,
     Format,
+    LogFormat,
     PositFormat,
     ScaledIntegerFormat,
+    TableFormat,
 )
 
 __all__ = ["formats"]
@@ -120,6 +122,8 @@ def _lowest(fmt: Format) -> float:
 def _least_positive(fmt: Format) -> float:
     if isinstance(fmt, FloatFormat) and not fmt.subnormals:
         return 2.0**fmt.min_normal_exponent
+    if isinstance(fmt, TableFormat):
+        return float(fmt.magnitudes.value[1])
     return 2.0**fmt.lsb_exponent
 
 
@@ -128,9 +132,9 @@ def _step(fmt: Format) -> float:
     return 2.0 if isinstance(fmt, BinaryFormat) else 2.0**fmt.lsb_exponent
 
 
-def _posit_steps(fmt: PositFormat) -> list[tuple[float, float, float]]:
+def _table_steps(fmt: TableFormat) -> list[tuple[float, float, float]]:
     """Where the numbers from zero on are equally far apart: from, to, distance."""
-    numbers = fmt.to_float64(fmt.valid_codes[: fmt.nan_code])
+    numbers = fmt.magnitudes.value[: fmt.max_code + 1]
     steps = np.diff(numbers)
     edges = [0, *(np.flatnonzero(np.diff(steps)) + 1), len(steps)]
     return [(float(numbers[low]), float(numbers[high]), float(steps[low])) for low, high in itertools.pairwise(edges)]
@@ -148,9 +152,7 @@ def _print_formats(chosen: list[Format]) -> None:
     rows = []
     for fmt in chosen:
         p = _properties(fmt)
-        layout = f"1 + {p['exponent_bits']} + {p['mantissa_bits']}" if "exponent_bits" in p else "two's complement"
-        if not isinstance(fmt, FloatFormat) and p["smallest"] == 0:
-            layout = "unsigned"
+        layout = _layout(fmt)
         specials = ", ".join(text for text, there in (("NaN", p["nan"]), ("Inf", p["inf"])) if there)
         normal = f"{p['least_normal']:g}" if "least_normal" in p else ""
         rows.append(
@@ -159,6 +161,19 @@ def _print_formats(chosen: list[Format]) -> None:
         )  # fmt: skip
     columns = ["name", "also", "bits", "sign + exponent + fraction", "smallest", "largest", "least normal", "least > 0"]
     print_table("Formats", [*columns, "specials"], rows, right=(2, 4, 5, 6, 7))
+
+
+def _layout(fmt: Format) -> str:
+    """How a code is made up, in a few words."""
+    if isinstance(fmt, FloatFormat):
+        return f"1 + {fmt.exponent_bits} + {fmt.mantissa_bits}"
+    if isinstance(fmt, LogFormat):
+        return f"1 + {fmt.width - 1 - fmt.fraction_bits}.{fmt.fraction_bits}"
+    if isinstance(fmt, PositFormat):
+        return f"posit, {fmt.exponent_bits} exponent bits"
+    if isinstance(fmt, BinaryFormat):
+        return "sign"
+    return "unsigned" if isinstance(fmt, ScaledIntegerFormat) and fmt.smallest == 0 else "two's complement"
 
 
 def _print_format(fmt: Format) -> None:
@@ -181,8 +196,8 @@ def _yes(there: bool) -> str:
 
 def _spacing_rows(fmt: Format) -> list[list[str]]:
     if not isinstance(fmt, FloatFormat):
-        if isinstance(fmt, PositFormat):
-            return [[f"{low:g}", f"{high:g}", f"{step:g}"] for low, high, step in _posit_steps(fmt)]
+        if isinstance(fmt, TableFormat):
+            return _ends([[f"{low:g}", f"{high:g}", f"{step:g}"] for low, high, step in _table_steps(fmt)])
         return [[f"{_lowest(fmt):g}", f"{_highest(fmt):g}", f"{_step(fmt):g}"]]
     low = fmt.min_normal_exponent
     rows = [["0", f"{2.0**low:g}", f"{_least_positive(fmt):g}"]]
@@ -190,9 +205,12 @@ def _spacing_rows(fmt: Format) -> list[list[str]]:
     for exponent in range(low, top + 1):
         upper = min(2.0 ** (exponent + 1), _highest(fmt))
         rows.append([f"{2.0**exponent:g}", f"{upper:g}", f"{2.0 ** (exponent - fmt.mantissa_bits):g}"])
-    if len(rows) > 40:  # all binades look alike: their ends are enough
-        rows = [*rows[:4], ["…", "…", "…"], *rows[-3:]]
-    return rows
+    return _ends(rows)
+
+
+def _ends(rows: list[list[str]]) -> list[list[str]]:
+    """The ends of a long table, whose rows look alike."""
+    return rows if len(rows) <= 40 else [*rows[:4], ["…", "…", "…"], *rows[-3:]]
 
 
 def _print_codes(fmt: Format) -> None:

@@ -174,6 +174,7 @@ def random_case(
         a=_one(rng, config.a_formats),
         b=_one(rng, config.b_formats),
         out=_one(rng, config.out_formats),
+        accumulator=config.accumulator,
         rounding=_rounding(rng, config),
         scale=_scale(rng),
         overflow=_one(rng, ("saturate", "ieee")),
@@ -258,7 +259,7 @@ def _scale(rng: np.random.Generator) -> int:
 
 def _codes(rng: np.random.Generator, fmt: Format, shape: tuple[int, int], anything: bool) -> CodeArray:
     """Random codes: any, or finite ones, or values near each other whose sums cancel."""
-    every = np.arange(1 << fmt.bits, dtype=fmt.code_dtype)
+    every = fmt.valid_codes if fmt.bits <= 16 else rng.integers(0, 1 << fmt.bits, 4096).astype(fmt.code_dtype)
     if not anything:
         every = every[fmt.decode(every).kind == FINITE]
         if rng.random() < 0.5:
