@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from halfulp.boards.board import Board, SerialBoard
 from halfulp.boards.place import TOOLCHAINS, Placement, place_and_route
@@ -19,10 +19,8 @@ from halfulp.boards.programs import ProgramError
 from halfulp.boards.synthesis import Area, synthesise
 from halfulp.hw.cache import cached, digest, sources_digest
 from halfulp.hw.config import ArrayConfig
+from halfulp.hw.config_file import config_toml
 from halfulp.numerics.formats import FloatFormat
-
-if TYPE_CHECKING:
-    from halfulp.boards.board_top import BoardTop
 
 __all__ = [
     "SHARED_FROM",
@@ -30,6 +28,7 @@ __all__ = [
     "ResourceError",
     "build_open",
     "build_report",
+    "design_parameters",
     "multipliers_for",
     "save_build",
     "serial_design",
@@ -112,14 +111,11 @@ def build_open(
         Where the core does not fit the part or misses its clock: nothing is built then.
     """
     serial = _serial(board)
-    top, pll = _top(serial, clock_mhz or board.clock_mhz)
-    rate = baud or serial.baud
-    memory = memory_bytes or serial.memory_bytes
+    frequency, pll = _clock(serial, board.clock_mhz if clock_mhz is None else clock_mhz)
+    design = design_parameters(board, clock_mhz=clock_mhz, baud=baud, memory_bytes=memory_bytes)
     what = f"{config.name} for {board.name}"
     progress("generating")
-    sources = {
-        "design.v": serial_design(config, frequency=top.frequency, baud=rate, memory_bytes=memory),
-    }
+    sources = {"design.v": serial_design(config, **design)}
     sources["top.il"], constraints = _board_files(serial, TOOLCHAINS[board.flow].constraints, pll)
     progress("synthesising")
     synthesis = synthesise(
@@ -136,27 +132,48 @@ def build_open(
         flow=board.flow,
         options=serial.nextpnr,
         constraints=constraints,
-        frequency=top.frequency,
+        frequency=frequency,
         seed=seed,
         what=f"place and route of {what}",
         pack=serial.pack,
         progress=progress,
     )
-    if placement.fmax < top.frequency:
+    if placement.fmax < frequency:
         reached = placement.fmax / 1e6
         raise ResourceError(
-            f"{what} reaches {reached:.1f} MHz of {top.frequency / 1e6:g}: "
+            f"{what} reaches {reached:.1f} MHz of {frequency / 1e6:g}: "
             f"ask for less with --clock {reached * 0.95:.0f}, or try --seed {seed + 1}"
         )
     return OpenBuild(
         board=board,
         config=config,
-        frequency=top.frequency,
-        baud=rate,
-        memory_bytes=memory,
+        **design,
         area=synthesis.area,
         placement=placement,
     )
+
+
+def design_parameters(
+    board: Board, *, clock_mhz: float | None = None, baud: int | None = None, memory_bytes: int | None = None
+) -> dict[str, Any]:
+    """What `serial_design` takes beside the configuration, with the board's own values where none are given.
+
+    Raises
+    ------
+    ValueError
+        Where the clock, the rate or the memory is not to be had on this board.
+    """
+    from halfulp.hw.uart import BitRate
+
+    serial = _serial(board)
+    frequency, _ = _clock(serial, board.clock_mhz if clock_mhz is None else clock_mhz)
+    rate = serial.baud if baud is None else baud
+    memory = serial.memory_bytes if memory_bytes is None else memory_bytes
+    # Refused here, before there is any hardware, for hardware that nobody uses is warned of.
+    BitRate(clock_frequency=frequency, baud=rate)
+    if memory % 64 or memory <= 0:
+        raise ValueError(f"memory_bytes must be a positive multiple of 64, not {memory}")
+    return {"frequency": frequency, "baud": rate, "memory_bytes": memory}
 
 
 def serial_design(config: ArrayConfig, *, frequency: float, baud: int, memory_bytes: int) -> str:
@@ -165,10 +182,8 @@ def serial_design(config: ArrayConfig, *, frequency: float, baud: int, memory_by
     from halfulp.boards.source import component_verilog
     from halfulp.hw.serial_top import SerialTop
 
-    # Built before it is looked up: whatever is wrong with its parameters is told.
-    top = SerialTop(config=config, clock_frequency=frequency, baud=baud, memory_bytes=memory_bytes)
-
     def build(folder: Path) -> None:
+        top = SerialTop(config=config, clock_frequency=frequency, baud=baud, memory_bytes=memory_bytes)
         (folder / "design.v").write_text(component_verilog(top, name=DESIGN), encoding="utf-8")
 
     key = digest(
@@ -219,7 +234,7 @@ def build_report(build: OpenBuild) -> dict[str, Any]:
 
 
 def save_build(build: OpenBuild, folder: Path, report: Mapping[str, object]) -> Path:
-    """Copy a bitstream, the report and the logs to `folder`; return the bitstream's path there.
+    """Copy a bitstream, configuration, report, constraints and log to `folder`; return the bitstream's path there.
 
     Files of a build that was there before are replaced, each at once; others are left alone.
     """
@@ -229,11 +244,13 @@ def save_build(build: OpenBuild, folder: Path, report: Mapping[str, object]) -> 
         files[name] = build.placement.folder / name
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".halfulp.", dir=folder) as work:
-        (Path(work) / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        texts = {"report.json": json.dumps(report, indent=2) + "\n", "config.toml": config_toml(build.config)}
+        for name, text in texts.items():
+            (Path(work) / name).write_text(text, encoding="utf-8")
         for name, source in files.items():
             shutil.copyfile(source, Path(work) / name)
         # The bitstream last: where it is, all that belongs to it is there too.
-        for name in ("report.json", *reversed(files)):
+        for name in (*texts, *reversed(files)):
             os.replace(Path(work) / name, folder / name)
     return folder / f"{build.board.name}{suffix}"
 
@@ -244,15 +261,14 @@ def _serial(board: Board) -> SerialBoard:
     return board.serial
 
 
-def _top(serial: SerialBoard, clock_mhz: float) -> tuple[BoardTop, PllPlan | None]:
-    from halfulp.boards.board_top import BoardTop
-
+def _clock(serial: SerialBoard, clock_mhz: float) -> tuple[float, PllPlan | None]:
+    """Hz of the core's clock, and the PLL's setting for it; None where it is the board's own clock."""
     if not clock_mhz > 0:
         raise ValueError(f"the clock must be positive, not {clock_mhz:g} MHz")
-    pll = None
-    if clock_mhz != serial.oscillator_mhz:
-        pll = plan_pll(serial.pll, serial.oscillator_mhz * 1e6, clock_mhz * 1e6)
-    return BoardTop(board=serial, pll=pll), pll
+    if clock_mhz == serial.oscillator_mhz:
+        return clock_mhz * 1e6, None
+    pll = plan_pll(serial.pll, serial.oscillator_mhz * 1e6, clock_mhz * 1e6)
+    return float(pll.frequency), pll
 
 
 def _board_files(serial: SerialBoard, constraints: str, pll: PllPlan | None) -> tuple[str, str]:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import shlex
 import shutil
 import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from halfulp.cli.console import print_json, print_table, working
+from halfulp.cli.console import print_json, print_table, timed
 
 if TYPE_CHECKING:
+    from halfulp.boards.blocks import BlockFigures
     from halfulp.boards.board import Board
+    from halfulp.boards.fit import Fit
     from halfulp.boards.open_build import OpenBuild
+    from halfulp.boards.synthesis import Area
     from halfulp.hw.config import ArrayConfig
 
 __all__ = ["build"]
@@ -23,6 +27,8 @@ __all__ = ["build"]
 EXAMPLE = """
   halfulp build ulx3s docs/configs/int8_8x8.toml -o build/ulx3s
   halfulp build ulx3s docs/configs/int8_8x8.toml --clock 50 --load
+  halfulp build tang-nano-20k docs/configs/int8_8x8.toml --fit
+  halfulp build ulx3s docs/configs/int8_8x8.toml --report
   halfulp build pynq-z2 docs/configs/int8_8x8.toml -o build/pynq
 """
 
@@ -42,6 +48,12 @@ def build(
         int | None, typer.Option("--memory", metavar="BYTES", help="Beside a core behind a serial link.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of place and route.")] = 1,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="Only find the largest array that fits; with -o, build it.")
+    ] = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="Also area and clock of core and array by themselves.")
+    ] = False,
     load: Annotated[bool, typer.Option("--load", help="Load the bitstream into the connected board.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
@@ -58,23 +70,26 @@ def build(
     parsed = load_config(config)
     folder = output or Path("build") / chosen.name
     if chosen.vivado is not None:
-        for name, value in (("--baud", baud), ("--memory", memory)):
-            if value is not None:
-                raise ValueError(f"{name} is of the serial link, which {chosen.name} has none of")
+        given = {"--baud": baud, "--memory": memory, "--fit": fit, "--report": report, "--load": load}
+        for name, value in given.items():
+            if value:
+                raise ValueError(f"{name} is for boards with open tools; {chosen.name} is built by Vivado")
         _build_vivado(chosen, parsed, folder, clock, json)
         return
-    _build_open(
-        chosen, parsed, folder, load=load, json=json, clock_mhz=clock, baud=baud, memory_bytes=memory, seed=seed
-    )
+    options: dict[str, Any] = {"clock_mhz": clock, "baud": baud, "memory_bytes": memory}
+    if fit:
+        found = _fit(chosen, parsed, json and output is None, options)
+        if output is None:
+            return
+        parsed = found.config
+    _build_open(chosen, parsed, folder, load=load, report=report, json=json, seed=seed, **options)
 
 
 def _build_vivado(board: Board, config: ArrayConfig, folder: Path, clock: float | None, json: bool) -> None:
     from halfulp.boards.vivado import build_vivado
 
-    with working(f"{config.name} for {board.name}") as progress:
-        made = build_vivado(
-            board, config, folder, clock_mhz=clock, progress=lambda stage: progress(f"{board.name}: {stage}")
-        )
+    with timed(board.name) as progress:
+        made = build_vivado(board, config, folder, clock_mhz=clock, progress=progress)
     if json:
         print_json(
             {
@@ -97,18 +112,26 @@ def _build_vivado(board: Board, config: ArrayConfig, folder: Path, clock: float 
 TITLES = {"luts": "LUTs", "flip_flops": "flip-flops", "dsps": "DSP blocks", "block_rams": "block RAMs"}
 
 
-def _build_open(board: Board, config: ArrayConfig, folder: Path, *, load: bool, json: bool, **options: Any) -> None:
+def _build_open(
+    board: Board, config: ArrayConfig, folder: Path, *, load: bool, report: bool, json: bool, seed: int, **options: Any
+) -> None:
+    from halfulp.boards.blocks import block_figures
     from halfulp.boards.open_build import build_open, build_report, save_build
 
     loader = _loader(board) if load else None  # before minutes are spent
-    with working(f"{config.name} for {board.name}") as progress:
-        made = build_open(board, config, progress=lambda stage: progress(f"{board.name}: {stage}"), **options)
-    report = build_report(made)
-    bitstream = save_build(made, folder, report)
+    with timed(board.name) as progress:
+        made = build_open(board, config, seed=seed, progress=progress, **options)
+        blocks = block_figures(config, board, seed=seed, progress=progress) if report else []
+    told = build_report(made)
+    if report:
+        told["blocks"] = [asdict(block) for block in blocks]
+    bitstream = save_build(made, folder, told)
     if json:
-        print_json({**report, "bitstream": str(bitstream)})
+        print_json({**told, "bitstream": str(bitstream)})
     else:
         _print_report(made, bitstream)
+        if report:
+            _print_blocks(board, blocks)
     if loader is not None:
         _load(loader, bitstream)
 
@@ -127,6 +150,44 @@ def _print_report(made: OpenBuild, bitstream: Path) -> None:
     print(f"serial    {made.baud:,} baud, {made.memory_bytes:,} bytes of memory")
     print(f"bitstream {bitstream}")
     print(f"load it   {_load_line(made.board, bitstream)}")
+
+
+def _print_blocks(board: Board, blocks: Sequence[BlockFigures]) -> None:
+    def row(name: str, area: Area, fmax: float | None) -> list[str]:
+        clock = "" if fmax is None else f"{fmax / 1e6:.1f}"
+        return [name, *(f"{count:g}" for count in asdict(area).values()), clock]
+
+    rows = [row(block.name, block.area, block.fmax) for block in blocks]
+    rows += [row(f"{block.name}, 7 series", block.xc7, None) for block in blocks]
+    columns = ["by itself", *TITLES.values(), "MHz"]
+    print_table(f"Blocks on {board.part}, and by synth_xilinx", columns, rows, right=range(1, 6))
+
+
+def _fit(board: Board, config: ArrayConfig, json: bool, options: Mapping[str, Any]) -> Fit:
+    from halfulp.boards.fit import fit_board
+    from halfulp.boards.open_build import design_parameters
+
+    with timed(board.name) as progress:
+        found = fit_board(board, config, progress=progress, **design_parameters(board, **options))
+    fitted = found.config
+    if json:
+        print_json(
+            {
+                "board": board.name,
+                "rows": fitted.rows,
+                "columns": fitted.columns,
+                "estimate": asdict(found.estimate),
+                "area": asdict(found.area),
+                "limits": asdict(found.limits),
+                "synthesised": [list(size) for size in found.synthesised],
+            }
+        )
+        return found
+    estimate, area, limits = asdict(found.estimate), asdict(found.area), asdict(found.limits)
+    rows = [[title, f"{estimate[n]:.0f}", f"{area[n]:g}", f"{limits[n]:.0f}"] for n, title in TITLES.items()]
+    title = f"The largest array for {board.title}: {fitted.rows}×{fitted.columns}"
+    print_table(title, ["", "by the model", "synthesised", "at most"], rows, right=(1, 2, 3))
+    return found
 
 
 def _load_line(board: Board, bitstream: Path) -> str:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.status import Status
 
-__all__ = ["Progress", "note", "print_json", "print_table", "working"]
+__all__ = ["Progress", "note", "print_json", "print_table", "timed", "working"]
 
 FILE_WIDTH = 160
 """Columns of a table that goes to a file or a pipe, where there is no screen to fit."""
@@ -39,6 +39,34 @@ def working(text: str) -> Iterator[Progress]:
 
     with Console(stderr=True).status(text) as status:
         yield Progress(status)
+
+
+@contextmanager
+def timed(what: str) -> Iterator[Callable[[str], None]]:
+    """Show the stages of long work on stderr, each with the time that it has taken, while the block runs.
+
+    What it gives is told each stage as it begins.
+    """
+    if not sys.stderr.isatty():
+        yield lambda stage: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = SpinnerColumn(finished_text="✓"), TextColumn("{task.description}"), TimeElapsedColumn()
+    with Bar(*columns, console=Console(stderr=True)) as bar:
+
+        def finish() -> None:
+            for task in bar.tasks:
+                bar.update(task.id, total=1, completed=1)
+
+        def begin(stage: str) -> None:
+            finish()
+            bar.add_task(f"{what}: {stage}", total=None)
+
+        yield begin
+        finish()
 
 
 def note(text: str) -> None:

@@ -1,0 +1,174 @@
+"""The largest array that a board's part has room for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass
+
+from halfulp.boards.blocks import block_area
+from halfulp.boards.board import Board
+from halfulp.boards.open_build import SHARED_FROM, ResourceError, multipliers_for, serial_design, synthesis_family
+from halfulp.boards.synthesis import Area, synthesise
+from halfulp.hw.config import ArrayConfig
+
+__all__ = ["FILL", "AreaModel", "Fit", "candidates", "fit_board", "fit_model", "fits", "part_limits"]
+
+FILL = Area(luts=0.85, flip_flops=0.95, dsps=1, block_rams=1)
+"""Share of each resource that a design may take: beyond that place and route fails, or takes hours."""
+
+TRIES = 3
+"""Sizes that are synthesised, each the next smaller, where the model was wrong by more than a row."""
+
+LARGEST = 64
+"""Rows and columns of a core."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AreaModel:
+    """Area of a core behind a serial link by the size of its array: linear in rows, columns, and elements.
+
+    Attributes
+    ----------
+    base, row, column
+        What is there at any size, and what each row and column adds: buffers, decoders, the drain's registers.
+    elements
+        A processing element, by what its product is made of; see `multipliers_for`.
+    interleave
+        Rows that share one row of processing elements.
+    """
+
+    base: Area
+    row: Area
+    column: Area
+    elements: dict[str, Area]
+    interleave: int = 1
+
+    def area(self, rows: int, columns: int, multipliers: str) -> Area:
+        """What an array of this size would take."""
+        elements = self.elements[multipliers] * (rows * columns // self.interleave)
+        return self.base + self.row * rows + self.column * columns + elements
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """The largest array that fits.
+
+    Attributes
+    ----------
+    config
+        With the rows and columns that were found.
+    estimate, area
+        What the model said, and what synthesis then made of it.
+    limits
+        What a design may take of the part.
+    synthesised
+        Sizes that were synthesised, the last of which fits.
+    """
+
+    config: ArrayConfig
+    estimate: Area
+    area: Area
+    limits: Area
+    synthesised: Sequence[tuple[int, int]]
+
+
+def part_limits(board: Board) -> Area:
+    """What a design may take of a board's part."""
+    if board.serial is None:
+        raise ValueError(f"board {board.name} is built by {board.flow}, not by open tools: --fit has no model of it")
+    has = Area(board.luts, board.serial.flip_flops, board.dsps, board.serial.block_rams)
+    return Area(*(share * count for share, count in zip(astuple(FILL), astuple(has), strict=True)))
+
+
+def fit_board(
+    board: Board,
+    config: ArrayConfig,
+    *,
+    frequency: float,
+    baud: int,
+    memory_bytes: int,
+    progress: Callable[[str], None] = lambda stage: None,
+) -> Fit:
+    """The size with the most processing elements that fits a board; of equal ones the squarest.
+
+    A model is fitted to three small cores and a processing element; what it names is confirmed by synthesis. All
+    parameters of `config` stay but rows and columns.
+
+    Raises
+    ------
+    ResourceError
+        Where not even the smallest array fits.
+    ProgramError
+        Where Yosys is missing, fails or takes too long.
+    """
+    limits = part_limits(board)
+
+    def synthesised(rows: int, columns: int) -> Area:
+        progress(f"synthesising {rows}×{columns}")
+        sized = config.replace(rows=rows, columns=columns)
+        return synthesise(
+            {"design.v": serial_design(sized, frequency=frequency, baud=baud, memory_bytes=memory_bytes)},
+            top="halfulp_design",
+            family=synthesis_family(board),
+            what=f"synthesis of {sized.name} for {board.name}",
+            multipliers=multipliers_for(sized, board.dsps),
+            share_elements=rows * columns >= SHARED_FROM,
+        ).area
+
+    model = fit_model(board, config, synthesised)
+    tried: list[tuple[int, int]] = []
+    for rows, columns in candidates(config, model, limits, board.dsps)[:TRIES]:
+        sized = config.replace(rows=rows, columns=columns)
+        area = synthesised(rows, columns)
+        tried.append((rows, columns))
+        if fits(area, limits):
+            estimate = model.area(rows, columns, multipliers_for(sized, board.dsps))
+            return Fit(config=sized, estimate=estimate, area=area, limits=limits, synthesised=tried)
+    if tried:
+        sizes = ", ".join(f"{rows}×{columns}" for rows, columns in tried)
+        raise ResourceError(f"the sizes that should have fitted {board.name} do not, by synthesis: {sizes}")
+    least = model.area(config.interleave, config.lanes, multipliers_for(config, board.dsps))
+    raise ResourceError(
+        f"not even {config.interleave}×{config.lanes} fits {board.name}: about {least.luts:.0f} LUTs and "
+        f"{least.block_rams:.0f} block RAMs of {limits.luts:.0f} and {limits.block_rams:.0f}; "
+        "fewer formats and roundings, buffer_depth = 64 or --memory 4096 make it smaller"
+    )
+
+
+def fit_model(board: Board, config: ArrayConfig, synthesised: Callable[[int, int], Area]) -> AreaModel:
+    """The model through three small cores, whose areas `synthesised` gives, and the processing element."""
+    rows, columns = 2 * config.interleave, max(2, config.lanes)
+    sizes = (rows, columns), (2 * rows, columns), (rows, 2 * columns)
+    kinds = {multipliers_for(config.replace(rows=r, columns=c), board.dsps) for r, c in (*sizes, (LARGEST, LARGEST))}
+    family = synthesis_family(board)
+    elements = {
+        kind: block_area(config, "processing element", family=family, dsps=board.dsps if kind == "dsps" else 0)
+        for kind in kinds
+    }
+
+    def rest(size: tuple[int, int]) -> Area:
+        r, c = size
+        kind = multipliers_for(config.replace(rows=r, columns=c), board.dsps)
+        return synthesised(r, c) + elements[kind] * -(r * c // config.interleave)
+
+    small, tall, wide = map(rest, sizes)
+    row = (tall + small * -1) * (1 / rows)
+    column = (wide + small * -1) * (1 / columns)
+    base = small + row * -rows + column * -columns
+    return AreaModel(base=base, row=row, column=column, elements=elements, interleave=config.interleave)
+
+
+def candidates(config: ArrayConfig, model: AreaModel, limits: Area, dsps: int) -> list[tuple[int, int]]:
+    """Sizes that should fit by the model, the largest first."""
+    sizes = []
+    for rows in range(config.interleave, LARGEST + 1, config.interleave):
+        for columns in range(config.lanes, LARGEST + 1, config.lanes):
+            kind = multipliers_for(config.replace(rows=rows, columns=columns), dsps)
+            if fits(model.area(rows, columns, kind), limits):
+                sizes.append((rows, columns))
+    return sorted(sizes, key=lambda size: (-size[0] * size[1], abs(size[0] - size[1]), -size[0]))
+
+
+def fits(area: Area, limits: Area) -> bool:
+    """Whether no resource is over its limit."""
+    return all(used <= limit for used, limit in zip(astuple(area), astuple(limits), strict=True))
