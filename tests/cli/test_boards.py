@@ -26,8 +26,18 @@ def test_what_is_missing_is_told_with_what_gets_it(halfulp, monkeypatch: pytest.
     told = json.loads(halfulp("boards", "--json").out)
     missing = {each["name"]: [tool["tool"] for tool in each["missing"]] for each in told}
     assert missing["pynq-z2"] == ["vivado"]
+    assert missing["ulx3s"] == []
+    loaders = {each["name"]: each["loader"] for each in told if "loader" in each}
+    assert loaders["ulx3s"] == {
+        "tool": "openFPGALoader",
+        "remedy": "apt install openfpgaloader",
+        "is_installed": False,
+    }
+    assert "openFPGALoader (to load)" in halfulp("boards").out
+    assert "dfu-util: apt install dfu-util" in halfulp("boards").out
     monkeypatch.setattr(tools.shutil, "which", lambda command: f"/opt/{command}")
     assert "vivado:" not in halfulp("boards").out
+    assert "to load" not in halfulp("boards").out
 
 
 @pytest.mark.timeout(600)  # a core may have to be compiled

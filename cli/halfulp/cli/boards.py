@@ -49,31 +49,40 @@ def boards(
 def _list(as_json: bool) -> None:
     # Not needed where a board checks itself, which has neither these packages nor room for them.
     from halfulp.boards.board import BOARDS
-    from halfulp.boards.tools import FLOWS
+    from halfulp.boards.tools import FLOWS, LOADERS
 
-    missing = {name: flow.missing for name, flow in FLOWS.items()}
+    missing = {board.name: FLOWS[board.flow].missing for board in BOARDS.members()}
+    to_load = {board.name: LOADERS[board.serial.load[0]] for board in BOARDS.members() if board.serial is not None}
     if as_json:
-        print_json([_plain(board, missing[board.flow]) for board in BOARDS.members()])
+        print_json([_plain(board, missing[board.name], to_load.get(board.name)) for board in BOARDS.members()])
         return
+    without = {name: tool for name, tool in to_load.items() if not tool.is_installed}
     rows = [
         [
             board.name,
             board.title,
             board.part,
             FLOWS[board.flow].summary,
-            ", ".join(tool.name for tool in missing[board.flow]) or "-",
+            ", ".join(_told(missing[board.name], without.get(board.name))) or "-",
         ]
         for board in BOARDS.members()
     ]
     print_table("Boards", ["board", "what it is", "part", "flow", "missing here"], rows)
-    tools = dict.fromkeys(tool for board in BOARDS.members() for tool in missing[board.flow])
-    for tool in tools:
+    tools = [tool for board in BOARDS.members() for tool in missing[board.name]]
+    for tool in dict.fromkeys([*tools, *without.values()]):
         print(f"  {tool.name}: {tool.remedy}")
 
 
-def _plain(board: Board, missing: list[Tool]) -> dict[str, Any]:
+def _told(missing: list[Tool], loader: Tool | None) -> list[str]:
+    return [tool.name for tool in missing] + ([f"{loader.name} (to load)"] if loader else [])
+
+
+def _plain(board: Board, missing: list[Tool], loader: Tool | None) -> dict[str, Any]:
     told = [{"tool": tool.name, "remedy": tool.remedy} for tool in missing]
-    return {**{key: value for key, value in asdict(board).items() if value is not None}, "missing": told}
+    plain = {**{key: value for key, value in asdict(board).items() if value is not None}, "missing": told}
+    if loader is not None:
+        plain["loader"] = {"tool": loader.name, "remedy": loader.remedy, "is_installed": loader.is_installed}
+    return plain
 
 
 def _check(name: str, seed: int, as_json: bool) -> None:
