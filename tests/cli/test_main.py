@@ -75,7 +75,7 @@ def test_every_error_is_one_line(halfulp, monkeypatch, error, line):
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("halfulp.cli.formats.get_format", fail)
+    monkeypatch.setattr("halfulp.cli.formats.get_any_format", fail)
     outcome = halfulp("formats", "e4m3")
     assert outcome.code == 1
     assert outcome.error == line
@@ -85,18 +85,27 @@ def test_interrupt_is_clean(halfulp, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("halfulp.cli.formats.get_format", interrupted)
+    monkeypatch.setattr("halfulp.cli.formats.get_any_format", interrupted)
     outcome = halfulp("formats", "e4m3")
     assert outcome.code == 130
     assert outcome.error == "interrupted"
 
 
-def test_interrupt_by_signal_ends_the_process_cleanly(tmp_path):
-    """Ctrl-C in the middle of real work: no traceback, no output file, no temporary one."""
+@pytest.mark.parametrize(
+    ("number", "outcome"),
+    [(signal.SIGINT, (130, "ended\n", "halfulp: interrupted\n")), (signal.SIGTERM, (143, "ended\n", ""))],
+)
+def test_a_signal_ends_the_process_cleanly(tmp_path, number, outcome):
+    """Ctrl-C or a time limit in the middle of real work: what was begun ends, no output file, no temporary one."""
     script = (
         "import numpy as np, sys, time; from halfulp.host import device; from halfulp.cli.main import main\n"
         "np.save('a.npy', np.ones((2, 2)))\n"
-        "device.golden_gemm = lambda *a, **k: (print('working', flush=True), time.sleep(60))\n"
+        "def work(*a, **k):\n"
+        "    try:\n"
+        "        print('working', flush=True); time.sleep(60)\n"
+        "    finally:\n"
+        "        print('ended', flush=True)\n"
+        "device.golden_gemm = work\n"
         "sys.argv = ['halfulp', 'gemm', 'a.npy', 'a.npy', '-o', 'c.npy', '--device', 'golden']; main()"
     )
     process = subprocess.Popen(
@@ -104,9 +113,9 @@ def test_interrupt_by_signal_ends_the_process_cleanly(tmp_path):
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "working\n"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=30)
-    assert (process.returncode, out, err) == (130, "", "halfulp: interrupted\n")
+    assert (process.returncode, out, err) == outcome
     assert os.listdir(tmp_path) == ["a.npy"]
 
 

@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import os
+import signal
 import sys
 import textwrap
 import traceback
@@ -54,9 +55,20 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C, the shells' own: 128 + SIGINT."""
 
 
+TERMINATED = 143
+"""Exit code after SIGTERM, the shells' own."""
+
+
 def main() -> None:
     """Entry point of the `halfulp` command."""
+    # A time limit or a batch system ends us so. By default nothing would be cleaned up, and a synthesis that was
+    # started would run on.
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(run(sys.argv[1:]))
+
+
+def _terminate(number: int, frame: object) -> None:
+    sys.exit(TERMINATED)
 
 
 def run(arguments: Sequence[str]) -> int:
