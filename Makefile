@@ -26,7 +26,7 @@ PYNQ_TESTS := tests/hw/test_handoff.py tests/sim/test_board_clock.py tests/sim/t
 # Of `make fuzz`: a number repeats a run that failed.
 SEED ?= fresh
 
-.PHONY: help setup demo test pynq lint format fuzz pictures wheel clean distclean
+.PHONY: help setup demo test pynq boards lint format fuzz pictures wheel clean distclean
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
@@ -77,6 +77,9 @@ test: setup ## the tests, one process a core
 fuzz: setup ## the randomised tests only, with a fresh seed and more examples (SEED=… repeats)
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --fuzz --seed $(SEED) $(ARGS)
 
+proofs: setup ## proofs of small hardware blocks for all inputs, those too that take long
+	$(BIN)/python -m pytest -n $(JOBS) --proofs tests/hw/test_proofs.py $(ARGS)
+
 # What PYNQ's images carry: each in an environment of its own, with NumPy 1.26 and nothing of what trains or simulates.
 pynq: setup ## the tests of PYNQ boards with each of PYNQ_VERSIONS
 	@for version in $(PYNQ_VERSIONS); do
@@ -91,6 +94,10 @@ pynq: setup ## the tests of PYNQ boards with each of PYNQ_VERSIONS
 		echo "PYNQ $$version:"
 		$$folder/bin/python -m pytest -q $(PYNQ_TESTS) $(ARGS)
 	done
+
+# Half an hour on a slow machine: place and route of a whole core.
+boards: setup ## real bitstreams by the open tools: of a small design for each tool chain, of a core for a ULX3S
+	$(BIN)/python -m pytest -m "boards or not boards" tests/boards/test_bitstream.py $(ARGS)
 
 # The stubs of Amaranth want Python 3.11; without them its whole interface is unknown to pyright.
 lint: setup ## style, format and types
