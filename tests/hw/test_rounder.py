@@ -266,14 +266,15 @@ def test_every_number_of_random_bits(kind: str, rng: np.random.Generator) -> Non
     check(config, cases, 100, rng)
 
 
-def test_scales_far_beyond_every_format(rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("name", ["floats", "posits", "logarithmic", "fixed point, one bit"])
+def test_scales_far_beyond_every_format(name: str, rng: np.random.Generator) -> None:
     """All is zero or overflow there, and the exponent's arithmetic must not wrap."""
-    config = CONFIGS["floats"]
+    config = CONFIGS[name]
     cases = [
-        Case(1, 0, out, Rounding(kind, 5 if kind.startswith("stochastic") else 0), scale, True)
+        Case(len(config.a_formats) - 1, 0, out, Rounding(kind, 5 if kind.startswith("stochastic") else 0), scale, True)
         for out in range(len(config.out_formats))
         for kind in ("nearest_even", "stochastic")
-        for scale in (-16384, -300, 250, 16384)
+        for scale in (-16384, -300, 90, 250, 16384)
     ]
     check(config, cases, 12, rng)
 

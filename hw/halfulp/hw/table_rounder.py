@@ -284,4 +284,7 @@ def _log_bracket(m: Module, stages: _Stages, fmt: LogFormat, field: Signal, frac
     with m.If((field == 0) | ((field == 1) & ~index.any()) if bits else field == 0):
         # Below the least number, which is not the first of its binade: field 0 is zero.
         m.d.comb += [bracket.code.eq(0), bracket.high.eq(first), bracket.gap.eq(first), bracket.tie.eq(first >> 1)]
+    binades = 1 << (fmt.width - 1 - bits)
+    with m.If(field > binades if bits else field >= binades):
+        m.d.comb += [bracket.code.eq(fmt.max_code + 1), bracket.fixed.eq(1)]
     return stages.delay(bracket, 1)
