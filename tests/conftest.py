@@ -35,6 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="run only the tests that make random choices, with more examples of each property",
     )
+    group.addoption("--proofs", action="store_true", help="run the longer proofs too")
 
 
 @pytest.hookimpl(tryfirst=True)  # before the hypothesis plugin reads its seed
@@ -69,6 +70,9 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left_out = [item for item in items if not config.option.proofs and item.get_closest_marker("proof")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
     if config.option.fuzz:
         chosen = [item for item in items if _is_random(item)]
         config.hook.pytest_deselected(items=[item for item in items if not _is_random(item)])
