@@ -120,7 +120,13 @@ class Bench:
 
 
 @pytest.mark.parametrize(
-    ("a", "b"), [("float8_e4m3fn", "float8_e4m3fn"), ("float8_e5m2", "float8_e4m3fn"), ("int8", "int8")]
+    ("a", "b"),
+    [
+        ("float8_e4m3fn", "float8_e4m3fn"),
+        ("float8_e5m2", "float8_e4m3fn"),
+        ("int8", "int8"),
+        ("posit8_1", "log8"),
+    ],
 )
 def test_product_of_every_pair_of_codes(a: str, b: str) -> None:
     """Each pair is a tile of one step, a tile a clock: 65,536 tiles without a gap."""
