@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from halfulp.boards.board import Board
-from halfulp.boards.open_build import SHARED_FROM, multipliers_for, synthesis_family
+from halfulp.boards.open_build import SHARED_FROM, multipliers_for, serial_part
 from halfulp.boards.place import place_and_route
 from halfulp.boards.synthesis import Area, synthesise
 from halfulp.hw.cache import cached, digest, sources_digest
@@ -68,10 +68,11 @@ def block_figures(
     ProgramError
         Where a tool is missing, fails (as it does where a block does not fit) or takes too long.
     """
+    serial = serial_part(board)
     figures = []
     for name in BLOCKS:
         progress(f"synthesising the {name}")
-        area = block_area(config, name, family=synthesis_family(board), dsps=board.dsps)
+        area = block_area(config, name, family=serial.family, dsps=board.dsps)
         progress(f"synthesising the {name} for the 7 series")
         xc7 = block_area(config, name, family="xc7", dsps=XC7_DSPS)
         fmax = None
@@ -96,17 +97,16 @@ def block_area(config: ArrayConfig, name: str, *, family: str, dsps: int) -> Are
 
 def block_clock(config: ArrayConfig, name: str, board: Board, *, seed: int = 1) -> float:
     """Hz at which one block can run on a board's part, placed and routed with a register at each of its ports."""
-    family = synthesis_family(board)
-    assert board.serial is not None
+    serial = serial_part(board)
     synthesis = synthesise(
         {"block.v": _verilog(config, name, in_harness=True)},
         top="block",
-        family=family,
+        family=serial.family,
         what=f"synthesis of the {name} of {config.name}",
         multipliers=multipliers_for(config, board.dsps),
         share_elements=config.rows * config.columns >= SHARED_FROM,
     )
-    options = [*board.serial.nextpnr, *([UNCONSTRAINED[board.flow]] if board.flow in UNCONSTRAINED else [])]
+    options = [*serial.nextpnr, *([UNCONSTRAINED[board.flow]] if board.flow in UNCONSTRAINED else [])]
     return place_and_route(
         synthesis.netlist,
         flow=board.flow,

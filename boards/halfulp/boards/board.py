@@ -9,6 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 from halfulp.boards.pll import PLL_FAMILIES
+from halfulp.boards.synthesis import FAMILIES
 from halfulp.boards.tools import FLOWS
 from halfulp.hw.handoff import PROCESSING_SYSTEMS, ProcessingSystem
 from halfulp.numerics.names import Registry, unknown_name
@@ -75,6 +76,8 @@ class SerialBoard:
     ----------
     platform
         Amaranth's platform class, as ``module:Class``: the pins of clock, serial link and LEDs.
+    family
+        What Yosys makes cells for: a key of `halfulp.boards.synthesis.FAMILIES`.
     pll
         Its PLL: a key of `halfulp.boards.pll.PLL_FAMILIES`.
     pll_on_pad
@@ -96,6 +99,7 @@ class SerialBoard:
     """
 
     platform: str
+    family: str
     pll: str
     oscillator_mhz: float
     baud: int
@@ -112,6 +116,8 @@ class SerialBoard:
     def __post_init__(self) -> None:
         for name in ("leds", "nextpnr", "pack", "load"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.family not in FAMILIES:
+            raise unknown_name("family", self.family, FAMILIES)
         if self.pll not in PLL_FAMILIES:
             raise unknown_name("PLL", self.pll, PLL_FAMILIES)
         for name in ("oscillator_mhz", "baud", "flip_flops", "block_rams", "memory_bytes"):

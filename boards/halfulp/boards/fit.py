@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass
 
 from halfulp.boards.blocks import block_area
 from halfulp.boards.board import Board
-from halfulp.boards.open_build import SHARED_FROM, ResourceError, multipliers_for, serial_design, synthesis_family
+from halfulp.boards.open_build import SHARED_FROM, ResourceError, multipliers_for, serial_design, serial_part
 from halfulp.boards.synthesis import Area, synthesise
 from halfulp.hw.config import ArrayConfig
 
@@ -74,9 +74,8 @@ class Fit:
 
 def part_limits(board: Board) -> Area:
     """What a design may take of a board's part."""
-    if board.serial is None:
-        raise ValueError(f"board {board.name} is built by {board.flow}, not by open tools: --fit has no model of it")
-    has = Area(board.luts, board.serial.flip_flops, board.dsps, board.serial.block_rams)
+    serial = serial_part(board)
+    has = Area(board.luts, serial.flip_flops, board.dsps, serial.block_rams)
     return Area(*(share * count for share, count in zip(astuple(FILL), astuple(has), strict=True)))
 
 
@@ -101,7 +100,7 @@ def fit_board(
     ProgramError
         Where Yosys is missing, fails or takes too long.
     """
-    limits = part_limits(board)
+    serial, limits = serial_part(board), part_limits(board)
 
     def synthesised(rows: int, columns: int) -> Area:
         progress(f"synthesising {rows}×{columns}")
@@ -109,7 +108,7 @@ def fit_board(
         return synthesise(
             {"design.v": serial_design(sized, frequency=frequency, baud=baud, memory_bytes=memory_bytes)},
             top="halfulp_design",
-            family=synthesis_family(board),
+            family=serial.family,
             what=f"synthesis of {sized.name} for {board.name}",
             multipliers=multipliers_for(sized, board.dsps),
             share_elements=rows * columns >= SHARED_FROM,
@@ -140,7 +139,7 @@ def fit_model(board: Board, config: ArrayConfig, synthesised: Callable[[int, int
     rows, columns = 2 * config.interleave, max(2, config.lanes)
     sizes = (rows, columns), (2 * rows, columns), (rows, 2 * columns)
     kinds = {multipliers_for(config.replace(rows=r, columns=c), board.dsps) for r, c in (*sizes, (LARGEST, LARGEST))}
-    family = synthesis_family(board)
+    family = serial_part(board).family
     elements = {
         kind: block_area(config, "processing element", family=family, dsps=board.dsps if kind == "dsps" else 0)
         for kind in kinds

@@ -32,7 +32,7 @@ __all__ = [
     "multipliers_for",
     "save_build",
     "serial_design",
-    "synthesis_family",
+    "serial_part",
 ]
 
 SHARED_FROM = 16
@@ -110,7 +110,7 @@ def build_open(
     ResourceError
         Where the core does not fit the part or misses its clock: nothing is built then.
     """
-    serial = _serial(board)
+    serial = serial_part(board)
     frequency, pll = _clock(serial, board.clock_mhz if clock_mhz is None else clock_mhz)
     design = design_parameters(board, clock_mhz=clock_mhz, baud=baud, memory_bytes=memory_bytes)
     what = f"{config.name} for {board.name}"
@@ -121,7 +121,7 @@ def build_open(
     synthesis = synthesise(
         sources,
         top="top",
-        family=synthesis_family(board),
+        family=serial.family,
         what=f"synthesis of {what}",
         multipliers=multipliers_for(config, board.dsps),
         share_elements=config.rows * config.columns >= SHARED_FROM,
@@ -165,7 +165,7 @@ def design_parameters(
     """
     from halfulp.hw.uart import BitRate
 
-    serial = _serial(board)
+    serial = serial_part(board)
     frequency, _ = _clock(serial, board.clock_mhz if clock_mhz is None else clock_mhz)
     rate = serial.baud if baud is None else baud
     memory = serial.memory_bytes if memory_bytes is None else memory_bytes
@@ -192,13 +192,6 @@ def serial_design(config: ArrayConfig, *, frequency: float, baud: int, memory_by
         sources_digest("halfulp.numerics", "halfulp.hw", "halfulp.boards"),
     )
     return (cached("design", key, build) / "design.v").read_text(encoding="utf-8")
-
-
-def synthesis_family(board: Board) -> str:
-    """Key of `synthesis.FAMILIES` for a board with open tools."""
-    names = {"icebreaker": "ice40-up", "ice40-hx8k": "ice40-hx"}
-    by_pll = {"ecp5": "ecp5", "gw1nr-9": "gw1n", "gw2ar-18": "gw2a"}
-    return names.get(board.name) or by_pll[_serial(board).pll]
 
 
 def multipliers_for(config: ArrayConfig, dsps: int) -> str:
@@ -255,7 +248,8 @@ def save_build(build: OpenBuild, folder: Path, report: Mapping[str, object]) -> 
     return folder / f"{build.board.name}{suffix}"
 
 
-def _serial(board: Board) -> SerialBoard:
+def serial_part(board: Board) -> SerialBoard:
+    """What a build with open tools needs to know of a board; raise ValueError where another tool builds it."""
     if board.serial is None:
         raise ValueError(f"board {board.name} is built by {board.flow}, not by open tools")
     return board.serial
@@ -283,7 +277,7 @@ def _board_files(serial: SerialBoard, constraints: str, pll: PllPlan | None) -> 
 
 def _check_fit(board: Board, area: Area, what: str) -> None:
     """Raise where synthesis alone already shows that the design is larger than the part."""
-    serial = _serial(board)
+    serial = serial_part(board)
     limits = Area(board.luts, serial.flip_flops, board.dsps, serial.block_rams)
     for name, title in (
         ("luts", "LUTs"),
