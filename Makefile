@@ -26,7 +26,7 @@ PYNQ_TESTS := tests/hw/test_handoff.py tests/sim/test_board_clock.py tests/sim/t
 # Of `make fuzz`: a number repeats a run that failed.
 SEED ?= fresh
 
-.PHONY: help setup demo test pynq boards lint format fuzz pictures wheel clean distclean
+.PHONY: help setup demo test proofs pynq boards lint format fuzz pictures wheel clean distclean
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 18

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from amaranth.back import rtlil
+from amaranth.back import verilog
 from amaranth.hdl import Elaboratable, Signal
 
 from halfulp.boards.programs import PROGRAMS, ProgramError, run_program
@@ -29,12 +29,13 @@ endmodule
 """
 
 _SCRIPT = """
-read_rtlil design.il
+read_verilog design.v
 hierarchy -top top
 proc -noopt
 flatten
 opt_expr
 opt_clean
+setattr -unset init w:*
 techmap -map wire.v
 opt -full
 select -assert-none t:$dff* t:$sdff* t:$adff*
@@ -66,7 +67,7 @@ def prove_pipeline(
         With the inputs of a case in which `holds` is 0.
     """
     ports = {name: (signal, None) for name, signal in {**inputs, "holds": holds}.items()}
-    (folder / "design.il").write_text(rtlil.convert(design, ports=ports))
+    (folder / "design.v").write_text(verilog.convert(design, ports=ports))
     (folder / "wire.v").write_text(_REGISTER_AS_WIRE)
     shown = " ".join(f"-show {name}" for name in inputs)
     (folder / "prove.ys").write_text(_SCRIPT.format(shown=shown))

@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 
+from halfulp.hw.config import ArrayConfig
 from halfulp.hw.float_adder import FloatAdder
+from halfulp.hw.rounder import RoundingLane, RoundingSetup
 from halfulp.numerics.accumulators import FloatAccumulator, parse_accumulator
+from halfulp.numerics.formats import FloatFormat, get_format
+from halfulp.numerics.rounding import KINDS, Rounding
 
 from .plain_rounding import rounded_code
 from .proofs import CounterexampleError, prove_pipeline
@@ -103,6 +107,79 @@ def test_float_adder_rounds_the_exact_sum(
 ) -> None:
     design, inputs, holds = adder_and_specification(text, bits, low, high, zeros, stages)
     prove_pipeline(design, inputs, holds, tmp_path, timeout=280)
+
+
+def lane_and_specification(
+    fmt: FloatFormat, rounding: Rounding, scale: int, ieee: bool
+) -> tuple[Module, dict[str, Signal], Signal]:
+    """A rounding lane of a core with short sums beside these, rounded by comparison with all numbers of the format."""
+    config = ArrayConfig(
+        a_formats=("e2m1",),
+        b_formats=("e2m1",),
+        out_formats=(fmt, "int4"),
+        accumulator="exact:3",
+        roundings=(rounding.kind,),
+    )
+    m = Module()
+    m.submodules.setup = setup = RoundingSetup(config=config)
+    m.submodules.lane = lane = RoundingLane(config=config)
+    result, random = lane.result, Signal(rounding.random_bits)
+    m.d.comb += [
+        setup.load.eq(1),
+        setup.tile.rounding_mode.eq(KINDS.index(rounding.kind)),
+        setup.tile.random_bits.eq(rounding.random_bits),
+        setup.tile.overflow_ieee.eq(ieee),
+        setup.tile.scale.eq(scale),
+        lane.rounding.eq(setup.rounding),
+        lane.enable.eq(1),
+        lane.random.eq(random << (16 - rounding.random_bits)),
+    ]
+    inputs = {
+        "total": Signal(config.accumulator_bits),
+        "nan": Signal(),
+        "plus_inf": Signal(),
+        "minus_inf": Signal(),
+        "random": random,
+    }
+    total, nan, plus_inf, minus_inf, _ = inputs.values()
+    negative, size = total[-1], Signal(len(total))
+    m.d.comb += [
+        result.sum.eq(total.as_signed()),
+        result.nan.eq(nan),
+        result.plus_inf.eq(plus_inf),
+        result.minus_inf.eq(minus_inf),
+        size.eq(Mux(negative, -total, total)),
+    ]
+    unit = config.a_formats[0].lsb_exponent + config.b_formats[0].lsb_exponent + scale
+    code = rounded_code(m, size, fmt, unit, rounding, random)
+    beyond = code > fmt.max_code
+    to_infinity = ieee and rounding.kind != "toward_zero"
+    finite = Mux(beyond, fmt.inf_code if to_infinity else fmt.max_code, code)
+    is_nan, is_inf = nan | (plus_inf & minus_inf), plus_inf | minus_inf
+    magnitude = Mux(is_inf, fmt.inf_code, finite)
+    sign = Mux(is_inf, minus_inf, negative) & magnitude.any()
+    wanted = Mux(is_nan, fmt.nan_code, magnitude | sign << (fmt.bits - 1))
+    holds = Signal()
+    m.d.comb += holds.eq((lane.code == wanted) & (lane.overflow == (beyond & ~is_nan & ~is_inf)) & ~lane.invalid)
+    return m, {name: signal for name, signal in inputs.items() if len(signal)}, holds
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "scale", "ieee"),
+    [
+        ("e3m2-ieee", "stochastic:2", -4, False),
+        ("e3m2-ieee", "nearest_even", -2, True),
+        pytest.param("e3m2-ieee-nosub", "nearest_even", -5, False, marks=LONG),
+        pytest.param("e3m2-ieee-nosub", "stochastic:4", -5, True, marks=LONG),
+        pytest.param("e2m3-ieee", "stochastic_floor:3", -6, True, marks=LONG),
+        pytest.param("e4m1-ieee", "toward_zero", -10, True, marks=LONG),
+        pytest.param("e3m3-ieee", "stochastic:16", -6, False, marks=LONG),
+    ],
+)
+def test_rounding_lane_rounds_the_sum(text: str, mode: str, scale: int, ieee: bool, tmp_path: Path) -> None:
+    fmt = get_format(text)
+    assert isinstance(fmt, FloatFormat)
+    prove_pipeline(*lane_and_specification(fmt, Rounding.parse(mode), scale, ieee), tmp_path, timeout=280)
 
 
 def test_a_proof_finds_what_is_wrong(tmp_path: Path) -> None:
