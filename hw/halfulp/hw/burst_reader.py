@@ -231,5 +231,6 @@ def _first_burst(words: Value, left: Value, word_bits: int, burst: Signal, ends:
     Only in the last 16 words of a page can its end cut a burst.
     """
     near_end = words[_BURST_BITS : _PAGE_BITS - word_bits].all()
-    limit = Mux(near_end, BURST_BEATS - words[:_BURST_BITS], BURST_BEATS)
-    return [burst.eq(Mux(left <= limit, left, limit)), ends.eq(left <= limit)]
+    inside = words[:_BURST_BITS]
+    last = Mux(near_end, left + inside <= BURST_BEATS, left <= BURST_BEATS)
+    return [burst.eq(Mux(last, left, Mux(near_end, BURST_BEATS - inside, BURST_BEATS))), ends.eq(last)]

@@ -13,7 +13,7 @@ from amaranth.utils import bits_for, ceil_log2
 from halfulp.hw.burst_reader import LineSignature
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.interfaces import descriptor_layout
-from halfulp.hw.planner import PlanSignature, group_size, is_split
+from halfulp.hw.planner import PlanSignature, is_split, more_panels
 from halfulp.hw.schedule import block_steps, chunk_steps
 
 __all__ = ["Loader"]
@@ -21,10 +21,11 @@ __all__ = ["Loader"]
 
 class _State(enum.IntEnum):
     IDLE = 0
-    SETTLE = 1
-    UNIT = 2
-    BLOCK = 3
-    LINES = 4
+    TAKE = 1
+    SETTLE = 2
+    UNIT = 3
+    BLOCK = 4
+    LINES = 5
 
 
 class _Gemm:
@@ -36,10 +37,13 @@ class _Gemm:
         self.k = Signal(bits_for(config.max_k), reset_less=True)
         self.resident = Signal(reset_less=True)
         self.chunked = Signal(reset_less=True)
-        self.group = Signal(plan["group"].shape, reset_less=True)
+        self.one_block = Signal(reset_less=True)
+        self.whole = Signal(plan["whole"].shape, reset_less=True)
+        self.half = Signal(plan["half"].shape, reset_less=True)
         self.group_rows = Signal(plan["group_rows"].shape, reset_less=True)
+        self.split_rows = Signal(plan["split_rows"].shape, reset_less=True)
         self.new_group = Signal(reset_less=True)
-        self.group_left = Signal(plan["group"].shape, reset_less=True)
+        self.group_left = Signal(plan["whole"].shape, reset_less=True)
         self.resident_next = Signal(reset_less=True)
         # One clock after the rows left: whether the next two groups share them.
         self.split = Signal(reset_less=True)
@@ -72,13 +76,15 @@ class _Operand:
         # One clock after: whether any are left, and more than a panel's.
         self.some = register(1, "some")
         self.many = register(1, "many")
-        # The panel that is being loaded. `again`: the next panel will be this one; `first`: in its first block;
-        # `fresh`: the next block begins a slot.
+        # The panel that is being loaded: its rows, and the last one's number. `again`: the next panel will be this one;
+        # `last`: the next block is its last; `first`: in its first block; `fresh`: the next block begins a slot.
         self.active = register(1, "active")
         self.again = register(1, "again")
         self.count = register(bits_for(self.lanes), "count")
+        self.last_row = register(bits_for(self.lanes), "last_row")
         self.block = register(64, "block")
         self.k_left = register(bits_for(config.max_k), "k_left")
+        self.last = register(1, "last")
         self.first = register(1, "first")
         self.fresh = register(1, "fresh")
         self.chunk_block = register(ceil_log2(chunk_steps(config) // block_steps(config)), "chunk_block")
@@ -103,6 +109,7 @@ class _Line:
         self.across = Signal(reset_less=True)
         self.index = Signal(index_bits, reset_less=True)
         self.last_index = Signal(index_bits, reset_less=True)
+        self.is_last = Signal(name="line_is_last", reset_less=True)
         # Elements a line, or whole words.
         self.elements = Signal(bits_for(max(config.rows, config.columns, block_steps(config))), reset_less=True)
         self.whole = Signal(reset_less=True)
@@ -114,8 +121,9 @@ class _Line:
 class Loader(wiring.Component):
     """Walk a GEMM's panels as `schedule.GemmPlan.blocks` lists them, and emit their lines.
 
-    Clocks. A GEMM is taken in a clock in which `start` and `ready` are 1 and settles in the next; choosing the next
-    panels takes a clock, another passes before each block, then a line is registered every clock in which the reader
+    Clocks. A GEMM is taken in a clock in which `start` and `ready` are 1: `ready` is 1 for a clock, the one after
+    `start` was seen where a GEMM can be taken, and `start` has to stand until then. Choosing the next panels takes a
+    clock, another passes before each block, then a line is registered every clock in which the reader
     takes the one before. So a block's first line follows the last line of the block before by 2 clocks, by 3 where a
     panel (or pair) begins, and by 5 where a group begins.
 
@@ -133,7 +141,7 @@ class Loader(wiring.Component):
     descriptor, plan
         The GEMM to start and its plan.
     start, ready
-        As valid and ready in a stream.
+        As valid and ready in a stream; see above.
     line
         To the `BurstReader`.
     freed, freed_parity
@@ -172,13 +180,13 @@ class Loader(wiring.Component):
         operands = a, b = _Operand(config, 0), _Operand(config, 1)
         state = Signal(_State)
 
-        # The next GEMM is of the other parity.
+        # The next GEMM is of the other parity. Its slots are only given back while no GEMM is taken, so that a clock
+        # later is as well.
         unused = [~a.used[p] & ~b.used[p] for p in (0, 1)]
+        next_unused = Signal()
         idle = state == _State.IDLE
-        m.d.comb += [
-            self.idle.eq(idle & ~self.line.valid),
-            self.ready.eq(idle & Mux(gemm.parity, unused[0], unused[1])),
-        ]
+        m.d.sync += next_unused.eq(Mux(gemm.parity, unused[0], unused[1]))
+        m.d.comb += [self.idle.eq(idle & ~self.line.valid), self.ready.eq(state == _State.TAKE)]
         m.d.sync += gemm.split.eq(is_split(gemm, Mux(gemm.resident, b.left, a.left)))
         allocate = Signal(2)
         for operand in operands:
@@ -188,9 +196,11 @@ class Loader(wiring.Component):
             m.d.sync += self.line.valid.eq(0)
         with m.Switch(state):
             with m.Case(_State.IDLE):
-                with m.If(self.start & self.ready):
-                    self._take(m, gemm, operands)
-                    m.d.sync += state.eq(_State.SETTLE)
+                with m.If(self.start & next_unused):
+                    m.d.sync += state.eq(_State.TAKE)
+            with m.Case(_State.TAKE):
+                self._take(m, gemm, operands)
+                m.d.sync += state.eq(_State.UNIT)
             with m.Case(_State.SETTLE):
                 m.d.sync += state.eq(_State.UNIT)
             with m.Case(_State.UNIT):
@@ -227,14 +237,23 @@ class Loader(wiring.Component):
     def _take(self, m: Module, gemm: _Gemm, operands: tuple[_Operand, _Operand]) -> None:
         """Copy the descriptor and its plan."""
         descriptor, plan = self.descriptor, self.plan
+        a, b = operands
         m.d.sync += [
             gemm.parity.eq(~gemm.parity),
             gemm.k.eq(descriptor.k),
+            gemm.one_block.eq(descriptor.k <= block_steps(self._config)),
             gemm.resident.eq(plan.resident),
             gemm.chunked.eq(plan.chunked),
-            gemm.group.eq(plan.group),
+            gemm.whole.eq(plan.whole),
+            gemm.half.eq(plan.half),
             gemm.group_rows.eq(plan.group_rows),
+            gemm.split_rows.eq(plan.split_rows),
             gemm.new_group.eq(1),
+            # What follows from these, which has no clock to settle.
+            gemm.split.eq(is_split(plan, Mux(plan.resident, descriptor.n, descriptor.m))),
+            *(operand.some.eq(1) for operand in operands),
+            a.many.eq(descriptor.m > a.lanes),
+            b.many.eq(descriptor.n > b.lanes),
         ]
         for operand, role, size in zip(operands, "ab", (descriptor.m, descriptor.n), strict=True):
             slot = plan.b_slot if operand.number else plan.a_slot
@@ -263,7 +282,7 @@ class Loader(wiring.Component):
             m.d.comb += [want_resident.eq(1), want_streamed.eq(1)]
             m.d.sync += [
                 gemm.new_group.eq(0),
-                gemm.group_left.eq(group_size(gemm, gemm.split) - 1),
+                gemm.group_left.eq(more_panels(gemm, gemm.split)),
                 gemm.resident_next.eq(1),
             ]
         with m.Elif(gemm.chunked):
@@ -282,10 +301,12 @@ class Loader(wiring.Component):
                 m.d.sync += [
                     operand.active.eq(1),
                     operand.count.eq(Mux(operand.many, operand.lanes, operand.left)),
+                    operand.last_row.eq(Mux(operand.many, operand.lanes - 1, operand.left - 1)),
                     # In chunks nothing stays: the resident panel comes again with each streamed one.
                     operand.again.eq(mine & gemm.chunked & many_streamed),
                     operand.block.eq(operand.panel),
                     operand.k_left.eq(gemm.k),
+                    operand.last.eq(gemm.one_block),
                     operand.first.eq(1),
                     operand.fresh.eq(1),
                     operand.chunk_block.eq(0),
@@ -306,7 +327,7 @@ class Loader(wiring.Component):
     ) -> None:
         """Find room for the block, and set up its lines."""
         steps = block_steps(self._config)
-        last = operand.k_left <= steps
+        last = operand.last
         # A slot holds all that its steps need, so its last block takes the word that an unaligned row runs into.
         chunk_ends = operand.chunk_block.all() if len(operand.chunk_block) else 1
         ends_slot = last | (gemm.chunked & chunk_ends)
@@ -319,11 +340,14 @@ class Loader(wiring.Component):
                 operand.fresh.eq(ends_slot),
                 operand.block.eq(operand.block + steps * operand.bytes),
                 operand.k_left.eq(operand.k_left - steps),
+                operand.last.eq(operand.k_left <= 2 * steps),
                 line.address.eq(operand.block),
                 line.stride.eq(operand.stride),
                 line.across.eq(operand.across),
                 line.index.eq(0),
-                line.last_index.eq(Mux(operand.across, Mux(last, operand.k_left, steps), operand.count) - 1),
+                line.last_index.eq(Mux(operand.across, Mux(last, operand.k_left - 1, steps - 1), operand.last_row)),
+                # A block across K has one step only where it is the panel's last.
+                line.is_last.eq(Mux(operand.across, last & (operand.k_left == 1), operand.last_row == 0)),
                 line.elements.eq(Mux(operand.across, operand.count, Mux(last, operand.k_left, steps))),
                 line.whole.eq(~operand.across & ~ends_slot),
                 line.word.eq(word),
@@ -340,10 +364,11 @@ class Loader(wiring.Component):
         next_address = Signal(64)
         m.d.comb += next_address.eq(line.address + line.stride)
         m.d.sync += [line.address.eq(next_address), line.index.eq(line.index + 1)]
+        m.d.sync += line.is_last.eq(line.index + 1 == line.last_index)
         with m.If(line.across):
             wrap = line.lane == Mux(line.operand, b.word_elements - 1, a.word_elements - 1)
             m.d.sync += [line.lane.eq(Mux(wrap, 0, line.lane + 1)), line.word.eq(line.word + wrap)]
-        with m.If(line.index == line.last_index):
+        with m.If(line.is_last):
             for operand in operands:
                 with m.If(line.operand == operand.number):
                     self._end_block(m, operand, line, next_address)
@@ -385,5 +410,5 @@ class Loader(wiring.Component):
             self.line.bank.eq(line.index),
             self.line.lane.eq(line.lane),
             self.line.offset.eq(Mux(line.across, Mux(line.operand, offsets[1], offsets[0]), 0)),
-            self.line.last.eq(line.index == line.last_index),
+            self.line.last.eq(line.is_last),
         ]

@@ -13,7 +13,7 @@ from halfulp.hw.config import ArrayConfig
 from halfulp.hw.interfaces import descriptor_layout
 from halfulp.hw.schedule import MAX_GROUP, chunk_steps
 
-__all__ = ["PlanSignature", "Planner", "group_size", "is_split", "times"]
+__all__ = ["PlanSignature", "Planner", "is_split", "more_panels", "times"]
 
 
 def times(value: Value, factor: int) -> Value:
@@ -29,22 +29,23 @@ def is_split(gemm: Any, left: Value) -> Value:
     """Whether the next two groups share the `left` rows of the resident operand that remain, about evenly.
 
     So it is where they are more than one group's and at most one and a half: neither group should stream the other
-    operand for one panel. `gemm` has the plan's `group_rows`.
+    operand for one panel. `gemm` has the plan's `group_rows` and `split_rows`.
     """
-    full = gemm.group_rows
-    return (left > full) & (left <= full + (full >> 1))
+    return (left > gemm.group_rows) & (left <= gemm.split_rows)
 
 
-def group_size(gemm: Any, split: Value) -> Value:
-    """Panels of the next group, of which there may be fewer; `gemm` has the plan's `group`."""
-    return Mux(split, (gemm.group >> 1) + 1, gemm.group)
+def more_panels(gemm: Any, split: Value) -> Value:
+    """Panels of the next group behind its first, of which there may be fewer; `gemm` has the plan's `whole`, `half`."""
+    return Mux(split, gemm.half, gemm.whole)
 
 
 class PlanSignature(wiring.Signature):
     """Derived numbers of one GEMM, as `schedule.GemmPlan` defines them.
 
-    a_slot, b_slot: words a slot; a_slack, b_slack: rows may begin within a bus word; chunked; group: most resident
-    panels; group_rows: group × (R or C), rows of so many panels; resident: 0 A, 1 B.
+    a_slot, b_slot: words a slot; a_slack, b_slack: rows may begin within a bus word; chunked; whole: most resident
+    panels behind a group's first, `group` - 1; half: the same where two groups share the rest, `group` div 2;
+    group_rows, split_rows: rows of `group` panels, R or C each, and of one and a half times as many; resident: 0 A,
+    1 B.
     """
 
     def __init__(self, config: ArrayConfig) -> None:
@@ -56,8 +57,10 @@ class PlanSignature(wiring.Signature):
                 "a_slack": Out(1),
                 "b_slack": Out(1),
                 "chunked": Out(1),
-                "group": Out(bits_for(MAX_GROUP)),
+                "whole": Out(bits_for(MAX_GROUP)),
+                "half": Out(bits_for(MAX_GROUP)),
                 "group_rows": Out(bits_for(MAX_GROUP * max(config.rows, config.columns))),
+                "split_rows": Out(bits_for(MAX_GROUP * max(config.rows, config.columns) * 3 // 2)),
                 "resident": Out(1),
             }
         )
@@ -67,7 +70,7 @@ class Planner(wiring.Component):
     """Plans the GEMM at the head of the descriptor queue.
 
     `latency` clocks after a descriptor is offered `valid` rises, and the plan stands until `taken` is 1 for a clock:
-    the clock in which the descriptor leaves its queue. No multiplier and no divider: group = floor(depth / slot) is
+    the clock in which the descriptor leaves its queue. No multiplier and no divider: floor(depth / slot) is
     found by comparing the slot with constants.
 
     Parameters
@@ -150,22 +153,28 @@ class Planner(wiring.Component):
             ):
                 chunk_words = chunk_steps(config) * element_bytes // config.bus_bytes
                 m.d.sync += slot.eq(Mux(chunked, chunk_words + slack, raw))
-            m.d.sync += [
-                plan.group.eq(1),
-                plan.group_rows.eq(Mux(plan.resident, config.columns, config.rows)),
-            ]
+            # One panel, where even two do not fit.
+            m.d.sync += self._group(1)
             for number, size in enumerate(sizes):
                 with (m.If if number == 0 else m.Elif)(fits[number]):
-                    m.d.sync += [
-                        plan.group.eq(size),
-                        plan.group_rows.eq(Mux(plan.resident, size * config.columns, size * config.rows)),
-                    ]
+                    m.d.sync += self._group(size)
 
         with m.If(self.taken):
             m.d.sync += [stage.eq(0), self.valid.eq(0)]
         with m.Elif(self.offered & ~self.valid):
             m.d.sync += [stage.eq(stage + 1), self.valid.eq(stage == 2)]
         return m
+
+    def _group(self, size: int) -> list[Any]:
+        """Say that groups are of `size` panels."""
+        plan = self.plan
+        rows = [size * lanes for lanes in (self._config.rows, self._config.columns)]
+        return [
+            plan.whole.eq(size - 1),
+            plan.half.eq(size // 2),
+            plan.group_rows.eq(Mux(plan.resident, rows[1], rows[0])),
+            plan.split_rows.eq(Mux(plan.resident, rows[1] + rows[1] // 2, rows[0] + rows[0] // 2)),
+        ]
 
 
 def _fit(slots: list[Signal], words: int) -> Value:

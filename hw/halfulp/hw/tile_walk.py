@@ -12,7 +12,7 @@ from amaranth.utils import bits_for, ceil_log2
 
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.interfaces import descriptor_layout, tile_layout
-from halfulp.hw.planner import PlanSignature, group_size, is_split, times
+from halfulp.hw.planner import PlanSignature, is_split, more_panels, times
 from halfulp.hw.schedule import MAX_GROUP, block_steps, chunk_steps
 
 __all__ = ["TILE_CONSTANTS", "TILE_PLACE", "SegmentSignature", "TileWalk", "block_count_bits"]
@@ -79,10 +79,11 @@ class SegmentSignature(wiring.Signature):
 
 class _State(enum.IntEnum):
     IDLE = 0
-    MEASURE = 1
-    PREPARE = 2
-    READY = 3
-    MOVE = 4
+    TAKE = 1
+    MEASURE = 2
+    PREPARE = 3
+    READY = 4
+    MOVE = 5
 
 
 class _Place:
@@ -126,10 +127,15 @@ class _Operand:
         self.across = Signal(name=f"{role}_across", reset_less=True)
         self.panel_stride = Signal(self.lane_bits, name=f"{role}_panel_stride", reset_less=True)
         self.pitch = Signal(32 + bits_for(self.lanes), name=f"{role}_pitch", reset_less=True)
-        # Whether the panel is the operand's last; what the next move does, decided with the segment.
+        # Whether the next two groups share its panels, were it resident, and whether the panel is its last.
+        self.is_split = Signal(name=f"{role}_is_split", reset_less=True)
         self.is_last = Signal(name=f"{role}_is_last", reset_less=True)
+        # What the next move does, decided with the segment: panel and slot go on, or back to the group's first.
         self.advance = Signal(name=f"{role}_advance", reset_less=True)
         self.restart = Signal(name=f"{role}_restart", reset_less=True)
+        self.next_slot = Signal(name=f"{role}_next_slot", reset_less=True)
+        self.first_slot = Signal(name=f"{role}_first_slot", reset_less=True)
+        self.regroup = Signal(name=f"{role}_regroup", reset_less=True)
 
 
 class _Walk:
@@ -143,19 +149,24 @@ class _Walk:
         self.k_left = Signal(k_bits, reset_less=True)
         self.resident = Signal(reset_less=True)
         self.chunked = Signal(reset_less=True)
-        self.group = Signal(plan["group"].shape, reset_less=True)
+        self.whole = Signal(plan["whole"].shape, reset_less=True)
+        self.half = Signal(plan["half"].shape, reset_less=True)
         self.group_rows = Signal(plan["group_rows"].shape, reset_less=True)
-        # Panels of this group; resident and streamed panel within it; whether the walk goes along the streamed
+        self.split_rows = Signal(plan["split_rows"].shape, reset_less=True)
+        # The last panel of this group; resident and streamed panel within it; whether the walk goes along the streamed
         # operand, under a resident panel that is new.
-        self.size = Signal(plan["group"].shape, reset_less=True)
+        self.end = Signal(plan["whole"].shape, reset_less=True)
         self.new_group = Signal(reset_less=True)
-        self.split = Signal(reset_less=True)
         self.x = Signal(bits_for(MAX_GROUP), reset_less=True)
         self.y = Signal(bits_for(MAX_GROUP), reset_less=True)
         self.along_streamed = Signal(reset_less=True)
+        # Measured for the segment that is prepared: whether the resident panel is the last that its group may have, and
+        # whether the walk along one operand has come as far as the group has grown.
+        self.at_end = Signal(reset_less=True)
+        self.meets = Signal(reset_less=True)
         # Decided with the segment, for the move after it.
         self.tile_ends = Signal(reset_less=True)
-        self.group_ends = Signal(reset_less=True)
+        self.regroup = Signal(reset_less=True)
         self.gemm_ends = Signal(reset_less=True)
         self.then_along_streamed = Signal(reset_less=True)
 
@@ -163,9 +174,10 @@ class _Walk:
 class TileWalk(wiring.Component):
     """Walk the segments of a GEMM as `schedule.GemmPlan.segments` lists them.
 
-    Clocks. A GEMM is taken in a clock in which `start` and `ready` are 1; three clocks later its first segment is
-    valid. A segment taken in clock t is followed by the next in clock t + `period`; after a GEMM's last segment
-    `ready` rises two clocks later where `hold` is 0.
+    Clocks. A GEMM is taken in a clock in which `start` and `ready` are 1: `ready` is 1 for a clock, the one after
+    `start` was seen with `hold` 0, and `start` has to stand until then. Three clocks later its first segment is valid.
+    A segment taken in clock t is followed by the next in clock t + `period`; after a GEMM's last segment `start` is
+    looked at from clock t + 2 on.
 
     Parameters
     ----------
@@ -215,19 +227,24 @@ class TileWalk(wiring.Component):
         state = Signal(_State)
         m.d.comb += [
             self.idle.eq(state == _State.IDLE),
-            self.ready.eq(self.idle & ~self.hold),
+            self.ready.eq(state == _State.TAKE),
             self.segment.valid.eq(state == _State.READY),
         ]
         with m.Switch(state):
             with m.Case(_State.IDLE):
-                with m.If(self.start & self.ready):
-                    self._take(m, walk, operands)
-                    m.d.sync += state.eq(_State.MEASURE)
+                with m.If(self.start & ~self.hold):
+                    m.d.sync += state.eq(_State.TAKE)
+            with m.Case(_State.TAKE):
+                self._take(m, walk, operands)
+                m.d.sync += state.eq(_State.MEASURE)
             with m.Case(_State.MEASURE):
-                a, b = operands
                 m.d.sync += [
-                    walk.split.eq(is_split(walk, Mux(walk.resident, b.here.left, a.here.left))),
+                    *(operand.is_split.eq(is_split(walk, operand.here.left)) for operand in operands),
                     *(operand.is_last.eq(operand.here.left <= operand.lanes) for operand in operands),
+                    # A new group begins with x = 0, which is its end only where groups have one panel.
+                    walk.at_end.eq(Mux(walk.new_group, walk.whole == 0, walk.x == walk.end)),
+                    walk.meets.eq(Mux(walk.along_streamed, walk.y + 1 == walk.x, walk.y == walk.x)),
+                    walk.tile_ends.eq(~walk.chunked | (walk.k_left <= chunk_steps(self._config))),
                     state.eq(_State.PREPARE),
                 ]
             with m.Case(_State.PREPARE):
@@ -237,7 +254,7 @@ class TileWalk(wiring.Component):
                 with m.If(self.segment.ready):
                     m.d.sync += state.eq(_State.MOVE)
             with m.Case(_State.MOVE):
-                m.d.sync += state.eq(Mux(walk.gemm_ends & walk.tile_ends, _State.IDLE, _State.MEASURE))
+                m.d.sync += state.eq(Mux(walk.gemm_ends, _State.IDLE, _State.MEASURE))
                 self._move(m, walk, operands)
         return m
 
@@ -251,8 +268,10 @@ class TileWalk(wiring.Component):
             walk.k_left.eq(descriptor.k),
             walk.resident.eq(plan.resident),
             walk.chunked.eq(plan.chunked),
-            walk.group.eq(plan.group),
+            walk.whole.eq(plan.whole),
+            walk.half.eq(plan.half),
             walk.group_rows.eq(plan.group_rows),
+            walk.split_rows.eq(plan.split_rows),
             walk.new_group.eq(1),
             walk.x.eq(0),
             walk.y.eq(0),
@@ -289,37 +308,32 @@ class TileWalk(wiring.Component):
         config, segment = self._config, self.segment
         a, b = operands
         x_last, y_last = Mux(walk.resident, b.is_last, a.is_last), Mux(walk.resident, a.is_last, b.is_last)
-        size = Mux(walk.new_group, group_size(walk, walk.split), walk.size)
-        x_end = Signal()
-        group_ends, along, meets = Signal(), Signal(), Signal()
-        m.d.comb += [
-            x_end.eq(x_last | (walk.x == size - 1)),
-            group_ends.eq(x_end & y_last),
-            along.eq(walk.along_streamed),
-            meets.eq(Mux(along, walk.y + 1 == walk.x, walk.y == walk.x)),
-        ]
+        split = Mux(walk.resident, b.is_split, a.is_split)
+        x_end, group_ends = Signal(), Signal()
+        m.d.comb += [x_end.eq(x_last | walk.at_end), group_ends.eq(x_end & y_last)]
+        along, meets = walk.along_streamed, walk.meets
         x_advance = ~group_ends & Mux(along, y_last, ~x_end)
         x_restart = ~group_ends & Mux(along, ~y_last & meets, x_end)
         y_advance = ~group_ends & Mux(along, ~y_last, x_end)
         y_restart = ~group_ends & Mux(along, y_last, ~x_end & meets)
         m.d.sync += [
-            walk.size.eq(size),
             walk.new_group.eq(0),
-            walk.group_ends.eq(group_ends),
-            walk.gemm_ends.eq(group_ends & x_last),
-            walk.then_along_streamed.eq(Mux(along, y_last | ~meets, meets & ~x_end)),
+            walk.regroup.eq(walk.tile_ends & group_ends),
+            walk.gemm_ends.eq(walk.tile_ends & group_ends & x_last),
+            walk.then_along_streamed.eq(~group_ends & Mux(along, y_last | ~meets, meets & ~x_end)),
         ]
 
+        with m.If(walk.new_group):
+            m.d.sync += walk.end.eq(more_panels(walk, split))
+
         chunk = chunk_steps(config)
-        tile_ends = ~walk.chunked | (walk.k_left <= chunk)
         steps = Signal.like(walk.k)
-        m.d.comb += steps.eq(Mux(tile_ends, walk.k_left, chunk) - 1)
+        m.d.comb += steps.eq(Mux(walk.tile_ends, walk.k_left - 1, chunk - 1))
         m.d.sync += [
-            walk.tile_ends.eq(tile_ends),
             segment.steps.eq(steps),
             segment.blocks.eq(steps >> ceil_log2(block_steps(config))),
             segment.starts.eq(walk.k_left == walk.k),
-            segment.ends.eq(tile_ends),
+            segment.ends.eq(walk.tile_ends),
             segment.parity.eq(walk.parity),
             segment.tile_row.eq(a.end - a.here.left),
             segment.tile_column.eq(b.end - b.here.left),
@@ -332,9 +346,14 @@ class TileWalk(wiring.Component):
             mine = walk.resident == operand.number
             # A resident panel is done with the last streamed one, a streamed panel with the group's last one.
             free = walk.chunked | Mux(mine, y_last, x_end)
+            advance, restart = Mux(mine, x_advance, y_advance), Mux(mine, x_restart, y_restart)
             m.d.sync += [
-                operand.advance.eq(Mux(mine, x_advance, y_advance)),
-                operand.restart.eq(Mux(mine, x_restart, y_restart)),
+                operand.advance.eq(walk.tile_ends & (advance | (group_ends & mine))),
+                operand.restart.eq(walk.tile_ends & (restart | (group_ends & ~mine))),
+                operand.regroup.eq(walk.tile_ends & group_ends & mine),
+                # In chunks every segment has slots of its own, and every group.
+                operand.next_slot.eq(walk.chunked | advance | group_ends),
+                operand.first_slot.eq(~walk.chunked & restart),
                 getattr(segment, f"{operand.role}_word").eq(operand.here.word),
                 getattr(segment, f"{operand.role}_offset").eq(operand.here.offset),
                 getattr(segment, f"{operand.role}_stride").eq(operand.stride),
@@ -346,12 +365,11 @@ class TileWalk(wiring.Component):
 
     def _move(self, m: Module, walk: _Walk, operands: tuple[_Operand, _Operand]) -> None:
         """Go to the panels, or the chunk, of the next segment."""
-        regroup = walk.tile_ends & walk.group_ends
         m.d.sync += walk.k_left.eq(Mux(walk.tile_ends, walk.k, walk.k_left - chunk_steps(self._config)))
         with m.If(walk.tile_ends):
-            m.d.sync += walk.along_streamed.eq(walk.then_along_streamed & ~walk.group_ends)
-        with m.If(regroup):
-            m.d.sync += [walk.new_group.eq(1), walk.x.eq(0), walk.y.eq(0)]
+            m.d.sync += walk.along_streamed.eq(walk.then_along_streamed)
+        with m.If(walk.regroup):
+            m.d.sync += walk.new_group.eq(1)
         for operand in operands:
             mine = walk.resident == operand.number
             here, origin = operand.here, operand.origin
@@ -369,30 +387,23 @@ class TileWalk(wiring.Component):
             # Beyond the largest group only the streamed panel counts, and only as "many".
             next_count = Mux(count == MAX_GROUP, MAX_GROUP, count + 1)
 
-            with m.If(regroup):
-                with m.If(mine):
-                    m.d.sync += [_copy(next_index, here.index()), _copy(next_index, origin.index())]
-                with m.Else():
-                    m.d.sync += _copy(origin.index(), here.index())
-                m.d.sync += [_copy(next_slot, here.slot()), _copy(next_slot, origin.slot())]
+            counts_on, counts_anew = operand.advance & ~walk.regroup, operand.restart | walk.regroup
+            with m.If(mine):
+                m.d.sync += walk.x.eq(Mux(counts_anew, 0, Mux(counts_on, next_count, count)))
             with m.Else():
-                with m.If(walk.tile_ends & operand.advance):
-                    m.d.sync += _copy(next_index, here.index())
-                    with m.If(mine):
-                        m.d.sync += walk.x.eq(next_count)
-                    with m.Else():
-                        m.d.sync += walk.y.eq(next_count)
-                with m.If(walk.tile_ends & operand.restart):
-                    m.d.sync += _copy(origin.index(), here.index())
-                    with m.If(mine):
-                        m.d.sync += walk.x.eq(0)
-                    with m.Else():
-                        m.d.sync += walk.y.eq(0)
-                # In chunks every segment has slots of its own.
-                with m.If(walk.chunked | operand.advance):
-                    m.d.sync += _copy(next_slot, here.slot())
-                with m.Elif(operand.restart):
-                    m.d.sync += _copy(origin.slot(), here.slot())
+                m.d.sync += walk.y.eq(Mux(counts_anew, 0, Mux(counts_on, next_count, count)))
+            with m.If(operand.advance):
+                m.d.sync += _copy(next_index, here.index())
+            with m.If(operand.restart):
+                m.d.sync += _copy(origin.index(), here.index())
+            with m.If(operand.regroup):
+                m.d.sync += _copy(next_index, origin.index())
+            with m.If(operand.next_slot):
+                m.d.sync += _copy(next_slot, here.slot())
+            with m.If(operand.first_slot):
+                m.d.sync += _copy(origin.slot(), here.slot())
+            with m.If(walk.regroup):
+                m.d.sync += _copy(next_slot, origin.slot())
 
 
 def _copy(values: tuple[Value, ...], registers: tuple[Signal, ...]) -> list[Any]:

@@ -25,8 +25,8 @@ from halfulp.sim.memory_timing import MemoryTiming, line_pattern
 
 __all__ = ["GemmCycles", "predict", "roofline"]
 
-FIRST_SEGMENT = 10
-"""Clocks from the start of a GEMM on a core at rest to its first segment: queue 3, planner 3, start 1, walk 3."""
+FIRST_SEGMENT = 12
+"""Clocks from the start of a GEMM on a core at rest to its first segment: queue 3, planner 3, loader 2, walk 4."""
 
 ARRIVAL_LATENCY = 2
 """Clocks from a block's last beat on the bus to the first of its steps."""
