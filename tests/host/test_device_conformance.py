@@ -43,7 +43,17 @@ WIDE = [
 ]
 """For devices that run any format: a core for each would take long to build."""
 
-DEVICES = ("golden", "emulator", "double:2x3", "rtl:1x1", "rtl:2x3", "rtl:4x4", "rtl:8x8", "pynq-sim:4x4")
+DEVICES = (
+    "golden",
+    "emulator",
+    "double:2x3",
+    "rtl:1x1",
+    "rtl:2x3",
+    "rtl:4x4",
+    "rtl:8x8",
+    "pynq-sim:4x4",
+    "serial-sim:2x2",
+)
 SHAPES = [(1, 1, 1), (1, 300, 1), (2, 3, 3), (7, 5, 9), (8, 8, 8), (17, 33, 19), (1, 40, 37), (41, 2, 1), (30, 100, 3)]
 
 
@@ -64,8 +74,9 @@ def device(name: str, request: pytest.FixtureRequest) -> Iterator[Device]:
 
 
 @pytest.fixture(params=SPECS)
-def specs(request: pytest.FixtureRequest) -> list[GemmSpec]:
-    return SPECS[request.param]
+def specs(name: str, request: pytest.FixtureRequest) -> list[GemmSpec]:
+    """What is asked; less of it of a simulated serial line, on which each byte takes forty clocks."""
+    return SPECS[request.param][: 2 if name.startswith("serial-sim") else None]
 
 
 def random_codes(rng: np.random.Generator, fmt: Format, shape: tuple[int, int]) -> np.ndarray:
@@ -212,7 +223,7 @@ def test_flags_are_of_one_gemm_only(device):
 
 
 def test_other_formats_or_a_refusal(device, name, rng):
-    if name.startswith(("rtl", "double", "pynq-sim")):
+    if name.startswith(("rtl", "double", "pynq-sim", "serial-sim")):
         with pytest.raises(
             UnsupportedSpecError, match=r"needs \d+ bits; cores have at most 128; device emulator runs it"
         ):

@@ -18,7 +18,7 @@ from halfulp.numerics.formats import CodeArray, FloatFormat, Format
 from halfulp.numerics.gemm import GemmSpec, exact_gemm, golden_gemm, round_output
 from halfulp.numerics.rounding import Rounding
 
-__all__ = ["CHECKS", "BoardCheck", "CheckFailedError", "Outcome", "check_board"]
+__all__ = ["CHECKS", "BoardCheck", "CheckFailedError", "Outcome", "check_board", "run_check"]
 
 PATTERNS = (0, 0xFFFF_FFFF, 0x5555_5555, 0xAAAA_AAAA)
 
@@ -72,17 +72,21 @@ def check_board(device: Device, *, seed: int = 0) -> Iterator[Outcome]:
     if device.config is None:
         device.gemm(np.ones((1, 1), np.uint8), np.ones((1, 1), np.uint8), GemmSpec("int8", "int8", out="int8"))
     for check in CHECKS:
-        rng = np.random.default_rng([seed, *check.name.encode()])
-        start = time.perf_counter()
-        try:
-            seen, state = check.run(device, rng), "ok"
-        except _NotHere as reason:
-            seen, state = str(reason), "not here"
-        except Exception as error:
-            told = str(error).splitlines() or [""]
-            name = "" if isinstance(error, CheckFailedError) else f"{type(error).__name__}: "
-            seen, state = f"{name}{told[0]}", "failed"
-        yield Outcome(check, state, seen, time.perf_counter() - start)
+        yield run_check(check, device, np.random.default_rng([seed, *check.name.encode()]))
+
+
+def run_check(check: BoardCheck, device: Device, rng: np.random.Generator) -> Outcome:
+    """One line of the checklist; never raises but for an interrupt."""
+    start = time.perf_counter()
+    try:
+        seen, state = check.run(device, rng), "ok"
+    except _NotHere as reason:
+        seen, state = str(reason), "not here"
+    except Exception as error:
+        told = str(error).splitlines() or [""]
+        name = "" if isinstance(error, CheckFailedError) else f"{type(error).__name__}: "
+        seen, state = f"{name}{told[0]}", "failed"
+    return Outcome(check, state, seen, time.perf_counter() - start)
 
 
 def _check_identity(device: Device, _: np.random.Generator) -> str:
@@ -148,6 +152,7 @@ def _check_large(device: Device, rng: np.random.Generator) -> str:
 
 def _check_utilisation(device: Device, rng: np.random.Generator) -> str:
     config, spec = _config(device), _spec(device)
+    _need_large_memory(device)
     m, n, k = 32 * config.rows, 32 * config.columns, min(512, config.max_k)
     device.gemm(_random(rng, spec.a, (m, k)), _random(rng, spec.b, (k, n)), spec)
     counters = device.counters
@@ -166,6 +171,7 @@ def _check_utilisation(device: Device, rng: np.random.Generator) -> str:
 def _check_clock(device: Device, rng: np.random.Generator) -> str:
     if _is_simulated(device):
         raise _NotHere("a simulated core has no rate of its own")
+    _need_large_memory(device)
     size = LARGE_SIZE[_is_simulated(device)]
     spec, k = _spec(device), min(size, _config(device).max_k)
     a, b = _random(rng, spec.a, (size, k)), _random(rng, spec.b, (k, size))
@@ -192,8 +198,11 @@ def _check_interrupt(device: Device, rng: np.random.Generator) -> str:
 
 def _check_reset(device: Device, rng: np.random.Generator) -> str:
     driver, spec = _driver(device), _spec(device)
-    k = min(1024, _config(device).max_k)
-    a, b = _random(rng, spec.a, (256, k)), _random(rng, spec.b, (k, 256))
+    size, k = 256, min(1024, _config(device).max_k)
+    # Where the core has its own small memory, two of these GEMMs have to fit.
+    while (room := _memory_bytes(device)) is not None and 2 * (2 * size * 4 * k + 4 * size * (size + 16)) > room:
+        size, k = max(size // 2, 1), max(k // 2, 1)
+    a, b = _random(rng, spec.a, (size, k)), _random(rng, spec.b, (k, size))
     rounds = 10
     for _ in range(rounds):
         driver.submit(a, b, spec)
@@ -237,6 +246,16 @@ def _driver(device: Device) -> Driver:
 
 def _registers(device: Device) -> CoreRegisters:
     return CoreRegisters(_driver(device).bus, device.name)
+
+
+def _memory_bytes(device: Device) -> int | None:
+    """Size of the core's own memory; None where it uses the host's."""
+    return getattr(_driver(device).bus, "memory_bytes", None)
+
+
+def _need_large_memory(device: Device) -> None:
+    if (room := _memory_bytes(device)) is not None:
+        raise _NotHere(f"the core's memory of {room} bytes is on its chip: no GEMM in it lasts long enough")
 
 
 def _is_simulated(device: Device) -> bool:

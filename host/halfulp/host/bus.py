@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CoreBuffer", "CoreBus"]
+__all__ = ["BlockReader", "CoreBuffer", "CoreBus"]
 
 
 class CoreBuffer(Protocol):
@@ -56,4 +56,13 @@ class CoreBus(Protocol):
 
         A TimeoutError says the same as returning late.
         """
+        ...
+
+
+@runtime_checkable
+class BlockReader(Protocol):
+    """A `CoreBus` on which registers next to each other cost little more than one, as on a serial line."""
+
+    def read_block(self, offset: int, count: int) -> list[int]:
+        """Read `count` 32-bit registers from byte `offset` on."""
         ...

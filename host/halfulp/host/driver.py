@@ -11,10 +11,10 @@ from typing import NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from halfulp.host.bus import CoreBuffer, CoreBus
+from halfulp.host.bus import BlockReader, CoreBuffer, CoreBus
 from halfulp.host.core_registers import CoreRegisters, field_of, pack, read_config
 from halfulp.host.errors import BusError, DescriptorError, DeviceError, DeviceTimeoutError
-from halfulp.hw.registers import ErrorCode
+from halfulp.hw.registers import ErrorCode, register
 from halfulp.numerics.formats import CodeArray
 from halfulp.numerics.gemm import GemmResult, GemmSpec, check_operands
 from halfulp.numerics.random_bits import check_seed
@@ -185,8 +185,7 @@ class Driver:
             # Once more: a GEMM may have been refused between the last look at the status and that at the count.
             status = self._checked_status()
             if len(self._outstanding) == 1:
-                names = ("cycles", "array_busy_cycles", "read_stall_cycles", "write_stall_cycles")
-                self.counters = Counters(*(self._registers.read64(name) for name in names))
+                self.counters = self._read_counters()
             codes = self._result(job)
         except BaseException:
             self._must_reset = True
@@ -262,6 +261,14 @@ class Driver:
     def _completed(self) -> int:
         """GEMMs of this batch that ended; the register counts modulo 2**32."""
         return (self._registers.read("completed") - self._completed_before) & 0xFFFF_FFFF
+
+    def _read_counters(self) -> Counters:
+        names = ("cycles", "array_busy_cycles", "read_stall_cycles", "write_stall_cycles")
+        if not isinstance(self._bus, BlockReader):
+            return Counters(*(self._registers.read64(name) for name in names))
+        with self._registers.connected():
+            words = self._bus.read_block(register("cycles_low").offset, 2 * len(names))
+        return Counters(*(low | high << 32 for low, high in zip(words[::2], words[1::2], strict=True)))
 
     def _checked_status(self) -> int:
         status = self._registers.read("status")

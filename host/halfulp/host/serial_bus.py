@@ -78,7 +78,12 @@ class SerialBus:
 
     def read(self, offset: int) -> int:
         """Read a 32-bit register."""
-        return int.from_bytes(self._link.read(Command.READ_REGISTERS, offset, 4), "little")
+        return self.read_block(offset, 1)[0]
+
+    def read_block(self, offset: int, count: int) -> list[int]:
+        """Read `count` registers from `offset` on."""
+        raw = self._link.read(Command.READ_REGISTERS, offset, 4 * count)
+        return [int(word) for word in np.frombuffer(raw, "<u4")]
 
     def write(self, offset: int, value: int) -> None:
         """Write a 32-bit register, in order with all other accesses; does not wait."""

@@ -102,6 +102,7 @@ class SerialLink:
         self._reply_timeout_s = reply_timeout_s
         self._retries = retries
         self._failures = 0
+        self._is_lost = False
         self._under_way: deque[_Request] = deque()
         self._sequence = secrets.randbelow(256)
         self._reader = ReplyReader(max_payload=LARGEST_PAYLOAD)
@@ -145,8 +146,9 @@ class SerialLink:
         self._port.close()
 
     def _identify(self) -> LinkInfo:
+        """Have the device count from here on; what it tells of itself."""
         parts: list[bytes] = []
-        self._reader.clear()
+        self._is_lost = False
         try:
             self._send_zeros()
             self._request(Command.IDENTIFY, 0, LINK_INFO.size, parts=parts)
@@ -172,6 +174,9 @@ class SerialLink:
         self, command: Command, address: int, length: int, payload: bytes = b"", *, parts: list[bytes] | None = None
     ) -> None:
         """Send a request as soon as the device has room for it; `parts` takes what is read."""
+        if self._is_lost:
+            # The device may not have seen the requests that were given up, and would wait for their numbers.
+            self._identify()
         frame = request_frame(self._sequence, command, address, length, payload)
         while self._under_way and (
             len(self._under_way) >= MOST_UNDER_WAY
@@ -228,7 +233,6 @@ class SerialLink:
         self._failures += 1
         if self._failures > self._retries:
             count, self._failures = self._failures, 0
-            self._under_way.clear()
             self._lost(f"no answer to {count} repetitions")
         self.stats.recoveries += 1
         self._drain()
@@ -273,4 +277,6 @@ class SerialLink:
         return raw
 
     def _lost(self, why: str, cause: OSError | None = None) -> NoReturn:
+        self._is_lost = True
+        self._under_way.clear()
         raise ConnectionLostError(f"{self._name}: connection lost: {why}") from cause

@@ -28,6 +28,9 @@ CLOCKS_A_BIT = 4
 """As few as the receiver takes: a simulated byte costs forty clocks."""
 
 CLOCKS_A_CALL = 20_000
+CLOCKS_A_LOOK = 2_000
+"""With nothing on the line: what the core computes goes on, and the host's next request is not kept waiting."""
+
 CLOCKS_AT_REST = 400_000
 """After so many clocks without a byte the simulation waits for one: whatever still runs in the core is looked at by
 its host, which wakes it.
@@ -35,6 +38,7 @@ its host, which wakes it.
 
 _ROOM = 4096
 _LONGEST_SLEEP_S = 0.1
+_TURNAROUND_S = 0.5e-3  # in which a host that has its answer mostly asks again
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ class VirtualSerialBoard:
         self,
         config: ArrayConfig,
         *,
-        memory_bytes: int = 1 << 17,
+        memory_bytes: int = 1 << 15,
         buffer_bytes: int = 1024,
         clocks_a_bit: int = CLOCKS_A_BIT,
         faults: LineFaults | None = None,
@@ -168,10 +172,11 @@ class VirtualSerialBoard:
         at_rest = 0
         while not self._closes.is_set():
             sleeps = at_rest > CLOCKS_AT_REST
+            patience_s = _LONGEST_SLEEP_S if sleeps else 0 if to_core else _TURNAROUND_S
             if to_host:
                 with contextlib.suppress(BlockingIOError):
                     to_host = to_host[os.write(self._line, to_host) :]
-            if len(to_core) < _ROOM and select.select([self._line], [], [], _LONGEST_SLEEP_S if sleeps else 0)[0]:
+            if len(to_core) < _ROOM and select.select([self._line], [], [], patience_s)[0]:
                 to_core += self.faults.apply(os.read(self._line, _ROOM), self._rng)
                 at_rest = 0
             elif sleeps:
@@ -179,8 +184,9 @@ class VirtualSerialBoard:
             if len(to_host) >= _ROOM:
                 continue
             before = self.cycles
+            clocks = CLOCKS_A_CALL if to_core else CLOCKS_A_LOOK
             sent = self._library.board_run(
-                self._board, CLOCKS_A_CALL, to_core, len(to_core), received, _ROOM, ctypes.byref(came)
+                self._board, clocks, to_core, len(to_core), received, _ROOM, ctypes.byref(came)
             )
             to_core = to_core[sent:]
             to_host += self.faults.apply(bytes(received[: came.value]), self._rng)
