@@ -26,7 +26,7 @@ WIDE = ArrayConfig(
     buffer_depth=64, reads_outstanding=4,
 )  # fmt: skip
 LONG = ArrayConfig(
-    rows=2, columns=3, lanes=1, a_formats=("int8",), b_formats=("int32",), accumulator="exact:512", buffer_depth=64
+    rows=2, columns=3, lanes=1, a_formats=("int8",), b_formats=("int16",), accumulator="exact:512", buffer_depth=64
 )
 DOT = ArrayConfig(rows=1, columns=1, lanes=1, accumulator="exact:512", buffer_depth=64, reads_outstanding=2)
 LAYOUTS = [(False, False), (False, True), (True, False), (True, True)]

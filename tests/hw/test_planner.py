@@ -17,7 +17,7 @@ CONFIGS = [
     ArrayConfig(rows=8, columns=8),
     ArrayConfig(rows=12, columns=6, lanes=2, buffer_depth=64, bus_width=128),
     ArrayConfig(rows=3, columns=7, lanes=1, a_formats=("int16",), b_formats=("int8",), accumulator="exact:9"),
-    ArrayConfig(rows=1, columns=5, lanes=1, a_formats=("int8",), b_formats=("int32",), accumulator="exact:4096"),
+    ArrayConfig(rows=1, columns=5, lanes=1, a_formats=("int8",), b_formats=("int16",), accumulator="exact:4096"),
 ]
 
 
@@ -60,9 +60,11 @@ def test_planner_equals_plan(rng: np.random.Generator, config: ArrayConfig) -> N
                 int(operand.slack > 0) for operand in plan.operands
             ]
             assert ctx.get(planner.plan.chunked) == plan.chunked
-            assert ctx.get(planner.plan.group) == plan.group
+            assert ctx.get(planner.plan.whole) == plan.group - 1
+            assert ctx.get(planner.plan.half) == plan.group // 2
             assert ctx.get(planner.plan.resident) == plan.resident
-            assert ctx.get(planner.plan.group_rows) == plan.group * plan.operands[plan.resident].lanes
+            rows = plan.group * plan.operands[plan.resident].lanes
+            assert (ctx.get(planner.plan.group_rows), ctx.get(planner.plan.split_rows)) == (rows, rows + rows // 2)
             ctx.set(planner.taken, 1)
             await ctx.tick()
             ctx.set(planner.taken, 0)
