@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from halfulp.boards.board import BOARDS, Board
+from halfulp.boards.platforms import make_platform
 from halfulp.boards.tools import FLOWS, Flow, Tool
 from halfulp.numerics.names import UnknownNameError
 
@@ -57,6 +58,58 @@ def test_every_board_has_a_flow_and_a_title():
         assert board.flow in FLOWS
         assert board.title
         assert board.memory
+
+
+SERIAL: dict[str, Any] = {
+    "platform": "amaranth_boards.ulx3s:ULX3S_85F_Platform",
+    "family": "ecp5",
+    "pll": "ecp5",
+    "oscillator_mhz": 25,
+    "baud": 3_000_000,
+    "baud_why": "an FT231X",
+    "leds": ["led:0"],
+    "flip_flops": 83640,
+    "block_rams": 208,
+    "memory_bytes": 65536,
+    "nextpnr": ["--85k"],
+    "load": ["openFPGALoader", "{bitstream}"],
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"family": "ecp6"}, r"new \[serial\]: unknown family 'ecp6'; nearest: 'ecp5'"),
+        ({"pll": "ecp6"}, r"new \[serial\]: unknown PLL 'ecp6'; nearest: 'ecp5'"),
+        ({"baud": 0}, r"new \[serial\]: baud must be positive, not 0"),
+        ({"bauds": 9600}, r"new \[serial\]: unknown key 'bauds'; nearest: 'baud'"),
+    ],
+)
+def test_wrong_data_of_a_serial_board_says_where(change: dict[str, Any], message: str):
+    data = {**GOOD, "flow": "ecp5", "vivado": None, "serial": {**SERIAL, **change}}
+    with pytest.raises(ValueError, match=message):
+        Board.from_dict("new", {key: value for key, value in data.items() if value is not None})
+
+
+def test_a_board_without_vivado_has_a_serial_link():
+    data = {key: value for key, value in {**GOOD, "flow": "ecp5"}.items() if key != "vivado"}
+    with pytest.raises(
+        ValueError, match=r"a board has a table \[serial\] where its flow is not vivado, and only there"
+    ):
+        Board.from_dict("new", data)
+    assert Board.from_dict("new", {**data, "serial": SERIAL}).serial is not None
+
+
+@pytest.mark.parametrize("board", [board for board in BOARDS.members() if board.serial], ids=lambda board: board.name)
+def test_data_agree_with_the_platform(board: Board):
+    assert board.serial is not None
+    platform = make_platform(board.serial.platform)
+    assert platform.default_clk_frequency == board.serial.oscillator_mhz * 1e6
+    part = platform.part if board.flow == "gowin" else platform.device
+    assert board.part.startswith(part)
+    for led in board.serial.leds:
+        name, number, *_ = led.split(":")
+        assert platform.lookup(name, int(number))
 
 
 @pytest.mark.parametrize(
