@@ -37,11 +37,12 @@ def rounded_code(
     """
     numbers = representable(fmt, lsb_exponent)
     code = Signal(fmt.bits, name="plain_code")
+    width = max(len(magnitude), numbers[-1][1].bit_length()) + 2
     reached = []
     r = rounding.random_bits
     for (low_code, low), (high_code, high) in itertools.pairwise(numbers):
         gap = high - low
-        above = Signal(signed(len(magnitude) + 2), name=f"above_{low_code}")
+        above = Signal(signed(width), name=f"above_{low_code}")
         m.d.comb += above.eq(magnitude - low)
         share: Value | int
         if rounding.kind == "nearest_even":

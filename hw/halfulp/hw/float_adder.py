@@ -298,6 +298,8 @@ class FloatAdder(wiring.Component):
         # The hidden one is counted in the field. Just under a half, and one more where the lowest place is odd: a tie
         # goes up from there.
         odd = normalised[places] if fmt.mantissa_bits else field[0] ^ hidden
+        if not fmt.subnormals:
+            odd = odd & hidden  # in the gap, 0 is the even one
         unlooked = places - rounding.random_bits
         addend = {
             "nearest_even": Cat((~odd).replicate(places - 1), odd),

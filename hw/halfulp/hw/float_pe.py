@@ -60,13 +60,13 @@ class FloatProcessingElement(ProcessingElement):
             m.d.comb += [adder.addend[name].eq(source[name] & valid) for name in flags]
 
         # A tile's first step adds to +0.
-        first = _delayed(m, "first", control["valid"] & control["first"], 1 + adder.addend_latency)
+        first = _clocks_after(m, control["valid"] & control["first"], 1 + adder.addend_latency)[-1]
         m.d.comb += [adder.sum[name].eq(Mux(first, 0, adder.total[name])) for name, _ in adder.total.shape()]
         self._randomise(m, adder)
         last = control["valid"] & control["last"]
         if config.interleave > 1:
             last = last & control["start"]
-        self._capture(m, adder.total, _delayed(m, "last", last, 1 + adder.latency))
+        self._capture(m, adder.total, _clocks_after(m, last, 1 + adder.latency)[-1])
         return m
 
     def _starts(self) -> Value:
@@ -86,18 +86,22 @@ class FloatProcessingElement(ProcessingElement):
         m.d.comb += adder.random.eq(random)
 
     def _capture(self, m: Module, finished: Any, first_captured: Value) -> None:
-        """A result register an output: loaded from `finished` in its clock, else shifted."""
+        """A result register an output. Sums come in one by one from below, as other PEs' results do at other times.
+
+        Nothing is shifted out of the array between the first and the last capture of a tile, in any PE.
+        """
         outputs = self.config.interleave
-        captures = [first_captured]
-        for number in range(1, outputs):
-            captures.append(_delayed(m, f"last_{number}", captures[-1], 1))
-        m.d.comb += self.captured.eq(captures[-1])
+        captures = Signal(outputs, name="captures")
+        m.d.comb += [captures[0].eq(first_captured), self.captured.eq(captures[-1])]
+        if outputs > 1:
+            m.d.comb += captures[1:].eq(_clocks_after(m, first_captured, outputs - 1))
+        finishes = captures.any()
         for name in result_fields(self.config):
-            below: Value = self.below[name]
+            below: Value = Mux(finishes, finished[name], self.below[name])
             for number in reversed(range(outputs)):
                 register = Signal.like(self.result[name], name=f"result_{number}_{name}", reset_less=True)
-                with m.If(captures[number] | self.shift):
-                    m.d.sync += register.eq(Mux(captures[number], finished[name], below))
+                with m.If(finishes | self.shift):
+                    m.d.sync += register.eq(below)
                 below = register
             m.d.comb += self.result[name].eq(below)
 
@@ -119,8 +123,8 @@ def _adder(config: ArrayConfig) -> FloatAdder:
     )
 
 
-def _delayed(m: Module, name: str, bit: Value, clocks: int) -> Value:
-    """A flag, `clocks` later."""
-    stages = Signal(clocks, name=f"{name}_stages")
-    m.d.sync += stages.eq(Cat(bit, stages))
-    return stages[-1]
+def _clocks_after(m: Module, flag: Value, clocks: int) -> Signal:
+    """Bit n: the flag, n + 1 clocks later."""
+    after = Signal(clocks, name="after")
+    m.d.sync += after.eq(Cat(flag, after))
+    return after

@@ -112,7 +112,8 @@ class ProcessingElement(wiring.Component, ABC):
         Where `shift` is 1 the result register takes `below`, unless it captures a sum in the same clock.
     result : Out(result_layout(config))
         The result register: the last finished sum, or what was shifted in since. Interleaved, of output 0: those of the
-        other outputs are shifted into it, one by one, and `below` into that of the last one.
+        other outputs are shifted into it, one by one, and `below` into that of the last one. No `shift` between the
+        first and the last of their captures.
     captured : Out(1)
         1 in the clock at whose end the result register, of the last output, takes a finished sum: `latency` clocks
         after that output's last step was at the inputs. The others' come a clock earlier, each before the next one's.
