@@ -107,6 +107,26 @@ def test_quotients_that_are_ties_or_nearly(rng):
                 check(ties, fmt, Rounding.parse(mode), 1, words, tensor_scale=scale)
 
 
+@pytest.mark.parametrize("kind", ["stochastic", "stochastic_floor"])
+def test_quotients_nearer_to_the_edge_than_float64_can_tell(kind, rng):
+    """Rounding up begins at 1 - (R + 1/2) / 2**32 of a step: float64 numbers next to that times the divisor.
+
+    The product has more than 53 bits, so that the quotient rounded to float64 is often the edge itself.
+    """
+    fmt, half = get_block_format("nvfp4"), kind == "stochastic"
+    tensor_scale = float(np.float32(0.0123))
+    scales = rng.integers(0x40, 0x48, 300)
+    divisors = fmt.scale_values[scales] * tensor_scale
+    words = rng.integers(0, 1 << 32, (300, 16), dtype=np.uint32)
+    edges = 1 + 0.5 * (1 - (words + 0.5 * half) / 2**32)  # between 1 and 1.5, of 35 bits
+    x = divisors[:, None] * edges
+    x[:, 0] = divisors * 6
+    blocks = fmt.quantise(x, Rounding(kind, 32), axis=1, random=words, tensor_scale=tensor_scale)
+    np.testing.assert_array_equal(blocks.scales[:, 0], scales)
+    assert set(blocks.codes[:, 1:].ravel().tolist()) == {2, 3}
+    check(x, fmt, Rounding(kind, 32), 1, words, tensor_scale=tensor_scale)
+
+
 def test_random_bits_are_those_of_the_position_along_either_axis(rng):
     x = rng.normal(size=(35, 70)).astype(np.float32)
     mode = Rounding("stochastic", 11)
