@@ -103,6 +103,13 @@ def test_what_was_built_before_is_taken_from_the_cache(tools: FakeTools, no_desi
     assert "YOSYS" not in tools.calls()
 
 
+def test_a_missing_tool_is_told_before_anything_is_done(tools: FakeTools, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ECPPACK", "/no/such/ecppack")
+    with pytest.raises(ProgramError, match="there is no program '/no/such/ecppack', which the variable ECPPACK names"):
+        build_open(BOARDS.get("ulx3s"), CONFIG)
+    assert tools.calls() == []
+
+
 def test_a_tool_that_fails_leaves_nothing(tools: FakeTools, no_design: None, tmp_path: Path):
     tools.install_one("ECPPACK", {"top.bit": "half"}, code=1, says="error: bad tile")
     with pytest.raises(ProgramError, match="ecppack failed: error: bad tile"):

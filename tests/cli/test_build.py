@@ -144,6 +144,7 @@ def test_loading(halfulp, built: list[dict[str, Any]], config_file: Path, tmp_pa
         (["ulx3", "core.toml"], "unknown board 'ulx3'; nearest: 'ulx3s'"),
         (["ulx3s", "none.toml"], "none.toml: No such file or directory"),
         (["pynq-z2", "core.toml", "--fit"], "--fit is for boards with open tools; pynq-z2 is built by Vivado"),
+        (["pynq-z2", "core.toml", "--seed", "2"], "--seed is for boards with open tools; pynq-z2 is built by Vivado"),
         (["pynq-z2", "core.toml", "--baud", "9600"], "--baud is for boards with open tools; pynq-z2 is built by"),
     ],
 )

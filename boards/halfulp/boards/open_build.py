@@ -15,7 +15,7 @@ from typing import Any
 from halfulp.boards.board import Board, SerialBoard
 from halfulp.boards.place import TOOLCHAINS, Placement, place_and_route
 from halfulp.boards.pll import PllPlan, plan_pll
-from halfulp.boards.programs import ProgramError
+from halfulp.boards.programs import PROGRAMS, ProgramError
 from halfulp.boards.synthesis import Area, synthesise
 from halfulp.hw.cache import cached, digest, sources_digest
 from halfulp.hw.config import ArrayConfig
@@ -113,10 +113,13 @@ def build_open(
     serial = serial_part(board)
     frequency, pll = _clock(serial, board.clock_mhz if clock_mhz is None else clock_mhz)
     design = design_parameters(board, clock_mhz=clock_mhz, baud=baud, memory_bytes=memory_bytes)
+    toolchain = TOOLCHAINS[board.flow]
+    for name in ("yosys", toolchain.place, toolchain.pack):
+        PROGRAMS[name].command()  # what is missing is told before minutes are spent
     what = f"{config.name} for {board.name}"
     progress("generating")
     sources = {"design.v": serial_design(config, **design)}
-    sources["top.il"], constraints = _board_files(serial, TOOLCHAINS[board.flow].constraints, pll)
+    sources["top.il"], constraints = _board_files(serial, toolchain.constraints, pll)
     progress("synthesising")
     synthesis = synthesise(
         sources,

