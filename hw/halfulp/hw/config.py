@@ -237,7 +237,11 @@ class ArrayConfig:
     @property
     def name(self) -> str:
         """Short name of this configuration, unique by its hash: names builds and caches."""
-        digest = hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:10]
+        data = self.to_dict()
+        if self.interleave == 1:
+            # Cores that are not interleaved keep the names, and so the builds, that they had before there was a choice.
+            del data["interleave"]
+        digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:10]
         return f"halfulp_{self.rows}x{self.columns}_{self.a_formats[0]}_{digest}"
 
     def check_spec(self, spec: AnyGemmSpec, k: int | None = None) -> None:
@@ -270,9 +274,6 @@ class ArrayConfig:
             data[name] = [f.name for f in data[name]]
         data["accumulator"] = str(self.accumulator)
         data["roundings"] = list(self.roundings)
-        if self.interleave == 1:
-            # Cores that are not interleaved keep the names, and so the builds, that they had before there was a choice.
-            del data["interleave"]
         return data
 
     @classmethod
