@@ -100,6 +100,8 @@ def fit_board(
     ProgramError
         Where Yosys is missing, fails or takes too long.
     """
+    from halfulp.boards.board_top import DESIGN  # with Amaranth, which the model does without
+
     serial, limits = serial_part(board), part_limits(board)
 
     def synthesised(rows: int, columns: int) -> Area:
@@ -107,7 +109,7 @@ def fit_board(
         sized = config.replace(rows=rows, columns=columns)
         return synthesise(
             {"design.v": serial_design(sized, frequency=frequency, baud=baud, memory_bytes=memory_bytes)},
-            top="halfulp_design",
+            top=DESIGN,
             family=serial.family,
             what=f"synthesis of {sized.name} for {board.name}",
             multipliers=multipliers_for(sized, board.dsps),
