@@ -65,10 +65,10 @@ def test_the_widest_window_of_the_kernel_is_exact_at_its_ends():
     """2**52 - 1 is reached exactly, by products of 48 bits; one more saturates. At the other end it takes two."""
     spec = GemmSpec("float32", "float32", "float32", "fixed:53:0", scale=-40)
     most = 2.0**24
-    a = np.float32([most] * 15 + [most - 1, most - 1, 1])
+    a = np.array([most] * 15 + [most - 1, most - 1, 1], np.float32)
     for sign, fits in ((1, 0), (-1, 1)):
         for last in range(3):
-            b = np.float32([most] * 16 + [1, last]) * np.float32(sign)
+            b = np.array([most] * 16 + [1, last], np.float32) * np.float32(sign)
             assert check(a.view(np.uint32)[None], b.view(np.uint32)[:, None], spec) == (last > fits)
     spec = GemmSpec("float32", "float32", "float32", "fixed:53:0")
     assert can_window(spec, FixedAccumulator(53, 0))
