@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import inspect
+import types
 from pathlib import Path
 
 import pytest
 from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 
+from halfulp.hw import float_adder
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.float_adder import FloatAdder
 from halfulp.hw.rounder import RoundingLane, RoundingSetup
@@ -23,14 +26,14 @@ LONG = pytest.mark.proof
 
 
 def adder_and_specification(
-    text: str, bits: int, low: int, high: int, zeros: int, stages: int, mutate: bool = False
+    text: str, bits: int, low: int, high: int, zeros: int, stages: int, adder_type: type[FloatAdder] = FloatAdder
 ) -> tuple[Module, dict[str, Signal], Signal]:
     """A float adder beside the exact sum in integers, rounded by comparing it with all numbers of the format."""
     accumulator = parse_accumulator(text)
     assert isinstance(accumulator, FloatAccumulator)
     fmt, rounding = accumulator.format, accumulator.rounding
     m = Module()
-    m.submodules.adder = adder = FloatAdder(
+    m.submodules.adder = adder = adder_type(
         accumulator=accumulator,
         significand_bits=bits,
         min_exponent=low,
@@ -72,8 +75,6 @@ def adder_and_specification(
         size.eq(Mux(exact < 0, -exact, exact)),
     ]
     code = rounded_code(m, size, fmt, unit, rounding, random)
-    if mutate:
-        code = code ^ (size == 3)
     beyond = code > fmt.max_code
     wanted = Mux(beyond, fmt.max_code, code)
     # What is no accumulator, or more leading zeros than were announced, is not asked for.
@@ -182,8 +183,38 @@ def test_rounding_lane_rounds_the_sum(text: str, mode: str, scale: int, ieee: bo
     prove_pipeline(*lane_and_specification(fmt, Rounding.parse(mode), scale, ieee), tmp_path, timeout=280)
 
 
-def test_a_proof_finds_what_is_wrong(tmp_path: Path) -> None:
-    """One exact sum whose code is inverted in the specification comes back as the counterexample."""
-    design, inputs, holds = adder_and_specification("e2m1-finite", 2, -1, 0, 0, 1, mutate=True)
+MUTANTS = {
+    "no sticky bit": ("Cat(value[lost] | value[:lost].any(), value[lost + 1 :])", "value[lost:]", "e3m2"),
+    "a tie goes up from an even one": (
+        "Cat((~odd).replicate(places - 1), odd)",
+        "Const(1 << (places - 1))",
+        "e3m2",
+    ),
+    "a random bit is stuck": (
+        "Cat(Const(0, unlooked), self.random)",
+        "Cat(Const(0, unlooked + 1), self.random[1:])",
+        "e3m1:stochastic_floor:2",
+    ),
+    "no centring half": ("Const(1 << max(unlooked - 1, 0), unlooked)", "Const(0, unlooked)", "e3m1:stochastic:2"),
+    "the carry is dropped": ("+ Cat(carry, addend,", "+ Cat(Const(0, 1), addend,", "e3m1:toward_zero"),
+    "subnormal numbers are flushed": (
+        "fraction, normal)",
+        "Mux(normal, fraction, 0)[: len(fraction)], normal)",
+        "e3m1",
+    ),
+    "no saturation": ("Mux(too_large, fmt.max_code, magnitude)", "magnitude", "e3m1"),
+}
+"""What is wrong: the source text that is replaced, by what, and the accumulator that has to show it."""
+
+
+@pytest.mark.parametrize("name", [*list(MUTANTS)[:2], *(pytest.param(each, marks=LONG) for each in list(MUTANTS)[2:])])
+def test_mutants_of_the_adder_are_caught(name: str, tmp_path: Path) -> None:
+    """Each comes back with a counterexample."""
+    old, new, text = MUTANTS[name]
+    source = inspect.getsource(float_adder)
+    assert source.count(old) == 1
+    mutant = types.ModuleType("mutant")
+    exec(compile(source.replace(old, new), name, "exec"), mutant.__dict__)
+    case = adder_and_specification(text, 3, -9, 3, 1, 1, mutant.FloatAdder)
     with pytest.raises(CounterexampleError, match=r"^not for .*significand = \d"):
-        prove_pipeline(design, inputs, holds, tmp_path)
+        prove_pipeline(*case, tmp_path)
