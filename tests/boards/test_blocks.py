@@ -149,8 +149,8 @@ def test_cells_are_counted_as_the_data_sheet_counts(family: str, cells: dict[str
 def test_what_yosys_is_told(tools: FakeTools, tmp_path: Any):
     text = "module \\top.pe_0_0 (a);\nendmodule\nmodule top(a);\nendmodule\n"
 
-    def script(**options: Any) -> list[str]:
-        made = synthesise({"top.v": text}, top="top", family="ecp5", what="a test", **options)
+    def script(family: str = "ecp5", **options: Any) -> list[str]:
+        made = synthesise({"top.v": text}, top="top", family=family, what="a test", **options)
         return (made.netlist.parent / "synthesis.ys").read_text().splitlines()
 
     assert "synth_ecp5 -nowidelut -top top" in script()
@@ -161,3 +161,8 @@ def test_what_yosys_is_told(tools: FakeTools, tmp_path: Any):
     assert r"setattr -mod -set keep_hierarchy 1 \top.pe_0_0" in shared
     assert shared.index("flatten") > shared.index("synth_ecp5 -nowidelut -top top")
     assert "flatten" not in script()
+    assert "synth_ice40 -device u -dsp -top top" in script("ice40-up")
+    assert "synth_ice40 -device u -top top" in script("ice40-up", multipliers="luts")
+    assert "synth_ice40 -device hx -top top" in script("ice40-hx")
+    with pytest.raises(ValueError, match="unknown kind of multipliers 'dsp'; nearest: 'dsps'"):
+        script(multipliers="dsp")

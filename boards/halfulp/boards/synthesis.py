@@ -10,11 +10,15 @@ from pathlib import Path
 
 from halfulp.boards.programs import PROGRAMS, run_program
 from halfulp.hw.cache import cached, digest
+from halfulp.numerics.names import unknown_name
 
 __all__ = ["FAMILIES", "Area", "Family", "Synthesis", "synthesise"]
 
 TIMEOUT = 3600.0
 """Seconds for one run of Yosys: an array of 16×16 takes a few minutes, and several times as long on a busy machine."""
+
+MULTIPLIERS = ("dsps", "luts", "booth")
+"""What products can be made of; see `synthesise`."""
 
 PROCESSING_ELEMENT = re.compile(r"^module (\\\S+pe_\d+_\d+ |\w+pe_\d+_\d+)", re.MULTILINE)
 """Modules that an array holds many copies of."""
@@ -44,15 +48,16 @@ class Family:
     ----------
     command
         The synthesis command with its options.
-    no_dsps
-        What keeps products out of DSP blocks: added to `command`.
+    dsps, no_dsps
+        What is added to `command` to have products made of DSP blocks, and to keep them out of these.
     cells
         By the pattern of a cell's name: luts, flip-flops, DSP blocks, block RAMs.
     """
 
     command: str
-    no_dsps: str
     cells: Mapping[str, tuple[float, float, float, float]]
+    dsps: str = ""
+    no_dsps: str = ""
 
     def area(self, counts: Mapping[str, int]) -> Area:
         """What cells, counted by type, take; types that take nothing of their own are not in the table."""
@@ -105,13 +110,12 @@ FAMILIES = {
     ),
     "ice40-hx": Family(
         command="synth_ice40 -device hx",
-        no_dsps="",
         # A carry that no LUT shares takes a cell of its own; place and route tells how many those are.
         cells={"SB_LUT4": (1, 0, 0, 0), "SB_DFF.*": (0, 1, 0, 0), "SB_RAM40_4K.*": (0, 0, 0, 1)},
     ),
     "ice40-up": Family(
-        command="synth_ice40 -device u -dsp",
-        no_dsps="",
+        command="synth_ice40 -device u",
+        dsps="-dsp",
         cells={
             "SB_LUT4": (1, 0, 0, 0),
             "SB_DFF.*": (0, 1, 0, 0),
@@ -177,9 +181,13 @@ def synthesise(
 
     Raises
     ------
+    ValueError
+        Where `multipliers` is nothing of these.
     ProgramError
         Where Yosys is missing, fails or takes too long.
     """
+    if multipliers not in MULTIPLIERS:
+        raise unknown_name("kind of multipliers", multipliers, MULTIPLIERS)
     kept = sorted({name for text in sources.values() for name in _elements(text)}) if share_elements else []
     script = _script(FAMILIES[family], list(sources), top, kept, multipliers)
     yosys = PROGRAMS["yosys"]
@@ -207,9 +215,8 @@ def _script(family: Family, files: list[str], top: str, kept: list[str], multipl
     lines = [f"{readers[Path(name).suffix]} {name}" for name in files]
     lines.append(f"hierarchy -top {top}")
     lines += [f"setattr -mod -set keep_hierarchy 1 {_quoted(name)}" for name in kept]
-    command = family.command
-    if multipliers != "dsps" and family.no_dsps:
-        command += f" {family.no_dsps}"
+    option = family.dsps if multipliers == "dsps" else family.no_dsps
+    command = f"{family.command} {option}".rstrip()
     if multipliers == "booth":
         lines += ["proc", "opt_expr", "opt_clean", "wreduce", "booth"]
     lines.append(f"{command} -top {top}")
