@@ -200,7 +200,7 @@ def _digits_kernel(fmt: FloatFormat | IntFormat, count: int) -> Kernel:
     code = Code("digits", "ppiiiii")
     codes, digits, rows, columns, stride, plane, least = code.arguments
     element = {1: I8, 2: I16, 4: I32}[fmt.container_bytes]
-    integer = I64 if count > 3 else I32
+    integer = I64 if count > 3 else I32 if count > 1 or element is I32 else I16
     lanes = 512 // integer.width
     one_field = code.spread(least.narrow(integer), lanes)
     tail, tail_digits = code.buffer(element, lanes), code.buffer(I8, lanes)

@@ -77,6 +77,8 @@ def emulate_gemm(a: npt.ArrayLike, b: npt.ArrayLike, spec: GemmSpec, *, seed: in
     scale = spec.scale + exponent
     if sums.dtype == np.int32 and spec.out == INT32 and scale == 0:
         return GemmResult(sums.view(np.uint32), False, False)
+    if sums.dtype == np.int32 and spec.out == FLOAT32 and abs(scale) <= 64 and np.abs(sums).max() <= 1 << 24:
+        return GemmResult((sums.astype(np.float32) * np.float32(2.0**scale)).view(np.uint32), False, False)
     if sums.dtype == np.float32 and spec.out == FLOAT32 and scale == 0:
         return GemmResult((sums + np.float32(0)).view(np.uint32), False, overflow)  # -0 + 0 is 0
     result = quantise_flagged(

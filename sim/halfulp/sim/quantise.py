@@ -22,7 +22,7 @@ from halfulp.sim.vector_code import F64, I8, I16, I32, I64, Code, Kernel, Lanes,
 __all__ = ["Quantised", "dequantise", "quantise", "quantise_flagged"]
 
 QUICK_BLOCK = 256
-"""Numbers that are rounded at a time where it can be done quickly: several vectors of random words under way."""
+"""Numbers that are rounded at a time where random words are what takes long: several vectors of those under way."""
 
 LITTLE_ENDIAN = sys.byteorder == "little"
 
@@ -252,9 +252,9 @@ def _kernel(
         return flags
 
     def each_row(row: Lanes, invalid: Lanes, too_large: Lanes) -> list[Lanes]:
-        most = columns & (-QUICK_BLOCK if quickly else 0)
-        flags = [invalid, too_large]
-        if quickly:
+        flags, most = [invalid, too_large], columns.constant(0)
+        if quickly and random_from_seed:
+            most = columns & -QUICK_BLOCK
             flags = code.loop(0, most, QUICK_BLOCK, flags, lambda column, *f: block(row, QUICK_BLOCK, column, *f))
         return code.loop(most, columns, BLOCK, flags, lambda column, *f: block(row, BLOCK, column, *f))
 
