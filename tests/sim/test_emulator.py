@@ -253,3 +253,13 @@ def test_span_of_an_operand_is_what_occurs_in_it():
     assert (operand.lsb_exponent, operand.max_units) == (-2, 10)
     nothing = as_float64(np.array([[0x00, 0x7C]], np.uint8), e5m2)  # 0, Inf
     assert (nothing.max_units, nothing.special) == (0, True)
+
+
+def test_int32_sums_become_float32_up_to_2_to_the_24():
+    """Sums of 2**24 are float32 numbers as they are; 2**24 + 1, and scales beyond 2**64, are rounded like others."""
+    for k, last in ((1022, 1), (1023, 0), (1023, 1), (1023, 3)):
+        left, right = np.full((1, k + 2), 0x80, np.uint8), np.full((k + 2, 1), 0x80, np.uint8)
+        left[0, -1], right[-1, 0] = last, 1
+        for scale in (0, -64, 64, -65, 65, -160):
+            for mode in ("nearest_even", "toward_zero", "stochastic:3"):
+                check(left, right, GemmSpec("int8", "int8", "float32", rounding=mode, scale=scale), 6)
