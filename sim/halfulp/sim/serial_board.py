@@ -67,7 +67,7 @@ class LineFaults:
         return bytes(arrived)
 
 
-def serial_verilog(config: ArrayConfig, *, memory_bytes: int, buffer_bytes: int, clocks_a_bit: int) -> str:
+def serial_verilog(config: ArrayConfig, *, memory_bytes: int, buffer_bytes: int, clocks_a_bit: float) -> str:
     """Flat Verilog of a `SerialTop`, top ``halfulp_core``, from the cache or generated now."""
     parameters = json.dumps([config.to_dict(), memory_bytes, buffer_bytes, clocks_a_bit], sort_keys=True)
     sources = sources_digest("halfulp.hw", "halfulp.numerics")
