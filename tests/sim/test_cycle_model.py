@@ -100,7 +100,7 @@ def test_it_equals_the_cores_counter_on_random_gemms(
 ):
     memory = MEMORIES[name]
     core, base = open_core(memory)
-    for _ in range(1000 if request.config.option.fuzz else 80):
+    for _ in range(1000 if request.config.option.fuzz else 60):
         plan, out_format, c_address, c_stride = random_gemm(rng, base)
         counted = count_cycles(core, plan, out_format=out_format, c_address=c_address, c_stride=c_stride)
         model = predict(plan, out_bytes=OUT_BYTES[out_format], c_address=c_address, c_stride=c_stride, memory=memory)

@@ -227,6 +227,11 @@ class Loader(wiring.Component):
             *(used.eq(in_use != 0) for used, in_use in zip(operand.used, operand.in_use, strict=True)),
         ]
         freed_slot = Mux(odd, operand.slots[1], operand.slots[0])
+        # Counted a clock late, which is soon enough: between two slots of an operand lies the choice of a panel, or a
+        # block of the other one.
+        allocated = Signal(name=f"allocated_{operand.number}")
+        m.d.sync += allocated.eq(allocate)
+        allocate = allocated
         with m.If(allocate):
             m.d.sync += operand.head.eq(operand.head + slot)
         with m.If(allocate | freed):

@@ -137,7 +137,7 @@ class RegisterFile(wiring.Component):
     -------
     bus : In(AxiLiteSignature())
     start, reset : Out(1)
-        The actions of `control`, one clock each.
+        The actions of `control`, one clock each: the first in which the write's response is on the bus.
     settings : Out(settings_layout())
         The rw registers; stable from the clock of `start` on until the next write.
     events : In(events_layout())
@@ -176,6 +176,8 @@ class RegisterFile(wiring.Component):
         readable = self._status(m, clear)
         readable.update({name: Const(word, 32) for name, word in self._words.items()})
 
+        # Registered: `clear` reaches every counter, and `start` the queue, from far behind the bus.
+        m.d.sync += [action.eq(0) for action in actions.values()]
         with m.If(target.write_enable):
             with m.Switch(target.write_address):
                 for reg in REGISTERS:
@@ -185,7 +187,7 @@ class RegisterFile(wiring.Component):
                         if reg.access == "w1":
                             for f in reg.fields:
                                 strobe = target.write_strobe[f.lsb // 8]
-                                m.d.comb += actions[f.name].eq(target.write_data[f.lsb] & strobe)
+                                m.d.sync += actions[f.name].eq(target.write_data[f.lsb] & strobe)
                         else:
                             self._write(m, reg, target)
         readable.update({reg.name: self._word(reg) for reg in REGISTERS if reg.access == "rw"})
