@@ -103,6 +103,8 @@ class FloatAdder(wiring.Component):
         `exponent` is counted from `min_exponent`. An addend of 0 without flags leaves the accumulator as it is.
     sum : In(sum_layout(...))
         The accumulator that it is added to, `addend_latency` clocks later.
+    clear : In(1)
+        With `sum`: +0 in its place.
     random : In(r)
         Where the mode is stochastic: the step's R, `random_latency` clocks later than `addend`.
     total : Out(sum_layout(...))
@@ -111,6 +113,7 @@ class FloatAdder(wiring.Component):
 
     addend: Any
     sum: Any
+    clear: Signal
     random: Signal
     total: Any
 
@@ -151,6 +154,7 @@ class FloatAdder(wiring.Component):
             {
                 "addend": In(addend_layout(significand_bits, exponent_bits, specials)),
                 "sum": In(sums),
+                "clear": In(1),
                 "random": In(accumulator.rounding.random_bits),
                 "total": Out(sums),
             }
@@ -193,10 +197,9 @@ class FloatAdder(wiring.Component):
         operands["below"] = _wire(m, "below", subtract & raw[-1])
         operands["raw"] = raw
         operands = self._cut(m, "add", operands)
-        operands = self._cut(m, "count", self._count(m, operands))
-        shifted = _shift_left(m, operands.pop("raw"), operands.pop("places"))
-        operands["normal"] = _wire(m, "normalised", shifted ^ operands["below"].replicate(frame + 1))
-        operands = self._cut(m, "normalise", operands)
+        operands["zeros"] = _leading_zeros(m, operands["raw"] ^ operands["below"].replicate(frame + 1))
+        operands = self._cut(m, "count", operands)
+        operands = self._cut(m, "normalise", self._normalise(m, operands))
         self._round(m, operands)
         return m
 
@@ -245,10 +248,13 @@ class FloatAdder(wiring.Component):
     def _compare(self, m: Module, addend: dict[str, Value]) -> dict[str, Value]:
         """Which operand is at the frame's top, and how far the other one is below it."""
         fmt, acc, frame = self.accumulator.format, self.sum, self._frame
-        fraction, field = acc.magnitude[: fmt.mantissa_bits], acc.magnitude[fmt.mantissa_bits :]
+        kept = (~self.clear).replicate(len(acc.magnitude))
+        magnitude = acc.magnitude & kept
+        fraction, field = magnitude[: fmt.mantissa_bits], magnitude[fmt.mantissa_bits :]
+        # Subnormal numbers have the exponent of the smallest normal one. The way through this is the longest.
+        raw_field = acc.magnitude[fmt.mantissa_bits :]
+        exponent = Cat(raw_field[0] | self.clear | ~raw_field[1:].any(), field[1:])
         normal = _wire(m, "normal_operand", field.any())
-        # Subnormal numbers have the exponent of the smallest normal one.
-        exponent = Cat(field[0] | ~normal, field[1:])
         own = Cat(Const(0, max(self._significand_bits - fmt.significand_bits, 0)), fraction, normal)
         other = Cat(Const(0, max(fmt.significand_bits - self._significand_bits, 0)), addend["significand"])
         difference = Signal(range(-(1 << len(field)) - frame, 1 << (len(addend["exponent"]) - 1)), name="difference")
@@ -262,30 +268,33 @@ class FloatAdder(wiring.Component):
             "negative": Mux(own_larger, acc.negative, addend["negative"]),
             "subtract": acc.negative ^ addend["negative"],
             "exponent": Mux(own_larger, exponent, addend["exponent"].as_unsigned()[:-1]),
-            "overflow": acc.overflow,
+            "overflow": acc.overflow & ~self.clear,
         }
         for name in self._specials:
-            values[name] = acc[name] | addend.get(name, Const(0))
+            values[name] = (acc[name] & ~self.clear) | addend.get(name, Const(0))
         return values
 
-    def _count(self, m: Module, operands: dict[str, Value]) -> dict[str, Value]:
-        """How far the sum has to be shifted to the left, and the exponent field, less 1, that it has then."""
-        raw, below, exponent = operands["raw"], operands["below"], operands.pop("exponent")
-        zeros = _leading_zeros(m, raw ^ below.replicate(len(raw)))
+    def _normalise(self, m: Module, operands: dict[str, Value]) -> dict[str, Value]:
+        """Shift the sum to the left, and find the exponent field, less 1, that it has then.
+
+        A sum below 0 is still the complement of its magnitude: ones are to come in where this shifts in zeros.
+        """
+        raw, exponent, zeros = operands.pop("raw"), operands.pop("exponent"), operands.pop("zeros")
         left = Signal(signed(max(len(exponent), len(zeros)) + 1), name="left")
         m.d.comb += left.eq(exponent - zeros)
         # Below the smallest normal number the ulp stays the same.
         subnormal = left[-1]
-        operands["places"] = Mux(subnormal, exponent, zeros)[: len(zeros)]
-        field_bits = len(exponent)
-        operands["field"] = Mux(subnormal | (raw == 0), 0, left[:field_bits])
-        operands["negative"] = operands["negative"] ^ below
+        places = Mux(subnormal, exponent, zeros)[: len(zeros)]
+        operands["shifted"] = _shift_left(m, raw, places)
+        operands["field"] = Mux(subnormal | (raw == 0), 0, left[: len(exponent)])
+        operands["negative"] = operands["negative"] ^ operands["below"]
         return operands
 
     def _round(self, m: Module, operands: dict[str, Value]) -> None:
         """Add below the ulp, drop all below it, and saturate."""
         fmt, rounding, frame = self.accumulator.format, self.accumulator.rounding, self._frame
-        normalised, field, carry = operands["normal"], operands["field"], operands["below"]
+        field, carry = operands["field"], operands["below"]
+        normalised = _wire(m, "normalised", operands["shifted"] ^ carry.replicate(frame + 1))
         places = frame - fmt.mantissa_bits
         fraction, hidden = normalised[:frame], normalised[frame]
         if not fmt.subnormals and fmt.mantissa_bits:

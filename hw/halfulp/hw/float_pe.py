@@ -61,7 +61,7 @@ class FloatProcessingElement(ProcessingElement):
 
         # A tile's first step adds to +0.
         first = _clocks_after(m, control["valid"] & control["first"], 1 + adder.addend_latency)[-1]
-        m.d.comb += [adder.sum[name].eq(Mux(first, 0, adder.total[name])) for name, _ in adder.total.shape()]
+        m.d.comb += [adder.sum.eq(adder.total), adder.clear.eq(first)]
         self._randomise(m, adder)
         last = control["valid"] & control["last"]
         if config.interleave > 1:
