@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, ResetInserter, Signal, Value
+from amaranth.hdl import Array, Cat, Const, Module, Mux, ResetInserter, Shape, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
@@ -395,19 +395,8 @@ class Writer(wiring.Component):
         config = self._config
         m.submodules.packer = packer = BurstPacker(config=config)
         m.submodules.bus = bus = BurstWriter(config=config)
-        words = SyncFIFOBuffered(width=word_layout(config).size, depth=WORD_DEPTH)
-        bursts = SyncFIFOBuffered(width=burst_layout(config).size, depth=WORD_DEPTH // 2)
-        m.submodules.words = ResetInserter(self.flush)(words)
-        m.submodules.bursts = ResetInserter(self.flush)(bursts)
-        for queue, source, target in ((words, packer.words, bus.words), (bursts, packer.bursts, bus.bursts)):
-            m.d.comb += [
-                queue.w_data.eq(source.payload.as_value()),
-                queue.w_en.eq(source.valid),
-                source.ready.eq(queue.w_rdy),
-                target.payload.eq(queue.r_data),
-                target.valid.eq(queue.r_rdy),
-                queue.r_en.eq(target.ready),
-            ]
+        words = self._connect(m, "words", packer.words, bus.words, WORD_DEPTH)
+        bursts = self._connect(m, "bursts", packer.bursts, bus.bursts, WORD_DEPTH // 2)
         wiring.connect(m, wiring.flipped(self.groups), packer.groups)
         wiring.connect(m, bus.axi, wiring.flipped(self.axi))
         m.d.comb += [
@@ -416,6 +405,33 @@ class Writer(wiring.Component):
             self.done.eq(bus.done),
             self.error.eq(bus.error),
             self.error_address.eq(bus.error_address),
-            self.idle.eq(packer.idle & bus.idle & (words.w_level == 0) & (bursts.w_level == 0)),
+            self.idle.eq(packer.idle & bus.idle & (words == 0) & (bursts == 0)),
         ]
         return m
+
+    def _connect(self, m: Module, name: str, source: stream.Interface, target: stream.Interface, depth: int) -> Signal:
+        """Put a queue between two streams, and return how many wait in it.
+
+        Its `ready` is a register, for the whole drain behind it halts by it.
+        """
+        # One place more than is used, so that the queue itself never halts.
+        queue = SyncFIFOBuffered(width=Shape.cast(source.p.shape()).width, depth=depth + 1)
+        m.submodules[name] = ResetInserter(self.flush)(queue)
+        waiting = Signal(range(depth + 1), name=f"{name}_waiting")
+        full = Signal(name=f"{name}_full")
+        push, pop = source.valid & source.ready, target.valid & target.ready
+        m.d.comb += [
+            queue.w_data.eq(source.payload.as_value()),
+            queue.w_en.eq(push),
+            source.ready.eq(~full),
+            target.payload.eq(queue.r_data),
+            target.valid.eq(queue.r_rdy),
+            queue.r_en.eq(target.ready),
+        ]
+        m.d.sync += [
+            waiting.eq(waiting + push - pop),
+            full.eq(~pop & ((waiting == depth) | ((waiting == depth - 1) & push))),
+        ]
+        with m.If(self.flush):
+            m.d.sync += [waiting.eq(0), full.eq(0)]
+        return waiting
