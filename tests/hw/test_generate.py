@@ -86,3 +86,8 @@ def test_report_gives_widths_and_sizes() -> None:
     text = width_report_text(ArrayConfig())
     assert f"{report['accumulator_bits']} bits, K up to 8192" in text
     assert "float8_e4m3fn (8 bits), float8_e5m2 (8 bits); 1 bytes an element" in text
+
+
+def test_an_interleaved_core_has_fewer_multipliers() -> None:
+    report = width_report(ArrayConfig(accumulator="e6m5:stochastic:13", interleave=4))
+    assert (report["macs_per_clock"], report["interleave"], report["accumulator_bits"]) == (16, 4, 12)

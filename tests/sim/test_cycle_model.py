@@ -177,6 +177,9 @@ def test_what_no_gemm_and_no_memory_can_be_is_refused():
     plan = layer((False, False), 1, 1, 1)
     with pytest.raises(ValueError, match="m must be 1 or more, not 0"):
         predict(replace(plan, m=0))
+    fp12 = ArrayConfig(accumulator="e6m5:stochastic:13", interleave=4)
+    with pytest.raises(ValueError, match="not accumulator e6m5:stochastic:13 with interleave 4"):
+        predict(GemmPlan(config=fp12, m=1, n=1, k=1))
     with pytest.raises(ValueError, match="out_bytes must be 1, 2 or 4, not 3"):
         predict(plan, out_bytes=3)
     with pytest.raises(ValueError, match="bandwidth must be above 0 and at most 1 beat a clock, not 0"):

@@ -107,6 +107,11 @@ def predict(
     """
     if out_bytes not in (1, 2, 4):
         raise ValueError(f"out_bytes must be 1, 2 or 4, not {out_bytes!r}")
+    if plan.config.interleave != 1 or plan.config.step_random_bits:
+        raise ValueError(
+            "the cycle model knows a step a clock and accumulators without random bits, "
+            f"not accumulator {plan.config.accumulator} with interleave {plan.config.interleave}"
+        )
     for name in ("m", "n", "k"):
         if getattr(plan, name) < 1:
             raise ValueError(f"{name} must be 1 or more, not {getattr(plan, name)!r}")
