@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from halfulp.host.bus import CoreBus
 from halfulp.host.errors import ConnectionLostError, DeviceError, IdentificationError
-from halfulp.hw.config import ArrayConfig, format_from_word
+from halfulp.hw.config import BLOCK_SCALES, ArrayConfig, format_from_word
 from halfulp.hw.registers import CORE_ID, CORE_VERSION, register
 from halfulp.numerics.accumulators import Accumulator, ExactAccumulator, FixedAccumulator, FloatAccumulator
 from halfulp.numerics.formats import FloatFormat, Format
@@ -104,7 +104,7 @@ def read_config(read: Callable[[str], int]) -> ArrayConfig:
         return tuple(format_from_word(read(f"config_{role}_format{n}")) for n in range(count))
 
     array, datapath = read("config_array"), read("config_datapath")
-    accumulator, modes = read("config_accumulator"), read("config_rounding")
+    accumulator, modes, block = read("config_accumulator"), read("config_rounding"), read("config_block")
     try:
         config = ArrayConfig(
             rows=_field("config_array", "rows", array),
@@ -120,6 +120,8 @@ def read_config(read: Callable[[str], int]) -> ArrayConfig:
             queue_depth=_field("config_datapath", "queue_depth", datapath),
             reads_outstanding=_field("config_datapath", "reads_outstanding", datapath),
             interleave=read("config_interleave") or 1,  # 0 where a core is older than the register
+            block=_field("config_block", "length", block),
+            block_scale=_block_scale(_field("config_block", "scale", block)),
         )
         bits = _field("config_accumulator", "bits", accumulator)
         if bits != config.accumulator_bits:
@@ -157,6 +159,12 @@ def _float_accumulator(word: int) -> FloatAccumulator:
         raise ValueError(f"{fmt} is no float")
     rounding = Rounding(KINDS[values["rounding_mode"]], values["random_bits"])
     return FloatAccumulator(fmt, rounding, OVERFLOWS[values["overflow_ieee"]])
+
+
+def _block_scale(kind: int) -> str:
+    if kind >= len(BLOCK_SCALES):
+        raise ValueError(f"kind {kind} of blocks' scales is unknown to this driver")
+    return BLOCK_SCALES[kind]
 
 
 def _field(name: str, field_name: str, value: int) -> int:

@@ -128,9 +128,11 @@ class SystolicArray(wiring.Component):
         left = [grid[i][0].a for i in range(rows)]
         above = [grid[0][j].b for j in range(columns)]
         codes = [self._in_turn(m, f"a_{i}", slot, i) for i in range(rows)]
-        self._decode_edge(m, "a", self.config.a_formats, codes, self._held(m, "a_format", starts), starts, left)
+        a_scale, b_scale = self._scales_at_edges(grid)
+        a_format = self._held(m, "a_format", starts)
+        self._decode_edge(m, "a", self.config.a_formats, codes, a_format, starts, left, a_scale)
         b_codes = [self.feed.b_code[j] for j in range(columns)]
-        self._decode_edge(m, "b", self.config.b_formats, b_codes, self.feed.b_format, Const(1), above)
+        self._decode_edge(m, "b", self.config.b_formats, b_codes, self.feed.b_format, Const(1), above, b_scale)
         if self.config.step_random_bits:
             self._generate_words(m, grid, stages)
 
@@ -142,6 +144,8 @@ class SystolicArray(wiring.Component):
         """Which of a step's clocks this is, whether it is the first, and the flags of the step in it."""
         control: Any = Signal(control_layout(self.config), name="control_at_feed")
         m.d.comb += [control[name].eq(getattr(self.feed, name)) for name in ("valid", "first", "last")]
+        if self.config.block:
+            self._mark_scales(m, control)
         if self.config.interleave == 1:
             return Const(0, 0), Const(1), control
         count = Signal(range(self.config.interleave))
@@ -149,6 +153,25 @@ class SystolicArray(wiring.Component):
         m.d.comb += slot.eq(Mux(self.feed.valid, 0, count))
         m.d.sync += count.eq(Mux(slot == self.config.interleave - 1, 0, slot + 1))
         return slot, slot == 0, control
+
+    def _mark_scales(self, m: Module, control: Any) -> None:
+        """Count the steps of a block: its scales, then its elements, which may be fewer in a tile's last block."""
+        count = Signal(range(self.config.block + 1), name="place_in_block")
+        place = Signal.like(count, name="place_at_feed")
+        is_full = place == self.config.block
+        m.d.comb += [
+            place.eq(Mux(self.feed.first, 0, count)),
+            control.scale.eq(place == 0),
+            control.ends.eq(is_full | self.feed.last),
+        ]
+        with m.If(self.feed.valid):
+            m.d.sync += count.eq(Mux(is_full, 0, place + 1))
+
+    def _scales_at_edges(self, grid: list[list[ProcessingElement]]) -> tuple[list[Value], list[Value]]:
+        """Whether a scale enters each row, and each column; nothing where operands are plain."""
+        if not self.config.block:
+            return [], []
+        return [row[0].control["scale"] for row in grid], [pe.control["scale"] for pe in grid[0]]
 
     def _held(self, m: Module, name: str, starts: Value) -> Value:
         """A member of the feed, as it was in the first clock of the present step."""
@@ -182,6 +205,7 @@ class SystolicArray(wiring.Component):
         number: Value,
         moves: Value,
         operands: list[Any],
+        scales: list[Value],
     ) -> None:
         """Register each code as it enters and decode it behind the register, its format delayed like the step."""
         selected = number[: format_number_bits(formats)]
@@ -198,6 +222,8 @@ class SystolicArray(wiring.Component):
                 normaliser = OperandNormaliser(formats=formats)
                 m.submodules[f"{side}_normaliser_{position}"] = normaliser
                 m.d.comb += [normaliser.operand.eq(decoder.operand), operand.eq(normaliser.normalised)]
+            elif scales:
+                m.d.comb += operand.as_value().eq(Mux(scales[position], code[:8], decoder.operand.as_value()))
             else:
                 m.d.comb += operand.eq(decoder.operand)
             if len(selected):
@@ -206,6 +232,10 @@ class SystolicArray(wiring.Component):
                     m.d.sync += stage.eq(selected)
                 m.d.comb += decoder.format.eq(stage)
                 selected = stage
+
+    def _rounds(self, stage: Any) -> Value:
+        """Whether a step, or the block that begins with it, takes a random word."""
+        return stage.valid & stage.scale if self.config.block else stage.valid
 
     def _generate_words(self, m: Module, grid: list[list[ProcessingElement]], stages: list[Any]) -> None:
         """The random words of each row and column, as many clocks behind its operands as a step takes.
@@ -217,7 +247,7 @@ class SystolicArray(wiring.Component):
             generator = WordGenerator(words=outputs, bits=config.step_random_bits)
             m.submodules[f"row_words_{i}"] = generator
             m.d.comb += [
-                generator.valid.eq(stages[i + 1].valid),
+                generator.valid.eq(self._rounds(stages[i + 1])),
                 generator.first.eq(stages[i + 1].first),
                 generator.word.eq(seed.word),
                 *(
@@ -228,7 +258,7 @@ class SystolicArray(wiring.Component):
             ]
             for before, after in itertools.pairwise(row):
                 m.d.comb += after.row_word.eq(before.row_word_out)
-        step: Value = Cat(stages[1].valid, stages[1].first)
+        step: Value = Cat(self._rounds(stages[1]), stages[1].first)
         if outputs > 1:
             step = Cat(stages[1].valid & stages[1].start, stages[1].first)
         for j, pe in enumerate(grid[0]):

@@ -16,6 +16,7 @@ from halfulp.numerics.accumulators import (
     FloatAccumulator,
     parse_accumulator,
 )
+from halfulp.numerics.block_formats import BlockFormat, block_format_of, get_any_format
 from halfulp.numerics.block_gemm import AnyGemmSpec
 from halfulp.numerics.formats import (
     FORMATS,
@@ -33,7 +34,15 @@ from halfulp.numerics.formats import (
 from halfulp.numerics.names import unknown_name
 from halfulp.numerics.rounding import KINDS
 
-__all__ = ["BURST_BEATS", "MAX_INTEGER_BITS", "ArrayConfig", "UnsupportedSpecError", "format_from_word", "format_word"]
+__all__ = [
+    "BLOCK_SCALES",
+    "BURST_BEATS",
+    "MAX_INTEGER_BITS",
+    "ArrayConfig",
+    "UnsupportedSpecError",
+    "format_from_word",
+    "format_word",
+]
 
 BURST_BEATS = 16
 """Longest AXI burst that a core issues; also the length, in bus words, of the blocks in which operands are loaded."""
@@ -53,7 +62,12 @@ LARGEST_K = 1 << 20
 _ACCUMULATOR = ExactAccumulator(8192)
 
 
-FormatNames: TypeAlias = str | Format | Sequence[str | Format]
+BLOCK_SCALES = ("e8m0", "e4m3")
+"""What scales of blocks are, by their numbers in the registers."""
+
+MAX_BLOCK = 4096
+
+FormatNames: TypeAlias = str | Format | BlockFormat | Sequence[str | Format | BlockFormat]
 """One format or several, each as an object or by name."""
 
 
@@ -70,7 +84,9 @@ class ArrayConfig:
     rows, columns
         R and C: processing elements of the output-stationary array, 1 to 64 each.
     a_formats, b_formats, out_formats
-        Operand and output formats, selectable a GEMM; the position in the tuple is the number in the registers.
+        Operand and output formats, selectable a GEMM; the position in the tuple is the number in the registers. Where
+        operands are block-scaled formats, all of one block and kind of scale, `a_formats` and `b_formats` hold their
+        elements' formats, and `block` and `block_scale` the rest.
     accumulator
         `ExactAccumulator` with its max_k, a `FixedAccumulator` or a `FloatAccumulator`.
     roundings
@@ -88,6 +104,10 @@ class ArrayConfig:
     interleave
         P, a divisor of `rows`: each of R/P × C processing elements keeps P neighbouring outputs of a column, in turn,
         and a step of K is issued every P clocks. Gives the adder of a float accumulator P clocks a step, 1 to 6.
+    block, block_scale
+        Elements that share a scale, along K, and what a scale is: ``e8m0`` or ``e4m3``; block 0: operands are plain.
+        Sums inside a block are exact; the accumulator, a float, is rounded once a block. In memory each block's scale
+        lies in front of its elements, in a container of their size.
     """
 
     rows: int = 8
@@ -103,6 +123,8 @@ class ArrayConfig:
     queue_depth: int = 4
     reads_outstanding: int = 16
     interleave: int = 1
+    block: int = 0
+    block_scale: str = "e8m0"
 
     if TYPE_CHECKING:
 
@@ -122,6 +144,8 @@ class ArrayConfig:
             queue_depth: int = ...,
             reads_outstanding: int = ...,
             interleave: int = ...,
+            block: int = ...,
+            block_scale: str = ...,
         ) -> None:
             # What the constructor takes: names serve as well as the objects that the attributes then hold.
             ...
@@ -129,10 +153,15 @@ class ArrayConfig:
     def __post_init__(self) -> None:
         for name in ("a_formats", "b_formats", "out_formats"):
             given = getattr(self, name)
-            if isinstance(given, (str, Format)):
+            if isinstance(given, (str, Format, BlockFormat)):
                 given = (given,)
-            formats = tuple(get_format(f) for f in given)
+            formats = tuple(get_any_format(f) for f in given)
+            if name == "out_formats" and any(isinstance(f, BlockFormat) for f in formats):
+                raise ValueError(f"{name} must be plain formats, not {', '.join(map(str, formats))}")
             object.__setattr__(self, name, formats)
+        self._take_blocks()
+        for name in ("a_formats", "b_formats", "out_formats"):
+            formats = getattr(self, name)
             if not 1 <= len(formats) <= MAX_FORMATS or len(set(formats)) != len(formats):
                 raise ValueError(f"{name} must be 1 to {MAX_FORMATS} different formats, not {_names(formats)}")
         object.__setattr__(self, "accumulator", parse_accumulator(self.accumulator))
@@ -140,6 +169,51 @@ class ArrayConfig:
         object.__setattr__(self, "roundings", roundings)
         self._check_sizes()
         self._check_arithmetic()
+
+    def _take_blocks(self) -> None:
+        """Part block-scaled operand formats into those of their elements, and what they have in common."""
+        given: tuple[Format | BlockFormat, ...] = (*self.a_formats, *self.b_formats)
+        kinds = {(f.block, f.scale) for f in given if isinstance(f, BlockFormat)}
+        if not kinds:
+            return
+        if self.block:
+            kinds.add((self.block, self.block_scale))
+        if len(kinds) > 1 or not (self.block or all(isinstance(f, BlockFormat) for f in given)):
+            told = f" and block = {self.block}, block_scale = {self.block_scale}" if self.block else ""
+            raise ValueError(
+                "operands of a core are all plain, or all block-scaled with one block length and kind of scale, "
+                f"not {', '.join(map(str, dict.fromkeys(given)))}{told}"
+            )
+        ((block, scale),) = kinds
+        object.__setattr__(self, "block", block)
+        object.__setattr__(self, "block_scale", scale)
+        for name in ("a_formats", "b_formats"):
+            formats = (f.element if isinstance(f, BlockFormat) else f for f in getattr(self, name))
+            object.__setattr__(self, name, tuple(formats))
+
+    def _check_blocks(self) -> None:
+        if isinstance(self.block, bool) or not isinstance(self.block, int):
+            raise TypeError(f"block must be an integer, not {self.block!r}")
+        if self.block_scale not in BLOCK_SCALES:
+            raise ValueError(f"block_scale must be {' or '.join(BLOCK_SCALES)}, not {self.block_scale!r}")
+        if not self.block:
+            if self.block_scale != BLOCK_SCALES[0]:
+                raise ValueError(f"block_scale {self.block_scale} is of block-scaled operands, and block is 0")
+            return
+        if not 1 <= self.block <= MAX_BLOCK:
+            raise ValueError(f"block must be 1 to {MAX_BLOCK} elements, or 0 for plain operands, not {self.block}")
+        for fmt in (*self.a_formats, *self.b_formats):
+            if not isinstance(fmt, (FloatFormat, FixedPointFormat)):
+                raise ValueError(f"elements of blocks must be of a float or fixed-point format, not {fmt}")
+        if not isinstance(self.accumulator, FloatAccumulator):
+            raise ValueError(f"blocks are added in a float accumulator, not in {self.accumulator}")
+        if self.interleave != 1:
+            raise ValueError(f"interleave must be 1 with block-scaled operands, not {self.interleave}")
+        if self.block_sum_bits > MAX_ACCUMULATOR_BITS:
+            raise ValueError(
+                f"the exact sum of a block of {self.block} products of {_names(self.a_formats)} × "
+                f"{_names(self.b_formats)} needs {self.block_sum_bits} bits; at most {MAX_ACCUMULATOR_BITS} are built"
+            )
 
     def _check_sizes(self) -> None:
         sizes = ("rows", "columns", "lanes", "bus_width", "buffer_depth", "queue_depth", "reads_outstanding")
@@ -173,6 +247,7 @@ class ArrayConfig:
                 raise ValueError(
                     f"integer operands of a core have at most {MAX_INTEGER_BITS} bits, not {fmt.bits} as {fmt}"
                 )
+        self._check_blocks()
         if isinstance(self.accumulator, FloatAccumulator):
             if not 1 <= self.interleave <= MAX_INTERLEAVE or self.rows % self.interleave:
                 raise ValueError(
@@ -203,6 +278,17 @@ class ArrayConfig:
         return exact.max_k or LARGEST_K if isinstance(exact, ExactAccumulator) else LARGEST_K
 
     @property
+    def operands(self) -> tuple[tuple[Format | BlockFormat, ...], tuple[Format | BlockFormat, ...]]:
+        """The formats of A and of B, block-scaled ones whole."""
+        if not self.block:
+            return self.a_formats, self.b_formats
+        a, b = (
+            tuple(block_format_of(fmt, self.block, self.block_scale) for fmt in side)
+            for side in (self.a_formats, self.b_formats)
+        )
+        return a, b
+
+    @property
     def accumulator_bits(self) -> int:
         """Width of a PE's accumulator, sign included.
 
@@ -213,6 +299,28 @@ class ArrayConfig:
         if isinstance(self.accumulator, FloatAccumulator):
             return self.accumulator.format.bits
         return max(ExactAccumulator.width(a, b, self.max_k) for a in self.a_formats for b in self.b_formats)
+
+    @property
+    def block_product_bits(self) -> int:
+        """Width of a product's magnitude inside a block, in units of each side's least ulp."""
+        return self._largest_product.bit_length()
+
+    @property
+    def block_sum_bits(self) -> int:
+        """Width of the exact sum inside a block, sign included, in the same units."""
+        return (self._largest_product * self.block).bit_length() + 1
+
+    @property
+    def _largest_product(self) -> int:
+        a, b = (
+            max(f.max_units << (f.lsb_exponent - min(g.lsb_exponent for g in side)) for f in side)
+            for side in (self.a_formats, self.b_formats)
+        )
+        return a * b
+
+    def steps(self, k: int) -> int:
+        """Steps of a GEMM of this K: one more for each block's scale. It is the K of the descriptor."""
+        return k + -(-k // self.block) if self.block else k
 
     @property
     def step_random_bits(self) -> int:
@@ -241,14 +349,17 @@ class ArrayConfig:
         if self.interleave == 1:
             # Cores that are not interleaved keep the names, and so the builds, that they had before there was a choice.
             del data["interleave"]
+        if not self.block:
+            del data["block"], data["block_scale"]  # for the same reason
         digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:10]
         return f"halfulp_{self.rows}x{self.columns}_{self.a_formats[0]}_{digest}"
 
     def check_spec(self, spec: AnyGemmSpec, k: int | None = None) -> None:
         """Raise `UnsupportedSpecError` where this core cannot run `spec` (with that K), naming what it has."""
+        a_formats, b_formats = self.operands
         for role, fmt, have in (
-            ("A", spec.a, self.a_formats),
-            ("B", spec.b, self.b_formats),
+            ("A", spec.a, a_formats),
+            ("B", spec.b, b_formats),
             ("output", spec.out, self.out_formats),
         ):
             if fmt not in have:
@@ -263,9 +374,10 @@ class ArrayConfig:
         elif spec.accumulator != self.accumulator:
             have = "exact" if isinstance(self.accumulator, ExactAccumulator) else self.accumulator
             raise UnsupportedSpecError(f"accumulator {spec.accumulator} is not built in; the core has {have}")
-        if k is not None and k > limit:
+        if k is not None and self.steps(k) > limit:
             kind = "exact accumulator" if isinstance(self.accumulator, ExactAccumulator) else "core"
-            raise UnsupportedSpecError(f"K = {k} is beyond the {kind}'s max_k = {limit}")
+            scales = f", with its scales {self.steps(k)}," if self.block else ""
+            raise UnsupportedSpecError(f"K = {k}{scales} is beyond the {kind}'s max_k = {limit}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON or TOML data; `from_dict` reads it back."""
@@ -347,5 +459,5 @@ def _format_of_family(word: int) -> Format | None:
     return None
 
 
-def _names(formats: tuple[Format, ...]) -> str:
+def _names(formats: Sequence[Format | BlockFormat]) -> str:
     return ", ".join(f.name for f in formats)

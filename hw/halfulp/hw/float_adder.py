@@ -17,7 +17,7 @@ from amaranth.utils import ceil_log2
 
 from halfulp.numerics.accumulators import FloatAccumulator
 
-__all__ = ["MAX_STAGES", "FloatAdder", "addend_layout", "frame_bits", "sum_layout", "sum_specials"]
+__all__ = ["MAX_STAGES", "FloatAdder", "addend_latency", "addend_layout", "frame_bits", "sum_layout", "sum_specials"]
 
 SPECIALS = ("nan", "plus_inf", "minus_inf")
 """Flags beside a number. A sum is NaN where `nan` or both infinities are set, else infinite where one of them is."""
@@ -67,6 +67,11 @@ def guard_places(accumulator: FloatAccumulator) -> int:
     return {"nearest_even": 2, "toward_zero": 1, "stochastic": rounding.random_bits + 2}.get(
         rounding.kind, rounding.random_bits + 1
     )
+
+
+def addend_latency(leading_zeros: int) -> int:
+    """Clocks from an addend to the one in which its accumulator is taken: two levels of normalisation a clock."""
+    return 1 + leading_zeros.bit_length() // 2
 
 
 def frame_bits(accumulator: FloatAccumulator, significand_bits: int) -> int:
@@ -145,6 +150,7 @@ class FloatAdder(wiring.Component):
         self._cuts = _CUTS[stages]
         self._significand_bits = significand_bits
         self._top_exponents = min_exponent + significand_bits - 1, max_exponent + significand_bits - 1
+        self._leading_zeros = leading_zeros
         self._levels = leading_zeros.bit_length()
         self._specials = sum_specials(accumulator, specials)
         self._frame = frame_bits(accumulator, significand_bits)
@@ -162,8 +168,8 @@ class FloatAdder(wiring.Component):
 
     @property
     def addend_latency(self) -> int:
-        """Clocks from an addend to the one in which its accumulator is taken: two levels of normalisation a clock."""
-        return 1 + (self._levels // 2)
+        """Clocks from an addend to the one in which its accumulator is taken."""
+        return addend_latency(self._leading_zeros)
 
     @property
     def random_latency(self) -> int:

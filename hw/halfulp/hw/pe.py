@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
+from amaranth import unsigned
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -30,6 +31,7 @@ __all__ = [
     "product_flags",
     "product_specials",
     "result_fields",
+    "shift_left",
 ]
 
 
@@ -38,14 +40,27 @@ def control_layout(config: ArrayConfig) -> data.StructLayout:
 
     Interleaved P times, a step stays for P clocks, one for each output that a PE keeps; `start` is 1 in the first of
     any P clocks in which a step may stay, whether or not one does.
+
+    Of block-scaled operands, `scale` marks the step of a block's scales, and `ends` that of its last element.
     """
     start = {"start": 1} if config.interleave > 1 else {}
-    return data.StructLayout({"valid": 1, "first": 1, "last": 1, **start})
+    block = {"scale": 1, "ends": 1} if config.block else {}
+    return data.StructLayout({"valid": 1, "first": 1, "last": 1, **start, **block})
 
 
 def operand_layouts(config: ArrayConfig) -> tuple[data.StructLayout, data.StructLayout]:
-    """Decoded operands of A and of B, as they move through the array: those of a float accumulator are normalised."""
+    """Decoded operands of A and of B, as they move through the array: those of a float accumulator are normalised.
+
+    Of block-scaled operands the elements are not. A scale's code moves in their place, in the low 8 bits.
+    """
     sides = config.a_formats, config.b_formats
+    if config.block:
+        elements = [operand_layout(formats, common=True) for formats in sides]
+        a, b = (
+            data.StructLayout({**layout.members, **({"unused": unsigned(8 - layout.size)} if layout.size < 8 else {})})
+            for layout in elements
+        )
+        return a, b
     if isinstance(config.accumulator, FloatAccumulator):
         return normalised_layout(sides[0]), normalised_layout(sides[1])
     common = has_common_units(config)
@@ -63,10 +78,11 @@ def has_common_units(config: ArrayConfig) -> bool:
 
 
 def product_flags(config: ArrayConfig) -> tuple[str, ...]:
-    """Those of "nan", "plus_inf" and "minus_inf" that a product of operands can have."""
+    """Those of "nan", "plus_inf" and "minus_inf" that a product of operands, or of scales, can have."""
     layouts = operand_layouts(config)
     has_inf = any("inf" in layout.members for layout in layouts)
-    has_nan = has_inf or any("nan" in layout.members for layout in layouts)
+    # Scales of blocks have a NaN, whatever their elements have.
+    has_nan = has_inf or bool(config.block) or any("nan" in layout.members for layout in layouts)
     return (*(("nan",) if has_nan else ()), *(("plus_inf", "minus_inf") if has_inf else ()))
 
 
@@ -230,16 +246,15 @@ class ExactProcessingElement(ProcessingElement):
         specials = Specials(result_fields(self.config)[1:])
         specials.multiply(m, a, b)
         specials.align(m, negative)
-        aligned = self._align(m, product)
+        aligned = self._align(m, product, negative)
         take = Signal()
         m.d.sync += [take.eq(valid), self.captured.eq(last)]
 
         accumulator = Signal(signed(self.config.accumulator_bits), reset_less=True)
         total = Signal.like(accumulator)
-        # Two's complement of the product, whose 1 goes in as the adder's carry.
-        extension = subtract.replicate(len(accumulator) - len(aligned))
-        addend = Cat(aligned ^ subtract.replicate(len(aligned)), extension)
-        m.d.comb += total.eq(accumulator.as_unsigned() + addend + subtract)
+        # Two's complement of the product, whose 1 goes in as a carry: one adder, with a place below the sum's.
+        addend = Cat(subtract, aligned, subtract.replicate(len(accumulator) - len(aligned)))
+        m.d.comb += total.eq((Cat(Const(1, 1), accumulator) + addend)[1:])
         # A finished sum is taken from the adder, so its accumulator is free to be cleared in that very clock, which
         # the first step of the next tile asks for one clock ahead: a synchronous clear costs no logic in the adder.
         with m.If(take):
@@ -248,18 +263,25 @@ class ExactProcessingElement(ProcessingElement):
             m.d.sync += accumulator.eq(0)
         self.capture(m, {"sum": total, **specials.accumulate(m, take, first)})
 
-    def _align(self, m: Module, product: Signal) -> Signal:
-        """Register the product shifted left by both operands' shifts, in the width that the formats need."""
+    def _align(self, m: Module, product: Signal, negative: Signal) -> Signal:
+        """Register the product shifted left by both operands' shifts, in the width that the formats need.
+
+        That of a negative product is inverted, in the lookup tables that shift it.
+        """
         shifts = [side["shift"] for side in (self.a_out, self.b_out) if "shift" in side.shape().members]
         pairs = [(x, y) for x in self.config.a_formats for y in self.config.b_formats]
         width = max((x.max_units * y.max_units).bit_length() for x, y in pairs)
         aligned = Signal(width, reset_less=True)
+        invert = negative.replicate(width)
         if not shifts:
-            m.d.sync += aligned.eq(product)
+            m.d.sync += aligned.eq(product ^ invert)
             return aligned
         most = max(x.max_shift + y.max_shift for x, y in pairs)
         amount = Signal(most.bit_length(), reset_less=True)
-        m.d.sync += [amount.eq(sum(shifts[1:], shifts[0])), aligned.eq(_shift_left(product, amount, width))]
+        m.d.sync += [
+            amount.eq(sum(shifts[1:], shifts[0])),
+            aligned.eq(shift_left(product, amount, width)[:width] ^ invert),
+        ]
         return aligned
 
 
@@ -295,7 +317,7 @@ class Specials:
         return totals
 
 
-def _shift_left(value: Value, amount: Value, width: int) -> Value:
+def shift_left(value: Value, amount: Value, width: int) -> Value:
     """`value` shifted left by `amount`, cut to `width` bits.
 
     The shift operator's result is as wide as the largest amount could make it: beyond 64 bits, where simulation slows

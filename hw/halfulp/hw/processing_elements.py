@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from halfulp.hw.block_pe import BlockProcessingElement
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.fixed_pe import FixedProcessingElement
 from halfulp.hw.float_pe import FloatProcessingElement
@@ -19,7 +20,9 @@ PROCESSING_ELEMENTS: dict[type[Accumulator], type[ProcessingElement]] = {
 
 
 def processing_element(config: ArrayConfig) -> type[ProcessingElement]:
-    """The kind of PE that `config.accumulator` asks for."""
+    """The kind of PE that `config.accumulator` asks for; block-scaled operands have their own."""
+    if config.block:
+        return BlockProcessingElement
     kind = type(config.accumulator)
     if kind not in PROCESSING_ELEMENTS:
         raise ValueError(f"no processing element is built for accumulator {config.accumulator}")

@@ -10,7 +10,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from halfulp.hw.axi_lite import AxiLiteTarget
-from halfulp.hw.config import ArrayConfig, format_word
+from halfulp.hw.config import BLOCK_SCALES, ArrayConfig, format_word
 from halfulp.hw.interfaces import AxiLiteSignature
 from halfulp.hw.registers import CORE_ID, CORE_VERSION, REGISTERS, ErrorCode, Register, register
 from halfulp.numerics.accumulators import ExactAccumulator, FixedAccumulator, FloatAccumulator
@@ -49,6 +49,9 @@ def configuration_words(config: ArrayConfig) -> dict[str, int]:
         "config_accumulator_float": _float_word(accumulator) if isinstance(accumulator, FloatAccumulator) else 0,
         "config_interleave": config.interleave,
         "config_accumulator_lsb": accumulator.lsb & 0xFFFF_FFFF if isinstance(accumulator, FixedAccumulator) else 0,
+        "config_block": _pack(
+            "config_block", length=config.block, scale=BLOCK_SCALES.index(config.block_scale) if config.block else 0
+        ),
         "config_max_k": config.max_k,
         "config_rounding": _pack(
             "config_rounding", modes=sum(1 << i for i, kind in enumerate(KINDS) if kind in config.roundings)

@@ -131,6 +131,16 @@ REGISTERS: tuple[Register, ...] = (
     Register(
         "config_interleave", 0x02C, "ro", "P: outputs of a processing element, and clocks from a step to the next."
     ),
+    Register(
+        "config_block",
+        0x030,
+        "ro",
+        "Block-scaled operands: the formats of A and B are those of elements; 0 where operands are plain.",
+        (
+            Field("length", 0, 16, "Elements that share a scale, along K."),
+            Field("scale", 16, 4, "0: a power of two, e8m0; 1: an e4m3 number."),
+        ),
+    ),
     *(
         Register(f"config_a_format{n}", 0x040 + 4 * n, "ro", f"Format {n} of A; 0 where there is none.")
         for n in range(8)
@@ -194,7 +204,7 @@ REGISTERS: tuple[Register, ...] = (
     Register("c_stride", 0x1A0, "rw", "Bytes from a row of C to the next."),
     Register("m", 0x1A4, "rw", "M: rows of A and C."),
     Register("n", 0x1A8, "rw", "N: columns of B and C."),
-    Register("k", 0x1AC, "rw", "K: columns of A, rows of B."),
+    Register("k", 0x1AC, "rw", "K: columns of A, rows of B. Scales count: blocks are a scale, then elements."),
     Register(
         "layout",
         0x1B0,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -20,7 +20,16 @@ from halfulp.numerics.formats import FORMATS, CodeArray, FixedPointFormat, Float
 from halfulp.numerics.names import Registry, UnknownNameError, unknown_name
 from halfulp.numerics.rounding import NEAREST_EVEN, Rounding
 
-__all__ = ["BLOCK_FORMATS", "E8M0_BIAS", "E8M0_NAN", "BlockFormat", "Blocks", "get_any_format", "get_block_format"]
+__all__ = [
+    "BLOCK_FORMATS",
+    "E8M0_BIAS",
+    "E8M0_NAN",
+    "BlockFormat",
+    "Blocks",
+    "block_format_of",
+    "get_any_format",
+    "get_block_format",
+]
 
 E8M0_BIAS, E8M0_NAN = 127, 255
 """The E8M0 scale of code c is 2**(c - 127); code 255 is NaN (OCP MX v1.0, section 5.4.1)."""
@@ -58,7 +67,7 @@ class BlockFormat:
         with one more float32 scale for the whole tensor (NVFP4).
     """
 
-    name: str
+    name: str = field(compare=False)
     element: Format
     block: int
     scale: str = "e8m0"
@@ -339,6 +348,24 @@ BLOCK_FORMATS.register("nvfp4", BlockFormat("nvfp4", get_format("float4_e2m1fn")
 def get_block_format(name: str | BlockFormat) -> BlockFormat:
     """The block-scaled format of this name, or `name` itself where it is one already."""
     return name if isinstance(name, BlockFormat) else BLOCK_FORMATS.get(name)
+
+
+def block_format_of(element: Format, block: int, scale: str) -> BlockFormat:
+    """The block-scaled format of these elements, block and kind of scale, under its registered name where it has one.
+
+    >>> (
+    ...     str(block_format_of(get_format("fixed2.6"), 32, "e8m0")),
+    ...     str(block_format_of(get_format("fixed2.6"), 16, "e8m0")),
+    ... )
+    ('mxint8', 'bfp8')
+    """
+    known = [*BLOCK_FORMATS.members()]
+    if isinstance(element, FixedPointFormat) and element.integer_bits == 2 and 3 <= element.bits <= 16:
+        known.append(BLOCK_FORMATS.get(f"bfp{element.bits}"))
+    for fmt in known:
+        if (fmt.element, fmt.block, fmt.scale) == (element, block, scale):
+            return fmt
+    return BlockFormat(f"{element}/{block}/{scale}", element, block, scale)
 
 
 def get_any_format(name: str | Format | BlockFormat) -> Format | BlockFormat:

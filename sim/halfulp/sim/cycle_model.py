@@ -112,6 +112,8 @@ def predict(
             "the cycle model knows a step a clock and accumulators without random bits, "
             f"not accumulator {plan.config.accumulator} with interleave {plan.config.interleave}"
         )
+    if plan.config.block:
+        raise ValueError(f"the cycle model knows plain operands, not blocks of {plan.config.block}")
     for name in ("m", "n", "k"):
         if getattr(plan, name) < 1:
             raise ValueError(f"{name} must be 1 or more, not {getattr(plan, name)!r}")
