@@ -138,6 +138,23 @@ def test_random_bits_are_those_of_the_position_along_either_axis(rng):
             same(quantise_blocks(x, fmt, mode, axis=axis, seed=2**63 + 5), want, f"{name}, axis {axis}")
 
 
+@pytest.mark.parametrize("inner", [7, 8, 16, 37])
+def test_each_lane_has_a_block_of_its_own_along_other_axes(inner, rng):
+    """Fewer columns than lanes, as many, and a last group that overlaps; a short last block; NaN in one column."""
+    for name in ("mxfp8_e5m2", "mxint8", "nvfp4"):
+        fmt = get_block_format(name)
+        for dtype, mode in (("float32", "nearest_even"), ("float64", "stochastic:9")):
+            rounding = Rounding.parse(mode)
+            x = numbers(rng, (3, 2 * fmt.block + 3, inner), dtype)
+            x[1, 5, inner - 1], x[2, -1, 0] = np.nan, np.inf
+            words = rng.integers(0, 1 << rounding.random_bits, x.shape, np.uint32)
+            check(x, fmt, rounding, 1, words)
+            check(x, fmt, rounding, -2, words)
+            check(x[:, :20], fmt, rounding, 0, words[:, :20])
+    with pytest.raises(IndexError):
+        quantise_blocks(x, fmt, axis=3)
+
+
 def test_formats_without_a_kernel_are_the_golden_models(rng):
     x = rng.normal(size=(4, 50)).astype(np.float32)
     for fmt in (
