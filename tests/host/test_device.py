@@ -258,13 +258,14 @@ def test_blocks_that_do_not_fit_are_told_apart(name, change, error, message, rng
         device.gemm(a, b, BLOCK_SPEC)
 
 
-def test_cores_refuse_blocks_and_say_what_they_have(rng):
+def test_cores_refuse_what_they_cannot_run_and_say_what_they_have(rng):
     a, b = mxfp4(rng, 3, 70, 5)
-    told = r"device rtl:2x2: cores take plain formats, not the blocks of mxfp4_e2m1 × mxfp4_e2m1; device emulator runs"
+    mixed = BlockGemmSpec("nvfp4", "bfp4")
+    told = "device rtl:2x2: the scales of a core's blocks are of one kind, not e4m3 and e8m0 as of nvfp4 × bfp4; device"
     with open_device("rtl:2x2") as device, pytest.raises(UnsupportedSpecError, match=told):
-        device.gemm(a, b, BLOCK_SPEC)
+        device.check(mixed)
     with pytest.raises(UnsupportedSpecError, match=told):
-        open_device("rtl:2x2", requirements=[BLOCK_SPEC])
+        open_device("rtl:2x2", requirements=[mixed])
     with pytest.raises(UnsupportedSpecError, match="A format mxfp4_e2m1 is not built in; the core has float8_e4m3fn"):
         ArrayConfig(rows=2, columns=2, lanes=2, a_formats=("e4m3",), b_formats=("e4m3",)).check_spec(BLOCK_SPEC)
     with open_device("golden", verify=1) as device, pytest.raises(ValueError, match="of block-scaled operands cannot"):

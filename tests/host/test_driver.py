@@ -334,7 +334,7 @@ def test_interrupt_by_the_user_leaves_a_driver_that_works(make_core, problem, mo
         ("id", 0, "no halfulp core: the ID register reads 0x00000000, not 0x68756c70"),
         ("version", 0x0002_0003, r"the core has register map 2\.3; this driver knows 1\.x"),
         ("config_array", 0, "make no sense: rows must be 1 to 64, not 0"),
-        ("config_a_format1", 0x5, "make no sense: configuration word 0x00000005 describes no format"),
+        ("config_a_format1", 0x8, "make no sense: configuration word 0x00000008 describes no format"),
         ("config_accumulator", 3, "make no sense: accumulator kind 3 is unknown to this driver"),
         ("config_accumulator", 17 << 8, "make no sense: accumulators of 17 bits, where the formats need "),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from halfulp.hw.config import ArrayConfig, UnsupportedSpecError
 from halfulp.numerics.accumulators import MAX_ACCUMULATOR_BITS, ExactAccumulator
@@ -31,8 +32,8 @@ class CoreFamily:
     """All cores of one array shape.
 
     int8 and int4 share one core; so do e4m3 and e5m2 for A with e4m3 for B, unless B needs e5m2 too, whose
-    accumulators are wider. Any other pair of formats has a core of its own, and so has each accumulator that is not
-    exact. Each can round to all common outputs, in all modes.
+    accumulators are wider; and so do blocks of them. Any other pair of formats has a core of its own, and so has each
+    accumulator that is not exact. Each can round to all common outputs, in all modes.
 
     Parameters
     ----------
@@ -51,10 +52,9 @@ class CoreFamily:
         ArrayConfig(rows=rows, columns=columns, lanes=_lanes(columns))  # raises where there is no such array
         self.rows, self.columns = rows, columns
         self.configs: list[ArrayConfig] = []
-        groups: dict[object, list[tuple[GemmSpec, int]]] = {}
+        groups: dict[object, list[tuple[AnyGemmSpec, int]]] = {}
         for each in requirements:
             spec, k = each if isinstance(each, tuple) else (each, None)
-            spec = _plain(spec)
             limit = spec.accumulator.max_k if isinstance(spec.accumulator, ExactAccumulator) else None
             groups.setdefault(_group(spec), []).append((spec, k or limit or 1))
         for members in groups.values():
@@ -65,7 +65,6 @@ class CoreFamily:
 
         Raises `UnsupportedSpecError` where no core can.
         """
-        spec = _plain(spec)
         for config in self.configs:
             if _can_run(config, spec, k):
                 return config
@@ -74,9 +73,9 @@ class CoreFamily:
         self.configs.append(config)
         return config
 
-    def _configure(self, specs: Sequence[GemmSpec], k: int) -> ArrayConfig:
+    def _configure(self, specs: Sequence[AnyGemmSpec], k: int) -> ArrayConfig:
         """One core for all of these specs, which are of one group."""
-        a, b = _operands(specs)
+        a, b = _operands([_elements(spec) for spec in specs])
         asked = list(dict.fromkeys(spec.out for spec in specs))
         if len(asked) > MOST_OUTPUTS:
             raise UnsupportedSpecError(f"a core rounds to at most {MOST_OUTPUTS} formats, not {len(asked)}")
@@ -95,12 +94,13 @@ class CoreFamily:
                 out_formats=outputs,
                 accumulator=accumulator,
                 lanes=_lanes(self.columns),
+                **_blocks(specs[0]),
             )
         except ValueError as error:  # shapes are checked: what cannot be built is the arithmetic
             raise UnsupportedSpecError(str(error)) from None
 
 
-def _can_run(config: ArrayConfig, spec: GemmSpec, k: int | None) -> bool:
+def _can_run(config: ArrayConfig, spec: AnyGemmSpec, k: int | None) -> bool:
     try:
         config.check_spec(spec, k)
     except UnsupportedSpecError:
@@ -108,16 +108,26 @@ def _can_run(config: ArrayConfig, spec: GemmSpec, k: int | None) -> bool:
     return True
 
 
-def _plain(spec: AnyGemmSpec) -> GemmSpec:
-    if isinstance(spec, BlockGemmSpec):
-        raise UnsupportedSpecError(f"cores take plain formats, not the blocks of {spec.a} × {spec.b}")
-    return spec
+def _elements(spec: AnyGemmSpec) -> GemmSpec:
+    return spec.elements if isinstance(spec, BlockGemmSpec) else spec
 
 
-def _group(spec: GemmSpec) -> object:
-    """Specs of one group share a core: of one accumulator, and of one family of operands."""
+def _blocks(spec: AnyGemmSpec) -> dict[str, Any]:
+    """Of a core's parameters those of block-scaled operands."""
+    if not isinstance(spec, BlockGemmSpec):
+        return {}
+    if spec.a.scale != spec.b.scale:
+        raise UnsupportedSpecError(
+            f"the scales of a core's blocks are of one kind, not {spec.a.scale} and {spec.b.scale} as of "
+            f"{spec.a} × {spec.b}"
+        )
+    return {"block": spec.a.block, "block_scale": spec.a.scale}
+
+
+def _group(spec: AnyGemmSpec) -> object:
+    """Specs of one group share a core: of one accumulator, of one family of operands, and of one kind of blocks."""
     accumulator = "exact" if isinstance(spec.accumulator, ExactAccumulator) else spec.accumulator
-    return accumulator, _family(spec)
+    return accumulator, _family(_elements(spec)), tuple(_blocks(spec).items())
 
 
 def _family(spec: GemmSpec) -> tuple[Format, ...]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,10 @@ import numpy.typing as npt
 from halfulp.host.bus import BlockReader, CoreBuffer, CoreBus
 from halfulp.host.core_registers import CoreRegisters, field_of, pack, read_config
 from halfulp.host.errors import BusError, DescriptorError, DeviceError, DeviceTimeoutError
+from halfulp.hw.block_memory import with_scales
 from halfulp.hw.registers import ErrorCode, register
+from halfulp.numerics.block_formats import Blocks
+from halfulp.numerics.block_gemm import AnyGemmSpec, check_block_operands
 from halfulp.numerics.formats import CodeArray
 from halfulp.numerics.gemm import GemmResult, GemmSpec, check_operands
 from halfulp.numerics.random_bits import check_seed
@@ -43,7 +46,7 @@ class Counters:
 class Job:
     """A GEMM that was submitted: its buffers until it is collected, then its error, if any."""
 
-    spec: GemmSpec
+    spec: AnyGemmSpec
     shape: tuple[int, int, int]
     buffers: dict[str, CoreBuffer] = field(repr=False)
     c_stride: int
@@ -104,15 +107,17 @@ class Driver:
 
     def gemm(
         self,
-        a: npt.ArrayLike,
-        b: npt.ArrayLike,
-        spec: GemmSpec,
+        a: npt.ArrayLike | Blocks,
+        b: npt.ArrayLike | Blocks,
+        spec: AnyGemmSpec,
         *,
         seed: int = 0,
         row_offset: int = 0,
         column_offset: int = 0,
     ) -> GemmResult:
         """Run one GEMM: codes A [M, K] and B [K, N], strided views included, give codes C [M, N] and flags.
+
+        With a `BlockGemmSpec` the operands are `Blocks`, A along axis 1 and B along axis 0, with tensor scales of 1.
 
         The offsets, multiples of 8, place C in a larger GEMM of which this is a part: its random bits are those of
         (row_offset + i, column_offset + j), so that parts put together are what the whole gives.
@@ -131,9 +136,9 @@ class Driver:
 
     def submit(
         self,
-        a: npt.ArrayLike,
-        b: npt.ArrayLike,
-        spec: GemmSpec,
+        a: npt.ArrayLike | Blocks,
+        b: npt.ArrayLike | Blocks,
+        spec: AnyGemmSpec,
         *,
         seed: int = 0,
         row_offset: int = 0,
@@ -146,8 +151,7 @@ class Driver:
         others raise as well.
         """
         check_seed(seed)
-        codes_a, codes_b = check_operands(a, b, spec)
-        self.config.check_spec(spec, codes_a.shape[1])
+        codes_a, codes_b = self._stored_operands(a, b, spec)
         offsets = {"row_offset": row_offset, "column_offset": column_offset}
         for name, size in (("row_offset", codes_a.shape[0]), ("column_offset", codes_b.shape[1])):
             _check_offset(name, offsets[name], size)
@@ -195,8 +199,9 @@ class Driver:
         invalid, overflow = (bool(field_of("status", flag, status)) for flag in ("invalid", "overflow"))
         return GemmResult(codes, invalid, overflow)
 
-    def memory_needed(self, a: CodeArray, b: CodeArray, spec: GemmSpec) -> tuple[int, int, int]:
+    def memory_needed(self, a: CodeArray | Blocks, b: CodeArray | Blocks, spec: AnyGemmSpec) -> tuple[int, int, int]:
         """Bytes of the core's memory that A, B and C of this GEMM take, in the layouts in which they are given."""
+        a, b = self._stored_operands(a, b, spec)
         sizes = []
         for codes, k_axis, element_bytes in ((a, 1, self.config.a_bytes), (b, 0, self.config.b_bytes)):
             rows, _ = _rows_in_memory(codes, k_axis)
@@ -246,9 +251,24 @@ class Driver:
             self._registers.set(name, value)
         self._registers.set("layout", pack("layout", a_across_k=a_across_k, b_across_k=b_across_k))
 
-    def _describe_arithmetic(self, spec: GemmSpec, seed: int) -> None:
+    def _stored_operands(
+        self, a: npt.ArrayLike | Blocks, b: npt.ArrayLike | Blocks, spec: AnyGemmSpec
+    ) -> tuple[CodeArray, CodeArray]:
+        """Check operands; A [M, K] and B [K, N] as the core reads them, of blocks the scales among their elements."""
+        if isinstance(spec, GemmSpec):
+            codes_a, codes_b = check_operands(cast(npt.ArrayLike, a), cast(npt.ArrayLike, b), spec)
+            self.config.check_spec(spec, codes_a.shape[1])
+            return codes_a, codes_b
+        blocks_a, blocks_b = check_block_operands(cast(Blocks, a), cast(Blocks, b), spec)
+        if (blocks_a.tensor_scale, blocks_b.tensor_scale) != (1.0, 1.0):
+            scales = f"{blocks_a.tensor_scale} and {blocks_b.tensor_scale}"
+            raise ValueError(f"a core knows no tensor scales: they must be 1, not {scales}")
+        self.config.check_spec(spec, blocks_a.codes.shape[1])
+        return with_scales(blocks_a, spec.a.block, axis=1), with_scales(blocks_b, spec.b.block, axis=0)
+
+    def _describe_arithmetic(self, spec: AnyGemmSpec, seed: int) -> None:
         have = self.config
-        a, b = have.a_formats.index(spec.a), have.b_formats.index(spec.b)
+        a, b = (side.index(fmt) for side, fmt in zip(have.operands, (spec.a, spec.b), strict=True))
         self._registers.set("formats", pack("formats", a=a, b=b, out=have.out_formats.index(spec.out)))
         mode, ieee = KINDS.index(spec.rounding.kind), spec.overflow == "ieee"
         rounding = pack("rounding", mode=mode, overflow_ieee=ieee, random_bits=spec.rounding.random_bits)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from halfulp.host.core_device import CoreDevice
 from halfulp.host.core_family import Requirement
 from halfulp.host.device import Device
 from halfulp.host.driver import Driver
@@ -14,9 +15,10 @@ from halfulp.host.errors import ConnectionLostError, IdentificationError
 from halfulp.host.pynq_overlay import core_instance, load_overlay, need_pynq
 from halfulp.hw.config import ArrayConfig, UnsupportedSpecError
 from halfulp.hw.handoff import config_of_parameters
+from halfulp.numerics.block_formats import Blocks
 from halfulp.numerics.block_gemm import AnyGemmSpec
 from halfulp.numerics.formats import CodeArray
-from halfulp.numerics.gemm import GemmResult, GemmSpec
+from halfulp.numerics.gemm import GemmResult
 
 if TYPE_CHECKING:
     import pynq
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["PynqDevice", "check_requirements", "open_pynq"]
 
 
-class PynqDevice(Device):
+class PynqDevice(CoreDevice):
     """The core of a loaded overlay.
 
     Parameters
@@ -85,7 +87,8 @@ class PynqDevice(Device):
         except UnsupportedSpecError as error:
             raise UnsupportedSpecError(f"device {self.name}: {error}; device emulator runs it") from error
 
-    def _run(self, a: CodeArray, b: CodeArray, spec: GemmSpec, seed: int) -> GemmResult:
+    def run_on_core(self, a: CodeArray | Blocks, b: CodeArray | Blocks, spec: AnyGemmSpec, seed: int) -> GemmResult:
+        """See `CoreDevice.run_on_core`."""
         result = self.driver.gemm(a, b, spec, seed=seed)
         self.counters = self.driver.counters
         return result

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from halfulp.host.core_device import CoreDevice, depth_of
 from halfulp.host.core_family import CoreFamily, Requirement
 from halfulp.host.device import Device
 from halfulp.host.driver import Driver
@@ -14,9 +15,10 @@ from halfulp.host.pynq_device import PynqDevice, check_requirements
 from halfulp.host.pynq_overlay import load_overlay, need_pynq
 from halfulp.hw.config import ArrayConfig, UnsupportedSpecError
 from halfulp.hw.handoff import default_processing_system, read_handoff
+from halfulp.numerics.block_formats import Blocks
 from halfulp.numerics.block_gemm import AnyGemmSpec
 from halfulp.numerics.formats import CodeArray
-from halfulp.numerics.gemm import GemmResult, GemmSpec
+from halfulp.numerics.gemm import GemmResult
 
 if TYPE_CHECKING:
     import pynq
@@ -27,7 +29,7 @@ VIRTUAL_MEMORY_BYTES = 512 << 20
 """As much as a PYNQ-Z2 has; pages are committed as they are used."""
 
 
-class PynqSimDevice(Device):
+class PynqSimDevice(CoreDevice):
     """Virtual boards of one array shape: one for each core that the GEMMs need, made when it is first needed.
 
     Parameters
@@ -95,11 +97,12 @@ class PynqSimDevice(Device):
             self._open[config] = _open_board(self.name, config, progress=self._progress, **self._options)
         return self._open[config]
 
-    def _run(self, a: CodeArray, b: CodeArray, spec: GemmSpec, seed: int) -> GemmResult:
-        config = self._config_for(spec, a.shape[1])
+    def run_on_core(self, a: CodeArray | Blocks, b: CodeArray | Blocks, spec: AnyGemmSpec, seed: int) -> GemmResult:
+        """See `CoreDevice.run_on_core`."""
+        config = self._config_for(spec, depth_of(a))
         board = self._board(config)
         self.config = config
-        result = board._run(a, b, spec, seed)
+        result = board.run_on_core(a, b, spec, seed)
         self.counters = board.counters
         return result
 

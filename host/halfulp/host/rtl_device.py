@@ -7,19 +7,20 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from halfulp.host.core_device import CoreDevice, depth_of
 from halfulp.host.core_family import CoreFamily, Requirement
-from halfulp.host.device import Device
 from halfulp.host.driver import Driver
 from halfulp.hw.config import ArrayConfig, UnsupportedSpecError
+from halfulp.numerics.block_formats import Blocks
 from halfulp.numerics.block_gemm import AnyGemmSpec
 from halfulp.numerics.formats import CodeArray
-from halfulp.numerics.gemm import GemmResult, GemmSpec
+from halfulp.numerics.gemm import GemmResult
 from halfulp.sim.rtl import RtlCore
 
 __all__ = ["RtlDevice", "open_rtl"]
 
 
-class RtlDevice(Device):
+class RtlDevice(CoreDevice):
     """Simulated cores: one fixed one, or as many as the GEMMs need of one array shape.
 
     A core is generated and compiled when a GEMM first needs it, which takes about a minute, and cached on the disk.
@@ -92,8 +93,9 @@ class RtlDevice(Device):
             self._open[config] = core, driver
         return self._open[config][1]
 
-    def _run(self, a: CodeArray, b: CodeArray, spec: GemmSpec, seed: int) -> GemmResult:
-        config = self._config_for(spec, a.shape[1])
+    def run_on_core(self, a: CodeArray | Blocks, b: CodeArray | Blocks, spec: AnyGemmSpec, seed: int) -> GemmResult:
+        """See `CoreDevice.run_on_core`."""
+        config = self._config_for(spec, depth_of(a))
         driver = self._driver(config)
         self.config = config
         result = driver.gemm(a, b, spec, seed=seed)

@@ -8,8 +8,8 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 
+from halfulp.host.core_device import CoreDevice, depth_of
 from halfulp.host.core_family import Requirement
-from halfulp.host.device import Device
 from halfulp.host.driver import Counters, Driver
 from halfulp.host.errors import IdentificationError
 from halfulp.host.gemm_parts import cut_gemm
@@ -17,9 +17,10 @@ from halfulp.host.serial_bus import SerialBus
 from halfulp.host.serial_link import BytePort, SerialLink
 from halfulp.host.serial_port import SerialPort
 from halfulp.hw.config import ArrayConfig, UnsupportedSpecError
+from halfulp.numerics.block_formats import Blocks
 from halfulp.numerics.block_gemm import AnyGemmSpec
 from halfulp.numerics.formats import CodeArray
-from halfulp.numerics.gemm import GemmResult, GemmSpec
+from halfulp.numerics.gemm import GemmResult
 from halfulp.numerics.names import unknown_name
 
 __all__ = ["DEFAULT_BAUD", "SerialDevice", "open_serial"]
@@ -28,7 +29,7 @@ DEFAULT_BAUD = 3_000_000
 """What the boards' bitstreams are made for where their USB chip allows it."""
 
 
-class SerialDevice(Device):
+class SerialDevice(CoreDevice):
     """The core at the other end of a serial port. What does not fit its memory is cut along M and N.
 
     Parameters
@@ -99,18 +100,20 @@ class SerialDevice(Device):
         except UnsupportedSpecError as error:
             raise UnsupportedSpecError(f"device {self.name}: {error}; device emulator runs it") from error
 
-    def _run(self, a: CodeArray, b: CodeArray, spec: GemmSpec, seed: int) -> GemmResult:
-        m, n = a.shape[0], b.shape[1]
+    def run_on_core(self, a: CodeArray | Blocks, b: CodeArray | Blocks, spec: AnyGemmSpec, seed: int) -> GemmResult:
+        """See `CoreDevice.run_on_core`."""
+        m, n = _codes(a).shape[0], _codes(b).shape[1]
 
         def needed(rows: int, columns: int) -> tuple[int, int, int]:
-            a_bytes, b_bytes, c_bytes = self._driver.memory_needed(a[:rows], b[:, :columns], spec)
+            parts = _rows(a, slice(rows)), _columns(b, slice(columns))
+            a_bytes, b_bytes, c_bytes = self._driver.memory_needed(*parts, spec)
             return self._bus.rounded(a_bytes), self._bus.rounded(b_bytes), self._bus.rounded(c_bytes)
 
         try:
             parts = list(cut_gemm(m, n, needed, self._bus.memory_bytes))
         except MemoryError as error:
             raise UnsupportedSpecError(
-                f"device {self.name}: K = {a.shape[1]} is too large for the core's memory: {error}; device emulator "
+                f"device {self.name}: K = {depth_of(a)} is too large for the core's memory: {error}; device emulator "
                 "runs it"
             ) from error
         codes = np.empty((m, n), spec.out.code_dtype)
@@ -118,7 +121,12 @@ class SerialDevice(Device):
         counted: list[Counters] = []
         for rows, columns in parts:
             part = self._driver.gemm(
-                a[rows], b[:, columns], spec, seed=seed, row_offset=rows.start, column_offset=columns.start
+                _rows(a, rows),
+                _columns(b, columns),
+                spec,
+                seed=seed,
+                row_offset=rows.start,
+                column_offset=columns.start,
             )
             codes[rows, columns] = part.codes
             invalid, overflow = invalid or part.invalid, overflow or part.overflow
@@ -137,6 +145,22 @@ class SerialDevice(Device):
         finally:
             if self._on_close is not None:
                 self._on_close()
+
+
+def _codes(operand: CodeArray | Blocks) -> CodeArray:
+    return operand.codes if isinstance(operand, Blocks) else operand
+
+
+def _rows(a: CodeArray | Blocks, rows: slice) -> CodeArray | Blocks:
+    """Some rows of A; of blocks, which lie along K, their scales too."""
+    return a._replace(codes=a.codes[rows], scales=a.scales[rows]) if isinstance(a, Blocks) else a[rows]
+
+
+def _columns(b: CodeArray | Blocks, columns: slice) -> CodeArray | Blocks:
+    """Some columns of B."""
+    if isinstance(b, Blocks):
+        return b._replace(codes=b.codes[:, columns], scales=b.scales[:, columns])
+    return b[:, columns]
 
 
 def open_serial(argument: str, *, requirements: Iterable[Requirement] = (), **options: Any) -> SerialDevice:

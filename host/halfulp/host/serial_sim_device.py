@@ -7,15 +7,16 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from halfulp.host.core_device import CoreDevice, depth_of
 from halfulp.host.core_family import CoreFamily, Requirement
-from halfulp.host.device import Device
 from halfulp.host.driver import Driver
 from halfulp.host.serial_device import DEFAULT_BAUD, SerialDevice
 from halfulp.host.serial_port import SerialPort
 from halfulp.hw.config import ArrayConfig, UnsupportedSpecError
+from halfulp.numerics.block_formats import Blocks
 from halfulp.numerics.block_gemm import AnyGemmSpec
 from halfulp.numerics.formats import CodeArray
-from halfulp.numerics.gemm import GemmResult, GemmSpec
+from halfulp.numerics.gemm import GemmResult
 
 __all__ = ["SerialSimDevice", "open_serial_sim"]
 
@@ -23,7 +24,7 @@ RETRIES = 40
 """More than on a real line, for a simulation may have to wait for a busy processor."""
 
 
-class SerialSimDevice(Device):
+class SerialSimDevice(CoreDevice):
     """Virtual serial boards: one fixed one, or one for each core of an array shape that the GEMMs need.
 
     Parameters
@@ -101,11 +102,12 @@ class SerialSimDevice(Device):
             self._open[config] = _open_board(self.name, config, self._timeout_s, **self._board_options)
         return self._open[config]
 
-    def _run(self, a: CodeArray, b: CodeArray, spec: GemmSpec, seed: int) -> GemmResult:
-        config = self._config_for(spec, a.shape[1])
+    def run_on_core(self, a: CodeArray | Blocks, b: CodeArray | Blocks, spec: AnyGemmSpec, seed: int) -> GemmResult:
+        """See `CoreDevice.run_on_core`."""
+        config = self._config_for(spec, depth_of(a))
         device = self._device(config)
         self.config = config
-        result = device._run(a, b, spec, seed)
+        result = device.run_on_core(a, b, spec, seed)
         self.counters = device.counters
         return result
 

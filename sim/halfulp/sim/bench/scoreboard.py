@@ -6,9 +6,11 @@ from fractions import Fraction
 
 import numpy as np
 
+from halfulp.numerics.block_formats import Blocks
+from halfulp.numerics.block_gemm import BlockGemmSpec
 from halfulp.numerics.exact import FINITE, INFINITE
 from halfulp.numerics.formats import CodeArray, FloatFormat, Format
-from halfulp.numerics.gemm import GemmResult, exact_gemm
+from halfulp.numerics.gemm import GemmResult, GemmSpec, exact_gemm
 from halfulp.sim.bench.stimulus import GemmCase, PlacedGemm
 
 __all__ = ["MismatchError", "Scoreboard", "describe_mismatch"]
@@ -58,13 +60,19 @@ def describe_mismatch(case: GemmCase, found: CodeArray, expected: CodeArray) -> 
         f"{len(wrong)} of {found.size} results differ, first C[{i}, {j}] of {case}",
         f"  found    {_show(fmt, got)}",
         f"  expected {_show(fmt, want)}, {_distance(fmt, got, want)}",
-        f"  exact    {_exact(case, i, j)}",
     ]
-    a, b = case.a[i], case.b[:, j]
-    values_a, values_b = case.spec.a.to_float64(a), case.spec.b.to_float64(b)
+    codes = case.codes
+    a, b = codes[0][i], codes[1][:, j]
+    if isinstance(case.a, Blocks) and isinstance(case.b, Blocks) and isinstance(case.spec, BlockGemmSpec):
+        values_a = case.spec.a.to_float64(case.a, axis=1)[i]
+        values_b = case.spec.b.to_float64(case.b, axis=0)[:, j]
+    else:
+        assert isinstance(case.spec, GemmSpec)
+        lines.append(f"  exact    {_exact(case.spec, a, b)}")
+        values_a, values_b = case.spec.a.to_float64(a), case.spec.b.to_float64(b)
     shown = [k for k in range(len(a)) if values_a[k] != 0 and values_b[k] != 0]
     for k in shown[:SHOWN_PRODUCTS]:
-        lines.append(f"  k = {k}: {_show(case.spec.a, int(a[k]))} × {_show(case.spec.b, int(b[k]))}")
+        lines.append(f"  k = {k}: {values_a[k]:g} (code {int(a[k]):#x}) × {values_b[k]:g} (code {int(b[k]):#x})")
     if len(shown) > SHOWN_PRODUCTS:
         lines.append(f"  and {len(shown) - SHOWN_PRODUCTS} more products that are not 0")
     return "\n".join(lines)
@@ -93,13 +101,12 @@ def _distance(fmt: Format, got: int, want: int) -> str:
     return f"{places[0] - places[1]:+d} ulps apart"
 
 
-def _exact(case: GemmCase, i: int, j: int) -> str:
-    a, b = case.spec.a.decode(case.a[i : i + 1]), case.spec.b.decode(case.b[:, j : j + 1])
-    total = exact_gemm(a, b)
+def _exact(spec: GemmSpec, a: CodeArray, b: CodeArray) -> str:
+    total = exact_gemm(spec.a.decode(a[None, :]), spec.b.decode(b[:, None]))
     kind = total.kind[0, 0]
     if kind != FINITE:
         return ("-" if total.negative[0, 0] else "") + "Inf" if kind == INFINITE else "NaN"
-    significand, exponent = int(total.significand[0, 0]), int(total.exponent[0, 0]) + case.spec.scale
+    significand, exponent = int(total.significand[0, 0]), int(total.exponent[0, 0]) + spec.scale
     sign = "-" if total.negative[0, 0] else ""
     text = f"{sign}{significand} × 2^{exponent}"
     if abs(exponent) < 1000:

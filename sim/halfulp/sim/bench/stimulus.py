@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from halfulp.hw.block_memory import with_scales
 from halfulp.hw.config import ArrayConfig
+from halfulp.numerics.block_formats import E8M0_BIAS, BlockFormat, Blocks
+from halfulp.numerics.block_gemm import AnyGemmSpec, BlockGemmSpec, gemm_spec, golden_block_gemm
 from halfulp.numerics.exact import FINITE
 from halfulp.numerics.formats import CodeArray, Format
 from halfulp.numerics.gemm import SCALE_LIMIT, GemmResult, GemmSpec, golden_gemm
@@ -29,7 +32,7 @@ class GemmCase:
     spec, seed
         What is asked for.
     a, b
-        Codes, [M, K] and [K, N].
+        Codes, [M, K] and [K, N]; of block-scaled formats `Blocks` of them.
     a_across_k, b_across_k
         Memory rows run across K: A lies as [K, M], B as [K, N]; else as [M, K] and [N, K].
     strides
@@ -38,10 +41,10 @@ class GemmCase:
         Bytes from a page's start to the first element, of A, B and C.
     """
 
-    spec: GemmSpec
+    spec: AnyGemmSpec
     seed: int
-    a: CodeArray
-    b: CodeArray
+    a: CodeArray | Blocks
+    b: CodeArray | Blocks
     a_across_k: bool
     b_across_k: bool
     strides: tuple[int, int, int]
@@ -50,7 +53,21 @@ class GemmCase:
     @property
     def shape(self) -> tuple[int, int, int]:
         """M, N, K."""
-        return self.a.shape[0], self.b.shape[1], self.a.shape[1]
+        a, b = self.codes
+        return a.shape[0], b.shape[1], a.shape[1]
+
+    @property
+    def codes(self) -> tuple[CodeArray, CodeArray]:
+        """The elements' codes, [M, K] and [K, N]."""
+        a, b = (x.codes if isinstance(x, Blocks) else x for x in (self.a, self.b))
+        return a, b
+
+    @property
+    def stored(self) -> tuple[CodeArray, CodeArray]:
+        """What a core reads, along K with the scales of blocks among the codes."""
+        if isinstance(self.a, Blocks) and isinstance(self.b, Blocks) and isinstance(self.spec, BlockGemmSpec):
+            return with_scales(self.a, self.spec.a.block, axis=1), with_scales(self.b, self.spec.b.block, axis=0)
+        return self.codes
 
     @property
     def macs(self) -> int:
@@ -68,7 +85,10 @@ class GemmCase:
 
     def golden(self) -> GemmResult:
         """What every core must answer."""
-        return golden_gemm(self.a, self.b, self.spec, seed=self.seed)
+        if isinstance(self.a, Blocks) and isinstance(self.b, Blocks) and isinstance(self.spec, BlockGemmSpec):
+            return golden_block_gemm(self.a, self.b, self.spec, seed=self.seed)
+        assert isinstance(self.spec, GemmSpec)
+        return golden_gemm(*self.codes, self.spec, seed=self.seed)
 
 
 class PlacedGemm:
@@ -95,8 +115,9 @@ class PlacedGemm:
         self.case = case
         self._config = config
         self._memory = memory
-        stored_a = case.a.T if case.a_across_k else case.a
-        stored_b = case.b if case.b_across_k else case.b.T
+        stored_a, stored_b = case.stored
+        stored_a = stored_a.T if case.a_across_k else stored_a
+        stored_b = stored_b if case.b_across_k else stored_b.T
         out_bytes = case.spec.out.container_bytes
         elements = (config.a_bytes, config.b_bytes, out_bytes)
         m, n, _ = case.shape
@@ -120,6 +141,7 @@ class PlacedGemm:
     def zone_bytes(case: GemmCase, config: ArrayConfig) -> int:
         """Size of the zone that this case needs."""
         m, n, k = case.shape
+        k = config.steps(k)
         rows = (k if case.a_across_k else m, k if case.b_across_k else n, m)
         return sum(
             -(-(skew + count * stride) // PAGE) * PAGE
@@ -130,13 +152,14 @@ class PlacedGemm:
         """The descriptor: values by register name."""
         case, have = self.case, self._config
         spec, (m, n, k) = case.spec, case.shape
-        values = {"m": m, "n": n, "k": k, "scale": spec.scale & 0xFFFF_FFFF}
+        values = {"m": m, "n": n, "k": have.steps(k), "scale": spec.scale & 0xFFFF_FFFF}
         for name, address, stride in zip("abc", self.addresses, case.strides, strict=True):
             values[f"{name}_address_low"] = address & 0xFFFF_FFFF
             values[f"{name}_address_high"] = address >> 32
             values[f"{name}_stride"] = stride
         values["layout"] = case.a_across_k | case.b_across_k << 1
-        numbers = have.a_formats.index(spec.a), have.b_formats.index(spec.b), have.out_formats.index(spec.out)
+        a_formats, b_formats = have.operands
+        numbers = a_formats.index(spec.a), b_formats.index(spec.b), have.out_formats.index(spec.out)
         values["formats"] = numbers[0] | numbers[1] << 8 | numbers[2] << 16
         rounding = KINDS.index(spec.rounding.kind) | (spec.overflow == "ieee") << 4
         values["rounding"] = rounding | spec.rounding.random_bits << 8
@@ -170,9 +193,9 @@ def random_case(
         Chance that operands may be any code, NaN and Inf included.
     """
     m, n, k = _sizes(rng, config, max_macs)
-    spec = GemmSpec(
-        a=_one(rng, config.a_formats),
-        b=_one(rng, config.b_formats),
+    spec = gemm_spec(
+        a=_one(rng, config.operands[0]),
+        b=_one(rng, config.operands[1]),
         out=_one(rng, config.out_formats),
         accumulator=config.accumulator,
         rounding=_rounding(rng, config),
@@ -182,7 +205,8 @@ def random_case(
     anything = bool(rng.random() < special)
     a_across_k, b_across_k = (bool(bit) for bit in rng.integers(0, 2, 2))
     sizes = (config.a_bytes, config.b_bytes, spec.out.container_bytes)
-    row_elements = (m if a_across_k else k, n if b_across_k else k, n)
+    depth = config.steps(k)
+    row_elements = (m if a_across_k else depth, n if b_across_k else depth, n)
     strides = tuple(
         size * (count + int(_one(rng, (0, 0, 1, 3, 8, rng.integers(0, 100)))))
         for size, count in zip(sizes, row_elements, strict=True)
@@ -191,8 +215,8 @@ def random_case(
     return GemmCase(
         spec=spec,
         seed=int(rng.integers(0, 1 << 64, dtype=np.uint64)),
-        a=_codes(rng, spec.a, (m, k), anything),
-        b=_codes(rng, spec.b, (k, n), anything),
+        a=_operand(rng, spec.a, (m, k), 1, anything),
+        b=_operand(rng, spec.b, (k, n), 0, anything),
         a_across_k=a_across_k,
         b_across_k=b_across_k,
         strides=(strides[0], strides[1], strides[2]),
@@ -202,9 +226,9 @@ def random_case(
 
 def plain_case(rng: np.random.Generator, config: ArrayConfig, m: int, n: int, k: int) -> GemmCase:
     """A GEMM of that size: finite numbers of the first formats, both operands packed and contiguous along K."""
-    spec = GemmSpec(
-        config.a_formats[0],
-        config.b_formats[0],
+    spec = gemm_spec(
+        config.operands[0][0],
+        config.operands[1][0],
         config.out_formats[0],
         accumulator=config.accumulator,
         rounding=Rounding(config.roundings[0], 8 if config.roundings[0].startswith("stochastic") else 0),
@@ -212,11 +236,11 @@ def plain_case(rng: np.random.Generator, config: ArrayConfig, m: int, n: int, k:
     return GemmCase(
         spec=spec,
         seed=int(rng.integers(0, 1 << 64, dtype=np.uint64)),
-        a=_codes(rng, spec.a, (m, k), False),
-        b=_codes(rng, spec.b, (k, n), False),
+        a=_operand(rng, spec.a, (m, k), 1, False),
+        b=_operand(rng, spec.b, (k, n), 0, False),
         a_across_k=False,
         b_across_k=False,
-        strides=(k * config.a_bytes, k * config.b_bytes, n * spec.out.container_bytes),
+        strides=(config.steps(k) * config.a_bytes, config.steps(k) * config.b_bytes, n * spec.out.container_bytes),
         skews=(0, 0, 0),
     )
 
@@ -241,7 +265,7 @@ def _sizes(rng: np.random.Generator, config: ArrayConfig, max_macs: int) -> tupl
         )
         around = int(_one(rng, (elements // 2, elements, 2 * elements))) + int(rng.integers(-9, 10))
         k = int(_one(rng, (1, 2, 7, 8, 9, 64, rng.integers(1, 40), rng.integers(1, 300), around)))
-        if 1 <= k <= config.max_k and m * n * k <= max_macs:
+        if 1 <= k and config.steps(k) <= config.max_k and m * n * k <= max_macs:
             return m, n, k
 
 
@@ -255,6 +279,21 @@ def _scale(rng: np.random.Generator) -> int:
     if rng.random() < 0.05:
         return int(_one(rng, (-SCALE_LIMIT, SCALE_LIMIT)))
     return int(_one(rng, (0, rng.integers(-12, 13), rng.integers(-40, 41))))
+
+
+def _operand(
+    rng: np.random.Generator, fmt: Format | BlockFormat, shape: tuple[int, int], axis: int, anything: bool
+) -> CodeArray | Blocks:
+    """Codes, or blocks of them along `axis`: scales near each other, or any finite ones, or any at all."""
+    if isinstance(fmt, Format):
+        return _codes(rng, fmt, shape, anything)
+    codes = _codes(rng, fmt.element, shape, anything)
+    counted = list(shape)
+    counted[axis] = fmt.block_count(shape[axis])
+    low, high = (fmt.nan_scale // 4, fmt.nan_scale // 2) if fmt.scale == "e4m3" else (E8M0_BIAS - 6, E8M0_BIAS + 6)
+    if anything or rng.random() < 0.3:
+        low, high = 0, fmt.nan_scale + anything
+    return Blocks(codes, rng.integers(low, high, counted).astype(np.uint8))
 
 
 def _codes(rng: np.random.Generator, fmt: Format, shape: tuple[int, int], anything: bool) -> CodeArray:
