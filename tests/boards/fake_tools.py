@@ -74,7 +74,7 @@ class FakeTools:
         """Write all tools anew, after a change of `cells` or `report`."""
         cells = json.dumps({"design": {"num_cells_by_type": self.cells}})
         report = {"report.json": json.dumps(self.report), "nextpnr.log": "Info: done\n"}
-        self.install_one("YOSYS", {"cells.json": cells, "netlist.json": json.dumps(self.cells)})
+        self.install_one("YOSYS", {"cells.json": cells, "netlist.json": json.dumps({"modules": {}, "of": self.cells})})
         self.install_one("NEXTPNR_ECP5", {**report, "top.config": "routed"})
         self.install_one("NEXTPNR_ICE40", {**report, "top.asc": "routed"})
         self.install_one("NEXTPNR_HIMBAECHEL", {**report, "top.pnr.json": "{}"})
