@@ -146,11 +146,10 @@ class Bench(Elaboratable):
         return before
 
     def look_into(self, block: Any, name: str) -> dict[str, Any]:
-        """Add a block, and return the signals that it drives itself, by name: what induction has to be told of."""
+        """Add a block, and return the signals that it drives, by path: what induction has to be told of."""
         fragment = Fragment.get(block, None)
         setattr(self.m.submodules, name, fragment)
-        statements = [each for group in fragment.statements.values() for each in group]
-        return {signal.name: signal for each in statements for signal in each._lhs_signals()}
+        return _driven(fragment)
 
     def stable(self, valid: Any, ready: Any, *payload: Any) -> Value:
         """Whether a channel keeps what it offers until it is taken."""
@@ -204,9 +203,18 @@ class Bench(Elaboratable):
             raise CounterexampleError(f"not so in a {what}: {', '.join(found)}") from error
 
 
+def _driven(fragment: Any, path: str = "") -> dict[str, Any]:
+    statements = [each for group in fragment.statements.values() for each in group]
+    found = {path + signal.name: signal for each in statements for signal in each._lhs_signals()}
+    for inner, name, *_ in fragment.subfragments:
+        found |= _driven(inner, f"{path}{name}.")
+    return found
+
+
 _PREPARATION = """
 read_rtlil design.il
 prep -flatten -nordff -top top
+memory_nordff
 async2sync
 formalff -clk2ff -ff2anyinit
 chformal -lower

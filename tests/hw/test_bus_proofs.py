@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 from amaranth.hdl import Mux, Signal
 
-from halfulp.hw import axi_lite, burst_reader
+from halfulp.hw import axi_lite, burst_reader, writer
 from halfulp.hw.config import ArrayConfig
 
 from .proofs import Bench, CounterexampleError, mutant
@@ -209,3 +209,116 @@ def test_bursts_ask_for_the_words_of_the_lines(tmp_path: Path) -> None:
 def test_mutants_of_the_reader_are_refuted(old: str, new: str, tmp_path: Path) -> None:
     with pytest.raises(CounterexampleError, match=r"run of 8 clocks: test_bus_proofs"):
         reader_bench(mutant(burst_reader, old, new)).prove(tmp_path, steps=8)
+
+
+def burst_writer_bench(module: ModuleType, *, inductive: bool = False) -> Bench:
+    """Every burst goes out once, with as many words as it says, WLAST on the last; each is reported once."""
+    bench = Bench()
+    m = bench.m
+    block = module.BurstWriter(config=CONFIG)
+    inside = bench.look_into(block, "writer")
+    words, bursts, axi = block.words, block.bursts, block.axi
+    bench.free(words.valid, words.payload, bursts.valid, bursts.payload, block.flush)
+    bench.free(axi.awready, axi.wready, axi.bvalid, axi.bresp)
+
+    # Words of bursts that wait are all here: as many as were taken from `bursts` and not yet from `words`.
+    owed = Signal(5)
+    begins, takes = bursts.valid & bursts.ready, words.valid & words.ready
+    beats = bursts.payload.beats_less_1 + 1
+    m.d.sync += owed.eq(owed + Mux(begins, beats, 0) - words.ready)
+    bench.suppose((owed == 0) | words.valid | block.flush)
+    bench.ensure(~words.ready | (owed != 0), ~begins | (owed - words.ready == 0))
+
+    # The address channel: what was taken in the clock before comes to the bus, and stays.
+    begun = bench.delayed(begins)
+    comes = axi.awvalid & ~bench.delayed(axi.awvalid & ~axi.awready)
+    bench.ensure(
+        comes == begun,
+        ~begun | (axi.awaddr == bench.delayed(bursts.payload.word_address) << 3),
+        ~begun | (axi.awlen == bench.delayed(bursts.payload.beats_less_1)),
+        axi.awburst == 1,
+        axi.awsize == 3,
+        bench.stable(axi.awvalid, axi.awready, axi.awaddr, axi.awlen),
+        bench.stable(axi.wvalid, axi.wready, axi.wdata, axi.wstrb, axi.wlast),
+    )
+    # The data channel: each word taken comes to the bus in the next clock.
+    moved = bench.delayed(words.ready)
+    kept = words.valid & ~block.flush
+    bench.ensure(
+        (axi.wvalid & ~bench.delayed(axi.wvalid & ~axi.wready)) == moved,
+        ~moved | (axi.wdata == bench.delayed(words.payload.data)),
+        ~moved | (axi.wstrb == bench.delayed(Mux(kept, words.payload.strobe, 0))),
+        ~moved | (axi.wlast == bench.delayed(owed == 1)),
+        # Nothing but the memory halts them, and no address is waited for.
+        words.ready == ((owed != 0) & (~axi.wvalid | axi.wready)),
+    )
+
+    # Bursts whose response is awaited: one for each, after its data at the earliest.
+    awaited, unfinished = Signal(6), Signal(6)
+    finishes, answered = axi.wvalid & axi.wready & axi.wlast, axi.bvalid & axi.bready
+    m.d.sync += [awaited.eq(awaited + begins - answered), unfinished.eq(unfinished + begins - finishes)]
+    bench.suppose(~axi.bvalid | (awaited > unfinished))
+    bench.ensure(
+        awaited <= module.WRITES_OUTSTANDING,
+        ~answered | (awaited != 0),
+        axi.bready | (awaited == 0) | begun,
+        block.error == (answered & ~block.flush & axi.bresp[1]),
+        ~block.done | (answered & ~block.flush & ~axi.bresp[1]),
+        ~begins | ~block.flush,
+        block.idle == ~(axi.awvalid | axi.wvalid | (owed != 0) | (awaited != 0)),
+    )
+
+    # Any one burst, and how many are answered before it.
+    chosen, waits, ahead = Signal(), Signal(), Signal(6)
+    bench.free(chosen)
+    burst = Signal.like(bursts.payload)
+    with m.If(begins & chosen & ~waits):
+        m.d.sync += [waits.eq(1), burst.eq(bursts.payload), ahead.eq(awaited - answered)]
+    with m.If(waits & answered):
+        m.d.sync += [ahead.eq(ahead - 1), waits.eq(ahead != 0)]
+    mine = waits & answered & (ahead == 0)
+    in_order = [
+        ~mine | (block.error_address == burst.word_address << 3),
+        ~mine | (block.done == (burst.last_of_gemm & ~axi.bresp[1] & ~block.flush)),
+    ]
+    if not inductive:
+        bench.ensure(*in_order)
+
+    # What induction has to know besides.
+    level = inside["awaited.inner_level"] + inside["awaited.r_rdy"]
+    last_beat = axi.wvalid & axi.wlast
+    bench.ensure(
+        inside["beats_left"] == owed,
+        level == awaited,
+        inside["awaited.inner_level"] < module.WRITES_OUTSTANDING,
+        unfinished == (owed != 0) + last_beat,
+        unfinished <= awaited,
+        owed <= 16,
+        ~begun | (owed != 0),
+    )
+    return bench
+
+
+def test_bursts_are_written_and_answered_once(tmp_path: Path) -> None:
+    burst_writer_bench(writer, inductive=True).prove(tmp_path, steps=2, inductive=True)
+
+
+@LONG
+def test_answers_belong_to_the_bursts_in_order(tmp_path: Path) -> None:
+    burst_writer_bench(writer).prove(tmp_path, steps=10)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("axi.wlast.eq(beats_left == 1)", "axi.wlast.eq(beats_left <= 1 + axi.awvalid)"),
+        pytest.param("beat_free.eq(~axi.wvalid | axi.wready)", "beat_free.eq(~axi.wvalid | axi.awready)", marks=LONG),
+        pytest.param("((beats_left == 1) & beat_free))", "(beats_left == 1))", marks=LONG),
+        pytest.param("& ~self.flush\n                & (~axi.awvalid", "& (~axi.awvalid", marks=LONG),
+        pytest.param("answered & entry.last_of_gemm & ~failed", "answered & burst.last_of_gemm & ~failed", marks=LONG),
+        pytest.param("more.eq(beats_left != 0)", "more.eq((beats_left != 0) & ~axi.awvalid)", marks=LONG),
+    ],
+)
+def test_mutants_of_the_writer_are_refuted(old: str, new: str, tmp_path: Path) -> None:
+    with pytest.raises(CounterexampleError, match=r"run of 8 clocks: test_bus_proofs"):
+        burst_writer_bench(mutant(writer, old, new)).prove(tmp_path, steps=8)
