@@ -105,6 +105,7 @@ def read_config(read: Callable[[str], int]) -> ArrayConfig:
 
     array, datapath = read("config_array"), read("config_datapath")
     accumulator, modes, block = read("config_accumulator"), read("config_rounding"), read("config_block")
+    widths = read("config_widths")
     try:
         config = ArrayConfig(
             rows=_field("config_array", "rows", array),
@@ -119,9 +120,12 @@ def read_config(read: Callable[[str], int]) -> ArrayConfig:
             buffer_depth=read("config_buffer"),
             queue_depth=_field("config_datapath", "queue_depth", datapath),
             reads_outstanding=_field("config_datapath", "reads_outstanding", datapath),
+            address_bits=_field("config_widths", "address_bits", widths) or 64,  # 0 where a core is older
+            size_bits=_field("config_widths", "size_bits", widths) or 32,
             interleave=read("config_interleave") or 1,  # 0 where a core is older than the register
             block=_field("config_block", "length", block),
             block_scale=_block_scale(_field("config_block", "scale", block)),
+            pack_multipliers=bool(_field("config_accumulator", "pack_multipliers", accumulator)),
         )
         bits = _field("config_accumulator", "bits", accumulator)
         if bits != config.accumulator_bits:

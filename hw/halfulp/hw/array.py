@@ -11,8 +11,9 @@ from amaranth.lib.wiring import In, Out
 
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.interfaces import ArrayFeedSignature, result_layout
-from halfulp.hw.operand import OperandDecoder, format_number_bits
+from halfulp.hw.operand import OperandDecoder, format_number_bits, operand_layout
 from halfulp.hw.operand_normaliser import OperandNormaliser
+from halfulp.hw.packed_pe import pack
 from halfulp.hw.pe import ProcessingElement, control_layout, has_common_units
 from halfulp.hw.processing_elements import processing_element
 from halfulp.hw.word_generator import WordGenerator
@@ -25,6 +26,7 @@ def first_capture(config: ArrayConfig) -> int:
     """Clocks from a tile's last step at the feed to the clock at whose end PE(0, 0) captures its sum.
 
     One for the register at the edge, then the PE's own. That of row i and column j is captured i + j clocks later.
+    Where rows 2i and 2i + 1 share multipliers, both are captured when row 2i + 1 would be.
     """
     return 1 + processing_element(config).latency_of(config)
 
@@ -51,6 +53,10 @@ class SystolicArray(wiring.Component):
     operands come in as many consecutive clocks, for each row's is a clock behind that of the row before, while the
     columns' operands stay and move down after P clocks. Sums are captured in the same clocks as without. Results are R
     rows for all that reads them.
+
+    With `pack_multipliers` there are R/2 rows of PEs, each of two rows of the tile: the upper one's operands wait a
+    clock for the lower one's, so that both meet the column's operand at once. A tile's last sum is captured in the same
+    clock as without.
 
     Members
     -------
@@ -95,7 +101,7 @@ class SystolicArray(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         """Build the block."""
         m = Module()
-        rows, columns = self.config.rows // self.config.interleave, self.config.columns
+        rows, columns = self.config.rows // self.config.rows_per_element, self.config.columns
         kind = processing_element(self.config)
         grid: list[list[ProcessingElement]] = []
         for i in range(rows):
@@ -105,7 +111,8 @@ class SystolicArray(wiring.Component):
 
         slot, starts, control = self._step_at_feed(m)
         stages: list[Any] = []
-        for i in range(rows + 1 if self.config.step_random_bits else rows):
+        count = self.config.rows if self.config.pack_multipliers else rows
+        for i in range(count + 1 if self.config.step_random_bits else count):
             # The flags walk down the left edge and from there to the right, so PE(i, j) sees them as many clocks later
             # as its first output's row and column number.
             stage: Any = Signal(control_layout(self.config), name=f"control_{i}")
@@ -115,6 +122,8 @@ class SystolicArray(wiring.Component):
                 m.d.sync += stage.start.eq(starts)
             stages.append(stage)
             control = stage
+        if self.config.pack_multipliers:
+            stages = stages[1::2]
         for i in range(rows):
             m.d.comb += grid[i][0].control.eq(stages[i])
             for j in range(columns):
@@ -125,9 +134,9 @@ class SystolicArray(wiring.Component):
                 if i:
                     m.d.comb += [pe.b.eq(grid[i - 1][j].b_out), grid[i - 1][j].below.eq(pe.result)]
 
-        left = [grid[i][0].a for i in range(rows)]
+        left = self._left_edge(m, grid)
         above = [grid[0][j].b for j in range(columns)]
-        codes = [self._in_turn(m, f"a_{i}", slot, i) for i in range(rows)]
+        codes = [self._in_turn(m, f"a_{i}", slot, i) for i in range(len(left))]
         a_scale, b_scale = self._scales_at_edges(grid)
         a_format = self._held(m, "a_format", starts)
         self._decode_edge(m, "a", self.config.a_formats, codes, a_format, starts, left, a_scale)
@@ -139,6 +148,19 @@ class SystolicArray(wiring.Component):
         m.d.comb += [self.top[j].eq(grid[0][j].result) for j in range(columns)]
         m.d.comb += self.captured.eq(grid[-1][-1].captured)
         return m
+
+    def _left_edge(self, m: Module, grid: list[list[ProcessingElement]]) -> list[Any]:
+        """Where decoded operands of A go: into the first column, those of two rows packed where they share it."""
+        if not self.config.pack_multipliers:
+            return [row[0].a for row in grid]
+        layout = operand_layout(self.config.a_formats, complement=True)
+        decoded: list[Any] = [Signal(layout, name=f"a_decoded_{i}") for i in range(self.config.rows)]
+        for row, upper, lower in zip(grid, decoded[::2], decoded[1::2], strict=True):
+            # The lower row's operand is a clock behind, by which time b has come down to it.
+            waiting: Any = Signal(layout, name="a_waiting", reset_less=True)
+            m.d.sync += waiting.eq(upper)
+            m.d.comb += row[0].a["packed"].eq(pack(self.config, waiting["significand"], lower["significand"]))
+        return decoded
 
     def _step_at_feed(self, m: Module) -> tuple[Value, Value, Value]:
         """Which of a step's clocks this is, whether it is the first, and the flags of the step in it."""

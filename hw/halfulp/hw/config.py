@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from halfulp.hw.packing import Packing
 from halfulp.numerics.accumulators import (
     MAX_ACCUMULATOR_BITS,
     Accumulator,
@@ -38,6 +39,7 @@ __all__ = [
     "BLOCK_SCALES",
     "BURST_BEATS",
     "MAX_INTEGER_BITS",
+    "POSITION_REGISTERS",
     "ArrayConfig",
     "UnsupportedSpecError",
     "format_from_word",
@@ -52,6 +54,11 @@ LANES = (1, 2, 4, 8)
 
 MAX_INTEGER_BITS = 16
 """Widest integer or fixed-point operand: what one multiplier of a DSP block takes."""
+
+SIZE_REGISTERS = ("a_stride", "b_stride", "c_stride", "m", "n", "k")
+
+POSITION_REGISTERS = ("seed_low", "seed_high", "row_offset", "column_offset")
+"""What only random bits depend on."""
 
 MAX_INTERLEAVE = 6
 """Most clocks that the adder of a float accumulator is cut into."""
@@ -94,13 +101,18 @@ class ArrayConfig:
     lanes
         L: results rounded a clock at the array's edge; 1, 2, 4 or 8, dividing `columns`.
     bus_width
-        AXI data width in bits: 64 or 128.
+        AXI data width in bits: 32, 64 or 128.
     buffer_depth
         Bus words a bank (a bank serves one row or one column); a power of two, at least 4 blocks of 16 words.
     queue_depth
-        Descriptors that can wait, at least 4.
+        Descriptors that can wait: a power of two up to 64.
     reads_outstanding
         Read bursts in flight.
+    address_bits
+        Width of the addresses of operands and results: 12 to 64. The ports of the bus stay 64 bits wide.
+    size_bits
+        Width of M, N, K and of the bytes from row to row: 8 to 32, enough for max_k. A small core's addresses and
+        sizes are a large part of it.
     interleave
         P, a divisor of `rows`: each of R/P × C processing elements keeps P neighbouring outputs of a column, in turn,
         and a step of K is issued every P clocks. Gives the adder of a float accumulator P clocks a step, 1 to 6.
@@ -108,6 +120,10 @@ class ArrayConfig:
         Elements that share a scale, along K, and what a scale is: ``e8m0`` or ``e4m3``; block 0: operands are plain.
         Sums inside a block are exact; the accumulator, a float, is rounded once a block. In memory each block's scale
         lies in front of its elements, in a container of their size.
+    pack_multipliers
+        Make the products of two neighbouring rows with one multiplier, of 25 × 18 bits as in AMD's DSP blocks, and add
+        them in lookup tables: for integer operands of at most 8 bits, an exact accumulator and an even number of rows.
+        Results and clocks are the same.
     """
 
     rows: int = 8
@@ -122,9 +138,12 @@ class ArrayConfig:
     buffer_depth: int = 512
     queue_depth: int = 4
     reads_outstanding: int = 16
+    address_bits: int = 64
+    size_bits: int = 32
     interleave: int = 1
     block: int = 0
     block_scale: str = "e8m0"
+    pack_multipliers: bool = False
 
     if TYPE_CHECKING:
 
@@ -143,9 +162,12 @@ class ArrayConfig:
             buffer_depth: int = ...,
             queue_depth: int = ...,
             reads_outstanding: int = ...,
+            address_bits: int = ...,
+            size_bits: int = ...,
             interleave: int = ...,
             block: int = ...,
             block_scale: str = ...,
+            pack_multipliers: bool = ...,
         ) -> None:
             # What the constructor takes: names serve as well as the objects that the attributes then hold.
             ...
@@ -169,6 +191,11 @@ class ArrayConfig:
         object.__setattr__(self, "roundings", roundings)
         self._check_sizes()
         self._check_arithmetic()
+        self._check_packing()
+        if self.max_k >> self.size_bits:
+            raise ValueError(
+                f"size_bits = {self.size_bits} holds no max_k = {self.max_k}: take {self.max_k.bit_length()} or more"
+            )
 
     def _take_blocks(self) -> None:
         """Part block-scaled operand formats into those of their elements, and what they have in common."""
@@ -217,7 +244,7 @@ class ArrayConfig:
 
     def _check_sizes(self) -> None:
         sizes = ("rows", "columns", "lanes", "bus_width", "buffer_depth", "queue_depth", "reads_outstanding")
-        for f in (*sizes, "interleave"):
+        for f in (*sizes, "address_bits", "size_bits", "interleave"):
             value = getattr(self, f)
             if isinstance(value, bool) or not isinstance(value, int):
                 raise TypeError(f"{f} must be an integer, not {value!r}")
@@ -226,15 +253,19 @@ class ArrayConfig:
                 raise ValueError(f"{f} must be 1 to 64, not {getattr(self, f)}")
         if self.lanes not in LANES or self.columns % self.lanes:
             raise ValueError(f"lanes must be 1, 2, 4 or 8 and divide columns = {self.columns}, not {self.lanes}")
-        if self.bus_width not in (64, 128):
-            raise ValueError(f"bus_width must be 64 or 128, not {self.bus_width}")
+        if self.bus_width not in (32, 64, 128):
+            raise ValueError(f"bus_width must be 32, 64 or 128, not {self.bus_width}")
         depth = self.buffer_depth
         if depth & (depth - 1) or not 4 * BURST_BEATS <= depth <= 1 << 16:
             raise ValueError(f"buffer_depth must be a power of two from {4 * BURST_BEATS} to 65536 words, not {depth}")
-        if not 4 <= self.queue_depth <= 64 or self.queue_depth & (self.queue_depth - 1):
-            raise ValueError(f"queue_depth must be a power of two from 4 to 64, not {self.queue_depth}")
+        if not 1 <= self.queue_depth <= 64 or self.queue_depth & (self.queue_depth - 1):
+            raise ValueError(f"queue_depth must be a power of two from 1 to 64, not {self.queue_depth}")
         if not 2 <= self.reads_outstanding <= 64 or self.reads_outstanding & (self.reads_outstanding - 1):
             raise ValueError(f"reads_outstanding must be a power of two from 2 to 64, not {self.reads_outstanding}")
+        if not 12 <= self.address_bits <= 64:
+            raise ValueError(f"address_bits must be 12 to 64, not {self.address_bits}")
+        if not 8 <= self.size_bits <= 32:
+            raise ValueError(f"size_bits must be 8 to 32, not {self.size_bits}")
 
     def _check_arithmetic(self) -> None:
         for kind in self.roundings:
@@ -271,11 +302,28 @@ class ArrayConfig:
                 "take narrower formats, or the emulator"
             )
 
+    def _check_packing(self) -> None:
+        if not isinstance(self.pack_multipliers, bool):
+            raise TypeError(f"pack_multipliers must be true or false, not {self.pack_multipliers!r}")
+        if not self.pack_multipliers:
+            return
+        if not isinstance(self.accumulator, ExactAccumulator):
+            raise ValueError(f"pack_multipliers is for exact accumulators, not {self.accumulator}")
+        if self.rows % 2:
+            raise ValueError(f"rows must be even with pack_multipliers, not {self.rows}")
+        Packing.of(self.a_formats, self.b_formats)
+
+    @property
+    def rows_per_element(self) -> int:
+        """Rows of the tile that one row of processing elements computes."""
+        return 2 if self.pack_multipliers else self.interleave
+
     @property
     def max_k(self) -> int:
-        """Largest K: what the accumulator holds exactly, or where it is rounded at each step, `LARGEST_K`."""
+        """Largest K: what the accumulator holds exactly, or where it is rounded at each step, what can be counted."""
         exact = self.accumulator
-        return exact.max_k or LARGEST_K if isinstance(exact, ExactAccumulator) else LARGEST_K
+        counted = min(LARGEST_K, (1 << self.size_bits) - 1)
+        return exact.max_k or counted if isinstance(exact, ExactAccumulator) else counted
 
     @property
     def operands(self) -> tuple[tuple[Format | BlockFormat, ...], tuple[Format | BlockFormat, ...]]:
@@ -328,6 +376,21 @@ class ArrayConfig:
         return self.accumulator.rounding.random_bits if isinstance(self.accumulator, FloatAccumulator) else 0
 
     @property
+    def draws_random_bits(self) -> bool:
+        """Whether anything is rounded at random, so that a result depends on the seed and on where it is in C."""
+        return self.step_random_bits > 0 or any(kind.startswith("stochastic") for kind in self.roundings)
+
+    def register_bits(self, name: str) -> int:
+        """Bits that the core has of a descriptor register that is one number; see `registers.REGISTERS`."""
+        if name.endswith("_address_low"):
+            return min(self.address_bits, 32)
+        if name.endswith("_address_high"):
+            return max(self.address_bits - 32, 0)
+        if name in SIZE_REGISTERS:
+            return self.size_bits
+        return 0 if name in POSITION_REGISTERS and not self.draws_random_bits else 32
+
+    @property
     def bus_bytes(self) -> int:
         """Bytes a bus word."""
         return self.bus_width // 8
@@ -343,6 +406,11 @@ class ArrayConfig:
         return max(f.container_bytes for f in self.b_formats)
 
     @property
+    def out_bytes(self) -> int:
+        """Bytes of the widest output format's container; each format's results are written in its own."""
+        return max(f.container_bytes for f in self.out_formats)
+
+    @property
     def name(self) -> str:
         """Short name of this configuration, unique by its hash: names builds and caches."""
         data = self.to_dict()
@@ -351,6 +419,11 @@ class ArrayConfig:
             del data["interleave"]
         if not self.block:
             del data["block"], data["block_scale"]  # for the same reason
+        if not self.pack_multipliers:
+            del data["pack_multipliers"]
+        for name, usual in (("address_bits", 64), ("size_bits", 32)):
+            if data[name] == usual:
+                del data[name]  # likewise
         digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:10]
         return f"halfulp_{self.rows}x{self.columns}_{self.a_formats[0]}_{digest}"
 

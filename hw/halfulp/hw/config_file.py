@@ -58,8 +58,7 @@ def _check_types(data: dict[str, Any]) -> None:
             raise unknown_name("array parameter", key, defaults)
         wanted = type(defaults[key])
         items = value if isinstance(value, list) else []
-        fits = isinstance(value, wanted) and not isinstance(value, bool)
-        if not fits or not all(isinstance(item, str) for item in items):
+        if type(value) is not wanted or not all(isinstance(item, str) for item in items):
             raise TypeError(f"{key} must be {EXPECTED[wanted]}, not {value!r}")
 
 

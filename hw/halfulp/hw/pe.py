@@ -19,6 +19,7 @@ from halfulp.hw.float_adder import sum_layout, sum_specials
 from halfulp.hw.interfaces import result_layout
 from halfulp.hw.operand import is_fixed_point, operand_layout
 from halfulp.hw.operand_normaliser import normalised_layout
+from halfulp.hw.packing import Packing
 from halfulp.numerics.accumulators import ExactAccumulator, FloatAccumulator
 
 __all__ = [
@@ -51,9 +52,13 @@ def control_layout(config: ArrayConfig) -> data.StructLayout:
 def operand_layouts(config: ArrayConfig) -> tuple[data.StructLayout, data.StructLayout]:
     """Decoded operands of A and of B, as they move through the array: those of a float accumulator are normalised.
 
-    Of block-scaled operands the elements are not. A scale's code moves in their place, in the low 8 bits.
+    Of block-scaled operands the elements are not. A scale's code moves in their place, in the low 8 bits. Packed
+    operands of A are those of two rows, as `packed_pe.pack` makes them.
     """
     sides = config.a_formats, config.b_formats
+    if config.pack_multipliers:
+        packed = data.StructLayout({"packed": signed(Packing.of(*sides).bits)})
+        return packed, operand_layout(sides[1], complement=True)
     if config.block:
         elements = [operand_layout(formats, common=True) for formats in sides]
         a, b = (
@@ -212,7 +217,12 @@ class ExactProcessingElement(ProcessingElement):
         """Build the block."""
         m = Module()
         a, b, control = self.a_out, self.b_out, self.control_out
-        m.d.sync += [a.eq(self.a), b.eq(self.b), control.eq(self.control)]
+        for taken, given in ((a, self.a), (b, self.b)):
+            # Without a reset, which a multiplier's own registers need not have then.
+            register = Signal.like(given.as_value(), name="operand", reset_less=True)
+            m.d.sync += register.eq(given)
+            m.d.comb += taken.eq(register)
+        m.d.sync += control.eq(self.control)
         valid, first, last = Signal(name="valid"), Signal(name="first"), Signal(name="last")
         m.d.sync += [
             valid.eq(control["valid"]),

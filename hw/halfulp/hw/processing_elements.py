@@ -6,6 +6,7 @@ from halfulp.hw.block_pe import BlockProcessingElement
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.fixed_pe import FixedProcessingElement
 from halfulp.hw.float_pe import FloatProcessingElement
+from halfulp.hw.packed_pe import PackedProcessingElement
 from halfulp.hw.pe import ExactProcessingElement, ProcessingElement
 from halfulp.numerics.accumulators import Accumulator, ExactAccumulator, FixedAccumulator, FloatAccumulator
 
@@ -20,9 +21,11 @@ PROCESSING_ELEMENTS: dict[type[Accumulator], type[ProcessingElement]] = {
 
 
 def processing_element(config: ArrayConfig) -> type[ProcessingElement]:
-    """The kind of PE that `config.accumulator` asks for; block-scaled operands have their own."""
+    """The kind of PE that `config.accumulator` asks for; block-scaled and packed operands have their own."""
     if config.block:
         return BlockProcessingElement
+    if config.pack_multipliers:
+        return PackedProcessingElement
     kind = type(config.accumulator)
     if kind not in PROCESSING_ELEMENTS:
         raise ValueError(f"no processing element is built for accumulator {config.accumulator}")

@@ -10,7 +10,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from halfulp.hw.axi_lite import AxiLiteTarget
-from halfulp.hw.config import BLOCK_SCALES, ArrayConfig, format_word
+from halfulp.hw.config import BLOCK_SCALES, POSITION_REGISTERS, ArrayConfig, format_word
 from halfulp.hw.interfaces import AxiLiteSignature
 from halfulp.hw.registers import CORE_ID, CORE_VERSION, REGISTERS, ErrorCode, Register, register
 from halfulp.numerics.accumulators import ExactAccumulator, FixedAccumulator, FloatAccumulator
@@ -22,6 +22,9 @@ ACCUMULATOR_KINDS = (ExactAccumulator, FixedAccumulator, FloatAccumulator)
 """By their numbers in the registers."""
 
 FLOAT_SPECIALS = ("ieee", "fn", "finite")
+
+GROUP_BITS = 4
+"""Of a word's address: words from which one is chosen in a clock."""
 
 COUNTERS = ("cycles", "array_busy_cycles", "read_stall_cycles", "write_stall_cycles")
 
@@ -45,10 +48,12 @@ def configuration_words(config: ArrayConfig) -> dict[str, int]:
             "config_accumulator",
             kind=ACCUMULATOR_KINDS.index(type(accumulator)),
             bits=config.accumulator_bits,
+            pack_multipliers=config.pack_multipliers,
         ),
         "config_accumulator_float": _float_word(accumulator) if isinstance(accumulator, FloatAccumulator) else 0,
         "config_interleave": config.interleave,
         "config_accumulator_lsb": accumulator.lsb & 0xFFFF_FFFF if isinstance(accumulator, FixedAccumulator) else 0,
+        "config_widths": _pack("config_widths", address_bits=config.address_bits, size_bits=config.size_bits),
         "config_block": _pack(
             "config_block", length=config.block, scale=BLOCK_SCALES.index(config.block_scale) if config.block else 0
         ),
@@ -90,13 +95,20 @@ def _pack(name: str, **values: int) -> int:
     return word
 
 
-def settings_layout() -> data.StructLayout:
-    """The rw registers as one struct: a number each, or a struct of a register's fields."""
-    return data.StructLayout({r.name: _shape(r) for r in REGISTERS if r.access == "rw"})
+def settings_layout(config: ArrayConfig) -> data.StructLayout:
+    """The rw registers as one struct: a number each, or a struct of a register's fields.
+
+    Numbers are as wide as the core makes use of them. too_wide, where a core's addresses or sizes have fewer bits than
+    their registers: one of these was last written with a bit set that it does not have.
+    """
+    members: dict[str, Any] = {r.name: _shape(config, r) for r in REGISTERS if r.access == "rw"}
+    if config.address_bits < 64 or config.size_bits < 32:
+        members["too_wide"] = 1
+    return data.StructLayout(members)
 
 
-def _shape(reg: Register) -> data.StructLayout | int:
-    return data.StructLayout({f.name: f.width for f in reg.fields}) if reg.fields else 32
+def _shape(config: ArrayConfig, reg: Register) -> data.StructLayout | int:
+    return data.StructLayout({f.name: f.width for f in reg.fields}) if reg.fields else config.register_bits(reg.name)
 
 
 def events_layout() -> data.StructLayout:
@@ -127,21 +139,24 @@ def events_layout() -> data.StructLayout:
 class RegisterFile(wiring.Component):
     """All registers of `REGISTERS` behind AXI4-Lite.
 
-    Write strobes are honoured byte by byte; bits that no field declares, write-only registers and addresses without
-    a register read 0. An event in the very clock of a `clear` is kept. The counters' high words follow their low
-    words one clock late, so a driver reads high, low, high until both high words agree.
+    What is read is what a register holds in the clock in which the address is taken. Write strobes are honoured byte by
+    byte; bits that no field declares, write-only registers and addresses without a register read 0. So do bits of
+    addresses and sizes beyond the core's widths: a GEMM that is started with one of them written as 1 is refused. Where
+    nothing is rounded at random, seed and offsets are not kept. An event in the very clock of a `clear` is kept. The
+    counters' high words follow their low words one clock late, so a driver reads high, low, high until both high words
+    agree.
 
     Parameters
     ----------
     config
-        Gives the constant words.
+        Gives the constant words, and the widths.
 
     Members
     -------
     bus : In(AxiLiteSignature())
     start, reset : Out(1)
         The actions of `control`, one clock each: the first in which the write's response is on the bus.
-    settings : Out(settings_layout())
+    settings : Out(settings_layout(config))
         The rw registers; stable from the clock of `start` on until the next write.
     events : In(events_layout())
     interrupt : Out(1)
@@ -156,13 +171,14 @@ class RegisterFile(wiring.Component):
     interrupt: Signal
 
     def __init__(self, *, config: ArrayConfig) -> None:
+        self._config = config
         self._words = configuration_words(config)
         super().__init__(
             {
                 "bus": In(AxiLiteSignature()),
                 "start": Out(1),
                 "reset": Out(1),
-                "settings": Out(settings_layout()),
+                "settings": Out(settings_layout(config)),
                 "events": In(events_layout()),
                 "interrupt": Out(1),
             }
@@ -176,6 +192,7 @@ class RegisterFile(wiring.Component):
 
         clear = Signal()
         actions = {"start": self.start, "clear": clear, "reset": self.reset}
+        self._too_wide: list[Signal] = []
         readable = self._status(m, clear)
         readable.update({name: Const(word, 32) for name, word in self._words.items()})
 
@@ -194,25 +211,57 @@ class RegisterFile(wiring.Component):
                         else:
                             self._write(m, reg, target)
         readable.update({reg.name: self._word(reg) for reg in REGISTERS if reg.access == "rw"})
+        if self._too_wide:
+            m.d.comb += self.settings.too_wide.eq(Cat(self._too_wide).any())
 
-        # Evaluated only in the clock of a read, which keeps simulators from walking this multiplexer in every one.
-        with m.If(target.read_enable):
-            with m.Switch(target.read_address):
-                for reg in REGISTERS:
-                    if reg.name in readable:
-                        with m.Case(reg.offset >> 2):
-                            m.d.comb += target.read_data.eq(readable[reg.name])
+        self._read(m, target, {register(name).offset >> 2: value for name, value in readable.items()})
         return m
+
+    def _read(self, m: Module, target: AxiLiteTarget, words: Mapping[int, Value]) -> None:
+        """Read a word by its address, in two clocks: of each group of words when the address is taken, then of these.
+
+        Evaluated only in these clocks, which keeps simulators from walking the multiplexers in every one.
+        """
+        accepted = self.bus.arvalid & self.bus.arready
+        address = self.bus.araddr[2:]
+        chosen = {}
+        for group in sorted({number >> GROUP_BITS for number in words}):
+            chosen[group] = Signal(32, name=f"read_group{group}", reset_less=True)
+            with m.If(accepted):
+                m.d.sync += chosen[group].eq(0)
+                with m.Switch(address[:GROUP_BITS]):
+                    for number, word in words.items():
+                        if number >> GROUP_BITS == group:
+                            with m.Case(number % (1 << GROUP_BITS)):
+                                m.d.sync += chosen[group].eq(word)
+        with m.If(target.read_enable):
+            with m.Switch(target.read_address[GROUP_BITS:]):
+                for group, word in chosen.items():
+                    with m.Case(group):
+                        m.d.comb += target.read_data.eq(word)
 
     def _write(self, m: Module, reg: Register, target: AxiLiteTarget) -> None:
         """Update the bits of a rw register whose bytes are strobed."""
         setting = self.settings[reg.name]
-        parts = [(setting[f.name], f.lsb, f.width) for f in reg.fields] or [(setting, 0, 32)]
+        if not reg.fields and len(setting) < 32 and reg.name not in POSITION_REGISTERS:
+            self._watch(m, reg.name, len(setting), target)
+        parts = [(setting[f.name], f.lsb, f.width) for f in reg.fields] or [(setting, 0, len(setting))]
         for part, lsb, width in parts:
             for byte in range(lsb // 8, (lsb + width + 7) // 8):
                 low, high = max(lsb, 8 * byte), min(lsb + width, 8 * byte + 8)
                 with m.If(target.write_strobe[byte]):
                     m.d.sync += part[low - lsb : high - lsb].eq(target.write_data[low:high])
+
+    def _watch(self, m: Module, name: str, width: int, target: AxiLiteTarget) -> None:
+        """Note whether a write has bits from `width` on; over only with a write of all bytes that hold such bits."""
+        too_wide = Signal(name=f"{name}_too_wide")
+        self._too_wide.append(too_wide)
+        strobes = target.write_strobe[width // 8 :]
+        parts = [target.write_data[max(width, 8 * byte) : 8 * byte + 8] for byte in range(width // 8, 4)]
+        with m.If(Cat(strobe & part.any() for strobe, part in zip(strobes, parts, strict=True)).any()):
+            m.d.sync += too_wide.eq(1)
+        with m.Elif(strobes.all()):
+            m.d.sync += too_wide.eq(0)
 
     def _word(self, reg: Register) -> Value:
         """A rw register as it is read: reserved bits 0."""
@@ -259,15 +308,17 @@ class RegisterFile(wiring.Component):
         }
         counted = (events.busy, events.array_busy, events.read_stall, events.write_stall)
         for name, event in zip(COUNTERS, counted, strict=True):
-            low, high = wide_counter(m, name, event, clear)
+            low, high = wide_counter(m, name, event, clear, high_width=self._config.size_bits)
             readable |= {f"{name}_low": low, f"{name}_high": high}
         return readable
 
 
-def wide_counter(m: Module, name: str, event: Value, clear: Value, *, half_width: int = 32) -> tuple[Signal, Signal]:
-    """Add a counter to `m`, as two halves with a registered carry, so that no adder is wider than one; return them."""
-    low = Signal(half_width, name=f"{name}_low")
-    high = Signal(half_width, name=f"{name}_high")
+def wide_counter(
+    m: Module, name: str, event: Value, clear: Value, *, low_width: int = 32, high_width: int = 32
+) -> tuple[Signal, Signal]:
+    """Add a counter to `m`, as two parts with a registered carry, so that no adder is wider than one; return them."""
+    low = Signal(low_width, name=f"{name}_low")
+    high = Signal(high_width, name=f"{name}_high")
     carry = Signal(name=f"{name}_carry")
     with m.If(event | clear):
         m.d.sync += Cat(low, carry).eq(Mux(clear, 0, low) + event)

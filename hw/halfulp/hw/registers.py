@@ -27,6 +27,7 @@ class ErrorCode(enum.IntEnum):
     READ_ERROR = 7
     WRITE_ERROR = 8
     QUEUE_OVERFLOW = 9
+    TOO_WIDE = 10
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ REGISTERS: tuple[Register, ...] = (
         (
             Field("kind", 0, 4, "0: exact; 1: a window of fixed point; 2: a float, rounded at each step."),
             Field("bits", 8, 8, "Width, sign included."),
+            Field("pack_multipliers", 16, 1, "The products of two rows are made with one multiplier."),
         ),
     ),
     Register("config_max_k", 0x018, "ro", "Largest K."),
@@ -139,6 +141,16 @@ REGISTERS: tuple[Register, ...] = (
         (
             Field("length", 0, 16, "Elements that share a scale, along K."),
             Field("scale", 16, 4, "0: a power of two, e8m0; 1: an e4m3 number."),
+        ),
+    ),
+    Register(
+        "config_widths",
+        0x034,
+        "ro",
+        "Widths of the descriptor; 0 of cores older than this register: 64 and 32.",
+        (
+            Field("address_bits", 0, 8, "Of addresses."),
+            Field("size_bits", 8, 8, "Of M, N, K and strides."),
         ),
     ),
     *(
