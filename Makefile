@@ -26,7 +26,7 @@ PYNQ_TESTS := tests/hw/test_handoff.py tests/sim/test_board_clock.py tests/sim/t
 # Of `make fuzz`: a number repeats a run that failed.
 SEED ?= fresh
 
-.PHONY: help setup demo test proofs pynq boards lint format fuzz pictures wheel clean distclean
+.PHONY: help setup demo test proofs verify mutants pynq boards lint format fuzz pictures wheel clean distclean
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
@@ -79,6 +79,16 @@ fuzz: setup ## the randomised tests only, with a fresh seed and more examples (S
 
 proofs: setup ## proofs of small hardware blocks for all inputs, those too that take long
 	$(BIN)/python -m pytest -n $(JOBS) --proofs tests/hw/test_*proofs.py $(ARGS)
+
+mutants: setup ## faults put into the hardware, one after the other, each of which a test must notice (an hour or two)
+	$(BIN)/python tests/mutants/mutation.py --jobs $(JOBS) $(ARGS)
+
+# Every kind of processing element is among these: tests/sim/test_configurations.py. An hour on a slow machine.
+verify: setup ## cores of every kind under cocotb against the golden model (halfulp verify), and those of blocks on devices
+	for config in docs/configs/*.toml tests/sim/configs/*.toml; do
+		$(BIN)/halfulp verify "$$config"
+	done
+	$(BIN)/python -m pytest -m "verify or not verify" tests/sim/test_configurations.py tests/sim/test_block_core.py $(ARGS)
 
 # What PYNQ's images carry: each in an environment of its own, with NumPy 1.26 and nothing of what trains or simulates.
 pynq: setup ## the tests of PYNQ boards with each of PYNQ_VERSIONS
