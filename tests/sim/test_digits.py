@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from halfulp.numerics.formats import FloatFormat, IntFormat, get_format
+from halfulp.numerics.gemm import GemmSpec
 from halfulp.sim import emulator
-from halfulp.sim.digits import MAX_WEIGHED_BITS, Range, as_digits, count_digits, find_range, weigh
+from halfulp.sim.digits import MAX_WEIGHED_BITS, Range, as_digits, count_digits, find_range, scaled_floats, weigh
 from halfulp.sim.emulator import int8_counts
 
 NAMES = ["e4m3", "e5m2", "e2m1", "e2m3", "e3m2", "e4m3-nosub", "bfloat16", "int4", "int8", "uint8", "int16", "uint12"]
@@ -90,6 +91,34 @@ def test_weighed_sums_are_exact_or_odd(count, rng):
         unit = 1 << (abs(exact).bit_length() - 53)
         assert abs(got - exact) < unit
         assert got == exact or (abs(got) // unit) % 2 == 1
+
+
+@pytest.mark.parametrize("place", [0, 17, 34])
+def test_int32_sums_are_floats_up_to_2_to_the_24_of_either_sign(place):
+    """Wherever the largest one is, in a whole vector or after the last."""
+    for sign in (1, -1):
+        sums = np.arange(-17, 18, dtype=np.int32).reshape(5, 7)
+        sums.flat[place] = sign << 24
+        codes = scaled_floats(sums, -64)
+        assert codes is not None
+        assert (codes.view(np.float32) == sums * 2.0**-64).all()
+        sums.flat[place] += sign
+        assert scaled_floats(sums, -64) is None
+
+
+@pytest.mark.parametrize(("name", "by_floats"), [("e4m3", [True, False]), ("e2m1", [False, False])])
+def test_small_products_of_several_digits_are_products_of_floats(name, by_floats, monkeypatch):
+    """Up to `SMALL_MACS`; formats of int8's range go by one int8 product whatever the size."""
+    pytest.importorskip("torch")
+    monkeypatch.setattr(emulator, "has_fast_int8", lambda: True)
+    taken = []
+    float_sums = emulator._float_sums
+    monkeypatch.setattr(emulator, "_float_sums", lambda *given: taken.append(True) or float_sums(*given))
+    monkeypatch.setattr(emulator, "SMALL_MACS", 3 * 5 * 4)
+    for m, expected in zip((3, 4), by_floats, strict=True):
+        taken.clear()
+        emulator.emulate_gemm(np.zeros((m, 5), np.uint8), np.zeros((5, 4), np.uint8), GemmSpec(name, name))
+        assert bool(taken) == expected
 
 
 def test_threads_are_given_back():

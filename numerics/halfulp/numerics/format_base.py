@@ -113,7 +113,7 @@ class Format(ABC):
         if given.dtype.kind not in "ui":
             raise TypeError(f"{self.name} codes must be integers, not {given.dtype}")
         if given.size and (given.dtype.kind == "i" or given.dtype.itemsize * 8 > self.bits):
-            low, high = int(given.min()), int(given.max())
+            low, high = int(given.min()) if given.dtype.kind == "i" else 0, int(given.max())
             if low < 0 or high >> self.bits:
                 worst = low if low < 0 else high
                 raise ValueError(f"code {worst} is outside {self.name}: codes are 0 to {2**self.bits - 1}")

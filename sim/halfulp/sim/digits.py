@@ -17,8 +17,8 @@ from halfulp.numerics.formats import CodeArray, FloatFormat, IntFormat
 from halfulp.sim.chain_code import odd_sum
 from halfulp.sim.llvm import ir
 from halfulp.sim.operands import float_range
-from halfulp.sim.rounding_code import FLOAT64
-from halfulp.sim.vector_code import F64, I8, I16, I32, I64, Code, Kernel, Lanes, address, host_features
+from halfulp.sim.rounding_code import FLOAT32, FLOAT64
+from halfulp.sim.vector_code import F32, F64, I1, I8, I16, I32, I64, Code, Kernel, Lanes, address, host_features
 
 __all__ = [
     "MAX_DIGITS",
@@ -30,7 +30,9 @@ __all__ = [
     "find_range",
     "fits_int32",
     "has_fast_int8",
+    "scaled_floats",
     "weigh",
+    "whole_range",
 ]
 
 MAX_DIGITS = 7
@@ -52,6 +54,7 @@ class Range(NamedTuple):
     int8: bool = False
 
 
+@lru_cache(maxsize=1)
 def has_fast_int8() -> bool:
     """Whether this processor multiplies int8 and adds in int32 in one instruction.
 
@@ -73,12 +76,21 @@ def count_digits(found: Range) -> int:
     return count
 
 
-def find_range(codes: CodeArray, fmt: FloatFormat | IntFormat) -> Range:
-    """The range of an operand's numbers, without their values; of formats of int8's range what may occur."""
+@lru_cache(maxsize=256)
+def whole_range(fmt: FloatFormat | IntFormat) -> Range | None:
+    """The range of all of a format's numbers, where they are all int8 numbers; else None."""
     if isinstance(fmt, IntFormat) and fmt.signed and fmt.width == 8:
         return Range(fmt.lsb_exponent, 128, int8=True)
     if fmt.max_units <= 127 and not (fmt.has_nan or fmt.has_inf):
         return Range(fmt.lsb_exponent, fmt.max_units)
+    return None
+
+
+def find_range(codes: CodeArray, fmt: FloatFormat | IntFormat) -> Range:
+    """The range of an operand's numbers, without their values; of formats of int8's range what may occur."""
+    whole = whole_range(fmt)
+    if whole is not None:
+        return whole
     flat = _flat(codes)
     found = np.empty(2, np.uint64)
     _range_kernel(fmt)(address(flat), address(found), flat.size)
@@ -98,7 +110,12 @@ def _flat(codes: CodeArray) -> CodeArray:
 
 
 def as_digits(
-    codes: CodeArray, fmt: FloatFormat | IntFormat, found: Range, count: int, *, below: bool
+    codes: CodeArray,
+    fmt: FloatFormat | IntFormat,
+    found: Range,
+    count: int,
+    *,
+    below: bool,
 ) -> npt.NDArray[np.int8]:
     """Digits of a matrix [R, C]: [R, count * C], lowest first; or `below` each other, [count * R, C], lowest last.
 
@@ -108,9 +125,15 @@ def as_digits(
         return codes.view(np.int8)
     transposed = codes.flags.f_contiguous and not codes.flags.c_contiguous
     flat = _flat(codes)
+    by_table = _table_kernel(fmt)
+    if by_table is not None:
+        digits = np.empty(flat.shape, np.int8)
+        by_table(address(flat), address(digits), flat.size)
+        return digits.T if transposed else digits
     rows, columns = flat.shape
     stacked = below != transposed
-    digits = np.empty((count * rows, columns) if stacked else (rows, count * columns), np.int8)
+    shape = (count * rows, columns) if stacked else (rows, count * columns)
+    digits = np.empty(shape, np.int8)
     plane = flat.size if stacked else columns
     first = 0
     if below:
@@ -125,21 +148,28 @@ def as_digits(
 
 
 def digit_products(
-    a: npt.NDArray[np.int8], b: npt.NDArray[np.int8], count_a: int, count_b: int, torch: Any
+    a: npt.NDArray[np.int8],
+    b: npt.NDArray[np.int8],
+    count_a: int,
+    count_b: int,
+    torch: Any,
 ) -> npt.NDArray[np.int32]:
     """Sums [count_a + count_b - 1, M, N] of the products of all pairs of digits of one weight, ascending."""
     (m, width), n = a.shape, b.shape[1]
     k = width // count_a
     left, right = torch.from_numpy(_positive(a)), torch.from_numpy(_positive(b))
-    if count_a == count_b == 1:
-        return torch._int_mm(left, right).numpy()[None]
-    sums = torch.empty((count_a + count_b - 1, m, n), dtype=torch.int32)
+    shape = (count_a + count_b - 1, m, n)
+    found = np.empty(shape, np.int32)
+    sums = torch.from_numpy(found)
+    if len(found) == 1:
+        torch._int_mm(left, right, out=sums[0])
+        return found
     for weight, out in enumerate(sums):
         first, last = max(weight - count_b + 1, 0), min(weight, count_a - 1)
         start, depth = count_b - 1 - weight + first, last - first + 1
         some = right[start * k : (start + depth) * k]
         torch._int_mm(left[:, first * k : (last + 1) * k], some, out=out)
-    return sums.numpy()
+    return found
 
 
 def _positive(x: npt.NDArray) -> npt.NDArray:
@@ -153,6 +183,36 @@ def weigh(sums: npt.NDArray[np.int32], largest: int) -> npt.NDArray[np.float64]:
     kernel = _weigh_kernel(len(sums), largest.bit_length() > 53)
     kernel(address(sums), address(total), total.size)
     return total
+
+
+def scaled_floats(sums: npt.NDArray, scale: int) -> npt.NDArray[np.uint32] | None:
+    """The float32 codes of int32 sums * 2**scale, scale from -64 to 64; None where one is beyond 2**24 in magnitude."""
+    codes, beyond = np.empty(sums.shape, np.uint32), np.zeros(1, np.uint8)
+    _floats_kernel()(address(sums), address(codes), address(beyond), sums.size, (127 + scale) << 23)
+    return None if beyond[0] else codes
+
+
+@lru_cache(maxsize=1)
+def _floats_kernel() -> Kernel:
+    """Kernel over sums, codes, a flag (some sum is beyond 2**24), their count, and the factor's bits."""
+    code = Code("scaled_floats", "pppii")
+    sums, codes, flag, count, factor = code.arguments
+    power = factor.narrow(I32).bits_as(F32)
+
+    def put(n: Lanes, kind: Any, seen: Lanes) -> list[Lanes]:
+        read = code.load(sums, n, kind)
+        by = code.spread(power, kind.count) if isinstance(kind, ir.VectorType) else power
+        code.store(read.to_float(F32) * by, codes, n)
+        return [seen | ((read + (1 << 24)) > 1 << 25)]
+
+    vector = ir.VectorType(I32, FLOAT32.lanes)
+    whole = count & -FLOAT32.lanes
+    none = code.constant(ir.VectorType(I1, FLOAT32.lanes), 0)
+    (seen,) = code.loop(0, whole, FLOAT32.lanes, [none], lambda n, x: put(n, vector, x))
+    some = seen.bits_as(ir.IntType(FLOAT32.lanes)) > 0
+    (some,) = code.loop(whole, count, 1, [some], lambda n, x: put(n, I32, x))
+    code.store(some.widen(I8), flag, 0)
+    return code.compile()
 
 
 @lru_cache(maxsize=64)
@@ -191,6 +251,40 @@ def _range_kernel(fmt: FloatFormat | IntFormat) -> Kernel:
     code.store(largest.widen(I64), found, 0)
     # The least of no number at all is beyond every code.
     code.store(least.equals(-1).choose(code.constant(I64, -1), least.widen(I64)), found, 1)
+    return code.compile()
+
+
+@lru_cache(maxsize=32)
+def _table_kernel(fmt: FloatFormat | IntFormat) -> Kernel | None:
+    """Kernel over codes of at most 6 bits, digits, and their count: looked up 64 at a time in a register.
+
+    None where a number takes more than one digit, whichever occur, or the processor has no such instruction.
+    """
+    if fmt.bits > 6 or whole_range(fmt) is None or "avx512vbmi" not in host_features():
+        return None
+    code = Code("looked_up", "ppi")
+    codes, digits, count = code.arguments
+    vector = ir.VectorType(I8, 64)
+    numbers = fmt.to_float64(fmt.valid_codes) * 2.0**-fmt.lsb_exponent
+    table = Lanes(code, ir.Constant(vector, [int(n) & 0xFF for n in np.resize(numbers, 64)]))
+    tail, tail_digits = code.buffer(vector, 1), code.buffer(vector, 1)
+    zero = count.constant(0)
+
+    def group(read: tuple[Lanes, Lanes], write: tuple[Lanes, Lanes]) -> list[Lanes]:
+        found = code.intrinsic("llvm.x86.avx512.permvar.qi.512", vector, table, code.load(*read, vector))
+        code.store(found, *write)
+        return []
+
+    def rest(n: Lanes) -> list[Lanes]:
+        code.store(code.constant(vector, 0), tail, 0)
+        code.copy(count - n, I8, (codes, n), (tail, zero))
+        group((tail, zero), (tail_digits, zero))
+        code.copy(count - n, I8, (tail_digits, zero), (digits, n))
+        return []
+
+    whole = count & -64
+    code.loop(0, whole, 64, [], lambda n: group((codes, n), (digits, n)))
+    code.loop(whole, count, 64, [], rest)
     return code.compile()
 
 

@@ -39,7 +39,9 @@ from halfulp.sim.digits import (
     find_range,
     fits_int32,
     has_fast_int8,
+    scaled_floats,
     weigh,
+    whole_range,
 )
 from halfulp.sim.operands import Operand, as_float64, holds
 from halfulp.sim.quantise import quantise_flagged
@@ -55,6 +57,9 @@ MAX_PAIRS, MAX_PAIRS_OF_LONG_SUMS = 9, 25
 """Pairs of int8 digits whose products are faster than one product of float64, or the three or more of a long sum."""
 
 INT32, FLOAT32 = get_format("int32"), get_format("float32")
+
+SMALL_MACS = 1 << 20
+"""Of products up to this many, one of floats is faster than several of int8 digits."""
 
 THREADED_MACS = 1 << 28
 """Smaller products run on one thread."""
@@ -77,8 +82,10 @@ def emulate_gemm(a: npt.ArrayLike, b: npt.ArrayLike, spec: GemmSpec, *, seed: in
     scale = spec.scale + exponent
     if sums.dtype == np.int32 and spec.out == INT32 and scale == 0:
         return GemmResult(sums.view(np.uint32), False, False)
-    if sums.dtype == np.int32 and spec.out == FLOAT32 and abs(scale) <= 64 and np.abs(sums).max() <= 1 << 24:
-        return GemmResult((sums.astype(np.float32) * np.float32(2.0**scale)).view(np.uint32), False, False)
+    if sums.dtype == np.int32 and spec.out == FLOAT32 and abs(scale) <= 64:
+        codes = scaled_floats(sums, scale)
+        if codes is not None:
+            return GemmResult(codes, False, False)
     if sums.dtype == np.float32 and spec.out == FLOAT32 and scale == 0:
         return GemmResult((sums + np.float32(0)).view(np.uint32), False, overflow)  # -0 + 0 is 0
     result = quantise_flagged(
@@ -112,9 +119,12 @@ def _exact_sums(a: CodeArray, b: CodeArray, spec: GemmSpec) -> tuple[npt.NDArray
     fmt_a, fmt_b, k = spec.a, spec.b, a.shape[1]
     if not isinstance(fmt_a, (FloatFormat, IntFormat)) or not isinstance(fmt_b, (FloatFormat, IntFormat)):
         return _float_sums(a, b, spec)
-    range_a, range_b = find_range(a, fmt_a), find_range(b, fmt_b)
     torch = _torch()
-    counts = int8_counts(range_a, range_b, k) if torch and has_fast_int8() else None
+    small = a.shape[0] * b.shape[1] * k <= SMALL_MACS and None in (whole_range(fmt_a), whole_range(fmt_b))
+    if small or torch is None or not has_fast_int8():
+        return _float_sums(a, b, spec)
+    range_a, range_b = find_range(a, fmt_a), find_range(b, fmt_b)
+    counts = int8_counts(range_a, range_b, k)
     if counts is None:
         return _float_sums(a, b, spec)
     left = as_digits(a, fmt_a, range_a, counts[0], below=False)

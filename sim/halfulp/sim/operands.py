@@ -44,6 +44,7 @@ def as_float64(codes: CodeArray, fmt: Format) -> Operand:
     return as_floats(codes, fmt, np.float64)
 
 
+@lru_cache(maxsize=256)
 def holds(dtype: npt.DTypeLike, fmt: Format) -> bool:
     """Whether every finite value of a format is one of float32 or float64, whichever `dtype` is."""
     if np.dtype(dtype) == np.float64:
