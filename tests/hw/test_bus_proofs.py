@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from amaranth.hdl import Mux, Signal
@@ -111,9 +112,9 @@ PAGE_WORDS = 4096 // WORD
 class Line:
     """What is still to be asked for of a line of words."""
 
-    def __init__(self, name: str) -> None:
-        self.word = Signal(61, name=f"{name}_word")
-        self.left = Signal(5, name=f"{name}_left")
+    def __init__(self, name: str, line: Any) -> None:
+        self.word = Signal(len(line.address) - 3, name=f"{name}_word")
+        self.left = Signal.like(line.beats, name=f"{name}_left")
 
 
 def reader_bench(module: ModuleType) -> Bench:
@@ -132,11 +133,11 @@ def reader_bench(module: ModuleType) -> Bench:
 
     # A line asks for its words; a burst that comes to the bus takes the next ones of the line it was cut from.
     accepted = line.valid & line.ready
-    replaced, former, present = bench.delayed(accepted), Line("former"), Line("present")
+    replaced, former, present = bench.delayed(accepted), Line("former", line), Line("present", line)
     waited = bench.delayed(axi.arvalid & ~axi.arready)
     comes = axi.arvalid & ~waited
     beats = Signal(9)
-    after = Signal(5)
+    after = Signal.like(line.beats)
     m.d.comb += [beats.eq(axi.arlen + 1), after.eq(Mux(comes & ~replaced, present.left - beats, present.left))]
     m.d.sync += [present.left.eq(after), former.left.eq(after), former.word.eq(present.word)]
     with m.If(comes & ~replaced):
@@ -175,7 +176,7 @@ def reader_bench(module: ModuleType) -> Bench:
     # What induction has to know besides.
     words, burst = inside["words"], inside["burst"]
     room = Mux(words[:9] > PAGE_WORDS - 16, PAGE_WORDS - words[:9], 16)
-    next_word = Mux(comes & ~replaced, present.word + beats, present.word)[:61]
+    next_word = Mux(comes & ~replaced, present.word + beats, present.word)[: len(words)]
     bench.ensure(
         inside["held"] == (after != 0),
         ~inside["held"] | ((words == next_word) & (inside["left"] == after)),
@@ -223,7 +224,7 @@ def burst_writer_bench(module: ModuleType, *, inductive: bool = False) -> Bench:
 
     # Words of bursts that wait are all here: as many as were taken from `bursts` and not yet from `words`.
     owed = Signal(5)
-    begins, takes = bursts.valid & bursts.ready, words.valid & words.ready
+    begins = bursts.valid & bursts.ready
     beats = bursts.payload.beats_less_1 + 1
     m.d.sync += owed.eq(owed + Mux(begins, beats, 0) - words.ready)
     bench.suppose((owed == 0) | words.valid | block.flush)
