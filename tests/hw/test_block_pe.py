@@ -114,6 +114,22 @@ def test_latencies_and_intervals_are_as_said(rng: np.random.Generator) -> None:
         assert np.diff(trace.fed_last).min() == minimum_tile_interval(array, 2)
 
 
+def test_a_block_without_elements_harms_no_other(rng: np.random.Generator) -> None:
+    """K may end with a scale, in a descriptor that no host writes: the next tile's results are right all the same."""
+    array = config("mxint8", "mxint8", "e6m5")
+    spec = BlockGemmSpec("mxint8", "mxint8", accumulator="e6m5")
+    left, right = blocks(rng, spec.a, (2, 33), 1, "near"), blocks(rng, spec.b, (33, 2), 0, "near")
+    stored = with_scales(left, 32, axis=1), with_scales(right, 32, axis=0)
+    jobs = [Job(spec.elements, a, b, address=number << 12) for number, (a, b) in enumerate(
+        ((stored[0][:, :1], stored[1][:1]), stored, (stored[0][:, :34], stored[1][:34]), stored)
+    )]  # fmt: skip
+    trace = ArrayBench(array, rng).run(*jobs)
+    golden = golden_block_gemm(left, right, spec).codes
+    for job in (jobs[1], jobs[3]):
+        found = [[trace.codes[job.address + i * job.stride + 4 * j] for j in range(2)] for i in range(2)]
+        assert np.array_equal(found, golden)
+
+
 def test_the_adder_has_the_clocks_of_the_shortest_block() -> None:
     """A scale and one element: as many clocks as the adder's step takes, which so needs no stall."""
     assert ADDER_STAGES == config("mxint8", "mxint8", "e8m23").steps(1)
