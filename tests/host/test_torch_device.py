@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from halfulp.host import operands, runner
+from halfulp.host.convert import convert
 from halfulp.host.device import open_device
 from halfulp.numerics.gemm import GemmSpec
 
@@ -41,6 +43,39 @@ def test_results_are_verified(where, rng):
         got = device.gemm(a, a.t(), GemmSpec("e4m3", "e4m3"))
     assert isinstance(got.codes, torch.Tensor)
     assert got.codes.device.type == where
+
+
+def trained(recipe, device, where):
+    """Output, gradient of the input, and parameters after two steps of a small network."""
+    torch.manual_seed(5)
+    net = torch.nn.Sequential(torch.nn.Linear(40, 17), torch.nn.ReLU(), torch.nn.Linear(17, 5)).to(where)
+    net = convert(net, recipe, device=device, seed=3)
+    optimiser = torch.optim.SGD(net.parameters(), 0.1)
+    x = torch.randn(2, 3, 40).to(where).requires_grad_()
+    for _ in range(2):
+        optimiser.zero_grad()
+        net(x).square().sum().backward()
+        optimiser.step()
+    assert x.grad is not None
+    found = [net(x), x.grad, *net.parameters()]
+    assert {t.device.type for t in found} == {where}
+    return [t.detach().cpu() for t in found]
+
+
+@pytest.mark.parametrize("recipe", ["fp8-hybrid", "nvfp4", "int8"])
+def test_layers_whose_tensors_stay_train_as_on_the_emulator(where, recipe, monkeypatch):
+    """On torch's CPU device too they are quantised and decoded by torch operations, as on any other."""
+    expected = trained(recipe, "emulator", "cpu")
+    for module in (operands, runner):
+        monkeypatch.setattr(module, "on_cpu", lambda x: False)
+    for got, want in zip(trained(recipe, f"emulator:{where}", where), expected, strict=True):
+        assert torch.equal(got, want)
+
+
+@pytest.mark.gpu
+def test_layers_on_the_gpu_need_a_device_that_takes_their_tensors():
+    with pytest.raises(ValueError, match="weights must be on the CPU for emulator, not on cuda:0"):
+        convert(torch.nn.Linear(2, 2).cuda(), "fp8-hybrid", device="emulator")
 
 
 def test_what_torch_does_not_have_is_refused():

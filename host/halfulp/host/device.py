@@ -78,10 +78,13 @@ class Device(ABC):
         Clock cycles of the last GEMM; None where there is no clock.
     stats
         `DeviceStats`.
+    tensor_device
+        Type of the torch device from which it takes tensors besides those on the CPU: ``cuda``, or just ``cpu``.
     """
 
     def __init__(self, name: str, *, verify: float = 0.0) -> None:
         self.name = name
+        self.tensor_device = "cpu"
         self.config: ArrayConfig | None = None
         self.counters: Counters | None = None
         self.stats = DeviceStats()

@@ -27,11 +27,18 @@ class GemmLinear(nn.Linear):
 
     @classmethod
     def from_linear(cls, module: nn.Linear, site: GemmSite) -> GemmLinear:
-        """A layer with the parameters of `module` themselves, not copies, so that an optimiser keeps them."""
+        """A layer with the parameters of `module` themselves, not copies, so that an optimiser keeps them.
+
+        They may be on the CPU, or on the torch device that the site's device takes tensors from.
+        """
         if module.weight.dtype != torch.float32:
             raise TypeError(f"layer {site.name!r}: weights must be float32, not {module.weight.dtype}")
-        if module.weight.device.type not in ("cpu", "meta"):
-            raise ValueError(f"layer {site.name!r}: weights must be on the CPU, not on {module.weight.device}")
+        device = site.runner.device
+        if module.weight.device.type not in ("cpu", "meta", device.tensor_device):
+            where = " or ".join(sorted({"the CPU", device.tensor_device} - {"cpu"}, reverse=True))
+            raise ValueError(
+                f"layer {site.name!r}: weights must be on {where} for {device.name}, not on {module.weight.device}"
+            )
         made = cls(module.in_features, module.out_features, bias=module.bias is not None, device="meta")
         made.weight, made.bias = module.weight, module.bias
         made.train(module.training)

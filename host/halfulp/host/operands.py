@@ -15,11 +15,17 @@ from halfulp.numerics.block_formats import BlockFormat
 from halfulp.numerics.formats import Format
 from halfulp.sim.block_quantise import quantise_blocks
 from halfulp.sim.quantise import quantise
+from halfulp.sim.torch_rounding import quantise_tensor
 
-__all__ = ["CODE_DTYPES", "Operand", "OperandCache", "quantise_operand"]
+__all__ = ["CODE_DTYPES", "Operand", "OperandCache", "on_cpu", "quantise_operand"]
 
 CODE_DTYPES = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32}
 """Torch dtype of codes, by the format's container bytes."""
+
+
+def on_cpu(x: torch.Tensor) -> bool:
+    """Whether NumPy and the compiled kernels can take a tensor as it is; others go by torch operations."""
+    return x.device.type == "cpu"
 
 
 class Operand(NamedTuple):
@@ -60,7 +66,7 @@ def _magnitude(x: torch.Tensor) -> tuple[float, bool]:
     low, high = (extreme.item() for extreme in torch.aminmax(x))  # NaN where any x is
     if math.isfinite(low) and math.isfinite(high):
         return max(-low, high), False
-    finite = torch.where(torch.isfinite(x), x, torch.zeros((), dtype=x.dtype))
+    finite = torch.where(torch.isfinite(x), x, torch.zeros_like(x))
     return finite.abs().amax().item(), math.isnan(low)
 
 
@@ -72,19 +78,22 @@ def quantise_operand(
     A stochastic quantiser rounds element (i, j) of the tensor seen as a matrix (its last dimension the columns) with
     the random bits that contract section 4 gives output (i, j) under `seed`. The scale comes from the finite elements;
     infinities and NaN become what the format has for them. Block-scaled formats have their blocks along `axis`, 0 or 1,
-    of that matrix, and scales of their own.
+    of that matrix, and scales of their own. Codes and scales lie on the tensor's torch device.
     """
     if x.dtype != torch.float32:
         raise TypeError(f"a tensor to be quantised must be float32, not {x.dtype}")
     if isinstance(fmt, BlockFormat):
-        matrix = x.detach().reshape(math.prod(x.shape[:-1]), x.shape[-1]).numpy()
+        matrix = x.detach().reshape(math.prod(x.shape[:-1]), x.shape[-1]).cpu().numpy()
         blocks = quantise_blocks(matrix, fmt, role.rounding, axis=axis, seed=seed)
         codes, scales = torch.from_numpy(blocks.codes), torch.from_numpy(blocks.scales)
-        return Operand(codes.reshape(x.shape), 0, False, scales, blocks.tensor_scale)
+        return Operand(codes.reshape(x.shape).to(x.device), 0, False, scales.to(x.device), blocks.tensor_scale)
     amax, has_nan = _magnitude(x)
     s = scale_exponent(amax, fmt, margin=role.margin) if role.scaling == "dynamic" else 0
-    codes = quantise(x.detach().numpy(), fmt, role.rounding, seed=seed, scale=s)
-    return Operand(torch.from_numpy(codes), s, has_nan and not fmt.has_nan)
+    if on_cpu(x):
+        codes = torch.from_numpy(quantise(x.detach().numpy(), fmt, role.rounding, seed=seed, scale=s))
+    else:
+        codes = quantise_tensor(x, fmt, role.rounding, seed=seed, scale=s).codes
+    return Operand(codes, s, has_nan and not fmt.has_nan)
 
 
 class _Entry(NamedTuple):

@@ -94,8 +94,8 @@ def linear(
         _copy(x.codes),
         _copy(w.codes),
         record,
-        _copy(x.scales),
-        _copy(w.scales),
+        _copy_scales(x),
+        _copy_scales(w),
     )
 
 
@@ -218,11 +218,14 @@ def _is_shared(forward: Format | BlockFormat, backward: Format | BlockFormat) ->
     return forward == backward and not isinstance(forward, BlockFormat)
 
 
-def _copy(x: torch.Tensor | None) -> torch.Tensor:
+def _copy(x: torch.Tensor) -> torch.Tensor:
     """What an op may return: a compiled graph may write over it once it is used up, and operands are cached."""
-    if x is None:
-        return torch.empty(0, dtype=torch.uint8)
     return x.clone(memory_format=torch.contiguous_format)
+
+
+def _copy_scales(x: Operand) -> torch.Tensor:
+    """A copy of the operand's scales; empty where it has none."""
+    return torch.empty(0, dtype=torch.uint8, device=x.codes.device) if x.scales is None else _copy(x.scales)
 
 
 def _code_dtype(fmt: Format | BlockFormat) -> torch.dtype:

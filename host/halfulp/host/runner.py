@@ -11,14 +11,15 @@ import numpy as np
 import torch
 
 from halfulp.host.device import Device, decode_values
-from halfulp.host.operands import Operand, OperandCache
+from halfulp.host.operands import Operand, OperandCache, on_cpu
 from halfulp.host.recipe import OPERANDS, GemmRole, Recipe
 from halfulp.host.seeds import gemm_seed
 from halfulp.numerics.block_formats import BlockFormat, Blocks
 from halfulp.numerics.block_gemm import AnyGemmSpec, BlockGemmSpec
-from halfulp.numerics.formats import Format
+from halfulp.numerics.formats import CodeArray, Format
 from halfulp.numerics.gemm import GemmResult, GemmSpec
 from halfulp.numerics.random_bits import check_seed
+from halfulp.sim.torch_rounding import codes_as_integers, tensor_values
 
 __all__ = ["GemmCall", "GemmCounts", "GemmRunner", "GemmSite"]
 
@@ -112,11 +113,14 @@ class GemmRunner:
         return operand
 
     def gemm(self, a: Operand, b: Operand, site: GemmSite, role: str, *, step: int, call: int) -> torch.Tensor:
-        """Run one GEMM on operands A [M, K] and B [K, N]; float32 [M, N]. The device undoes the scales."""
+        """Run one GEMM on operands A [M, K] and B [K, N]; float32 [M, N], on A's torch device.
+
+        The device undoes the scales.
+        """
         m, k = a.codes.shape
         n = b.codes.shape[1]
         if 0 in (m, n, k):
-            return torch.zeros(m, n)
+            return torch.zeros(m, n, device=a.codes.device)
         gemm = site.recipe.gemm(role)
         seed = gemm_seed(self.seed, layer=site.name, role=role, step=step, call=call)
         if isinstance(gemm.spec, BlockGemmSpec):
@@ -129,7 +133,7 @@ class GemmRunner:
         self.counts.add(m * n * k, counters.cycles if counters is not None else None)
         if self.observer is not None:
             self.observer(GemmCall(site.name, role, step, call, spec, seed, result))
-        return torch.from_numpy(decode_values(np.asarray(result.codes), gemm.out))
+        return _values(result.codes, gemm.out).to(a.codes.device)
 
 
 class GemmSite:
@@ -166,7 +170,16 @@ def _operand_format(gemm: GemmRole, role: str, tensor_role: str) -> Format | Blo
 
 def _blocks(x: Operand) -> Blocks:
     assert x.scales is not None  # of an operand in a block-scaled format
-    return Blocks(x.codes.numpy(), x.scales.numpy(), x.tensor_scale)
+    return Blocks(x.codes.cpu().numpy(), x.scales.cpu().numpy(), x.tensor_scale)
+
+
+def _values(codes: CodeArray | torch.Tensor, fmt: Format) -> torch.Tensor:
+    """The values of codes as `decode_values` has them, where the codes are."""
+    if not isinstance(codes, torch.Tensor) or on_cpu(codes):
+        return torch.from_numpy(decode_values(np.asarray(codes), fmt))
+    if fmt.name == "float32":
+        return codes.contiguous().view(torch.float32)
+    return tensor_values(codes_as_integers(codes), fmt).to(torch.float32)
 
 
 @lru_cache(maxsize=4096)

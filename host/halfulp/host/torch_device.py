@@ -36,6 +36,7 @@ class TorchEmulatorDevice(EmulatorDevice):
         try:
             self.torch_device = torch.device(where)
             torch.empty(0, device=self.torch_device)
+            self.tensor_device = self.torch_device.type
         except (RuntimeError, AssertionError) as error:  # the latter of a torch built without CUDA
             reason = str(error).strip().splitlines()[0]
             raise ValueError(f"emulator:{where}: torch has no such device here: {reason}") from None
