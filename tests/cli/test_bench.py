@@ -72,13 +72,19 @@ def test_numerics(halfulp, small_numerics):
     assert found["load"] >= 0
     figures = {(f["by"], f["what"]): f for f in found["figures"]}
     mine = [f for f in found["figures"] if f["by"] == "halfulp"]
-    assert len(mine) == len(numerics_benchmark.GEMMS) + 3
+    blocks = len(numerics_benchmark.BLOCK_FORMATS)
+    assert len(mine) == len(numerics_benchmark.GEMMS) + blocks + 2 * (1 + 2 * blocks) + 1
     for figure in mine:
+        if figure["target"] is None:
+            assert figure["reached"] is None
+            continue
         measured = figure["ratio"] if figure["reference"] else figure["per_s_median"]
         assert figure["reached"] == (measured >= figure["target"])
         assert figure["spread"] >= 0
     assert figures["halfulp", "golden model, e6m5 stochastic:13"]["target"] == 1e6
     assert figures["halfulp", "float32 to e4m3, stochastic:8"]["reference"] == "copy of float32"
+    assert figures["halfulp", "float32 to mxfp4_e2m1 along columns, nearest_even"]["target"] == 0.8
+    assert figures["halfulp", "nvfp4 × nvfp4, e8m23 a block"]["reference"] == "torch float32 matmul"
     assert any(by.startswith("ml_dtypes") for by, _ in figures)
     outcome = halfulp("bench", "numerics", "--rounds", 1)
     assert outcome.code == 0

@@ -19,9 +19,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from halfulp.numerics.block_formats import get_block_format
+from halfulp.numerics.block_gemm import BlockGemmSpec
 from halfulp.numerics.exact import from_float64
 from halfulp.numerics.formats import Format
 from halfulp.numerics.gemm import GemmSpec, golden_gemm
+from halfulp.numerics.rounding import Rounding
+from halfulp.sim.block_quantise import quantise_blocks
+from halfulp.sim.blocks import emulate_block_gemm
 from halfulp.sim.emulator import emulate_gemm
 from halfulp.sim.quantise import quantise
 from halfulp.sim.vector_code import host_features
@@ -49,10 +54,20 @@ GEMMS: dict[str, tuple[GemmSpec, float, float]] = {
     "e4m3 × e4m3, exact": (GemmSpec("e4m3", "e4m3", "float32"), 0.45, 0.45),
     "int8 × int8, exact": (GemmSpec("int8", "int8", "int32"), 3.7, 3.7),
     "e2m1 × e2m1, exact": (GemmSpec("e2m1", "e2m1", "float32"), 3.7, 3.7),
+    "e2m3 × e2m3, exact": (GemmSpec("e2m3", "e2m3", "float32"), 3.7, 3.7),
+    "int4 × int4, exact": (GemmSpec("int4", "int4", "int32"), 3.7, 3.7),
     "e5m2 × e5m2, exact, of one size": (GemmSpec("e5m2", "e5m2", "float32"), 0.47, 0.47),
     FULL_RANGE: (GemmSpec("e5m2", "e5m2", "float32"), 0.12, 0.12),
 }
 """What is measured on the emulator, and the ratio that it is to reach with AVX-512 and with AVX2."""
+
+BLOCK_FORMATS = ("mxfp8_e4m3", "mxfp4_e2m1", "nvfp4")
+"""Of both operands of a GEMM with float32 sums over blocks, and of what numbers are quantised to."""
+
+BLOCK_TARGETS = {"mxfp8_e4m3": 0.8, "mxfp4_e2m1": 0.8}
+"""Of quantising to blocks, where there is one."""
+
+QUANTISED_MODES = ("nearest_even", "stochastic:8")
 
 
 @dataclass
@@ -181,11 +196,24 @@ def _plan(random: np.random.Generator, shapes: Sequence[tuple[int, int, int]]) -
                 NumericsFigure("halfulp", what, shape, MATMUL, with_avx512 if wide else with_avx2),
                 lambda a=a, b=b, spec=spec: emulate_gemm(a, b, spec, seed=1),
             )
-    for rounding in ("nearest_even", "stochastic:8"):
+    for name in BLOCK_FORMATS:
+        for shape in shapes:
+            yield (
+                NumericsFigure("halfulp", f"{name} × {name}, e8m23 a block", shape, MATMUL),
+                _block_gemm(name, shape, random),
+            )
+    for rounding in QUANTISED_MODES:
         yield (
             NumericsFigure("halfulp", f"float32 to e4m3, {rounding}", QUANTISED, COPY, 0.8),
             lambda rounding=rounding: quantise(numbers, "e4m3", rounding, seed=1),
         )
+        for name in BLOCK_FORMATS:
+            for axis, along in ((1, "rows"), (0, "columns")):
+                what = f"float32 to {name} along {along}, {rounding}"
+                yield (
+                    NumericsFigure("halfulp", what, QUANTISED, COPY, BLOCK_TARGETS.get(name)),
+                    _to_blocks(numbers, name, rounding, axis),
+                )
     spec = GemmSpec("e4m3", "e4m3", "float32", "e6m5:stochastic:13")
     a, b = (_codes("", fmt, size, random) for fmt, size in ((spec.a, GOLDEN_SHAPE[:2]), (spec.b, GOLDEN_SHAPE[1:])))
     yield (
@@ -193,6 +221,19 @@ def _plan(random: np.random.Generator, shapes: Sequence[tuple[int, int, int]]) -
         lambda: golden_gemm(a, b, spec, seed=1),
     )
     yield from _peers(random, numbers)
+
+
+def _block_gemm(name: str, shape: tuple[int, int, int], random: np.random.Generator) -> Call:
+    m, k, n = shape
+    fmt = get_block_format(name)
+    spec = BlockGemmSpec(fmt, fmt)
+    a, b = fmt.quantise(random.standard_normal((m, k))), fmt.quantise(random.standard_normal((k, n)), axis=0)
+    return lambda: emulate_block_gemm(a, b, spec, seed=1)
+
+
+def _to_blocks(numbers: np.ndarray, name: str, rounding: str, axis: int) -> Call:
+    fmt, mode = get_block_format(name), Rounding.parse(rounding)
+    return lambda: quantise_blocks(numbers, fmt, mode, axis=axis, seed=1)
 
 
 def _codes(what: str, fmt: Format, shape: tuple[int, ...], random: np.random.Generator) -> Any:
