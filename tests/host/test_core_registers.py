@@ -28,9 +28,15 @@ def test_configuration_words_tell_the_configuration(accumulator: str, interleave
     assert ArrayConfig.from_dict(config.to_dict()) == config
 
 
+def test_narrow_cores_tell_their_widths() -> None:
+    config = ArrayConfig(address_bits=16, size_bits=14)
+    assert read_config(configuration_words(config).__getitem__) == config
+    assert len({ArrayConfig().name, config.name, config.replace(size_bits=32).name}) == 3
+
+
 def test_cores_from_before_interleaving_are_understood() -> None:
     words = configuration_words(ArrayConfig())
-    del words["config_interleave"]
+    del words["config_interleave"], words["config_widths"]
     assert read_config(lambda name: words.get(name, 0)) == ArrayConfig()
 
 

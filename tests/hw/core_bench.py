@@ -49,16 +49,25 @@ class CoreBench:
         stall: float = 0.0,
         latency: tuple[int, int] = (1, 1),
         lite_gap: int = 0,
+        base: int = BASE,
+        size: int = SIZE,
     ) -> None:
         self.config = config
+        self.base, self.size = base, size
         self.core = Core(config=config)
         self.rng = np.random.default_rng(seed)
         self.memory = AxiMemory(
-            size=SIZE, base=BASE, bus_bytes=config.bus_bytes, seed=seed, stall=stall, latency=latency
+            size=size,
+            base=base,
+            bus_bytes=config.bus_bytes,
+            seed=seed,
+            stall=stall,
+            latency=latency,
+            outstanding=config.reads_outstanding,
         )
-        self.memory.data[:] = self.rng.integers(0, 256, SIZE, np.uint8)
+        self.memory.data[:] = self.rng.integers(0, 256, size, np.uint8)
         self.bus = AxiLiteInitiator(self.core.s_axi, seed=seed, gap=lite_gap)
-        self._free = BASE + 8
+        self._free = base + 8
 
     def run(self, testbench: Callable[[Any], Any]) -> None:
         sim = Simulator(self.core)
@@ -85,8 +94,8 @@ class CoreBench:
         """A place for `size` bytes, aligned to an element only, some bytes after the last one."""
         address = -(-(self._free + int(self.rng.integers(0, 40))) // align) * align
         self._free = address + size
-        if self._free > BASE + SIZE:
-            raise MemoryError(f"the bench's memory of {SIZE} bytes is full")
+        if self._free > self.base + self.size:
+            raise MemoryError(f"the bench's memory of {self.size} bytes is full")
         return address
 
     def _store(self, codes: npt.NDArray[Any], element: int, across_k: bool, k_axis: int) -> tuple[int, int]:
@@ -181,7 +190,7 @@ class CoreBench:
         """The codes that lie in memory as a job's result."""
         m, n = job.expected.codes.shape
         element = job.spec.out.container_bytes
-        at = job.c_address - BASE
+        at = job.c_address - self.base
         rows = [self.memory.data[at + i * job.c_stride : at + i * job.c_stride + n * element] for i in range(m)]
         return np.stack([np.ascontiguousarray(row).view(f"<u{element}") for row in rows])
 

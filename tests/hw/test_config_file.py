@@ -41,7 +41,7 @@ def test_an_empty_file_is_the_default_core(tmp_path: Path) -> None:
         ("rows = 8.0", r"rows must be an integer, not 8\.0"),
         ('bus_width = "64"', r"bus_width must be an integer, not '64'"),
         ("lanes = 3", r"lanes must be 1, 2, 4 or 8 and divide columns = 8, not 3"),
-        ("bus_width = 32", r"bus_width must be 64 or 128, not 32"),
+        ("bus_width = 16", r"bus_width must be 32, 64 or 128, not 16"),
         ("buffer_depth = 100", r"buffer_depth must be a power of two from 64 to 65536 words, not 100"),
         ("row = 8", r"unknown array parameter 'row'; nearest: 'rows'"),
         ('a_formats = "e4m3"', r"a_formats must be a list of strings, not 'e4m3'"),
@@ -57,6 +57,9 @@ def test_an_empty_file_is_the_default_core(tmp_path: Path) -> None:
         ('accumulator = "e9m5"', r"e9m5: exponent bits must be 1 to 8, not 9"),
         ('accumulator = "e6m5:stochastic:25"', r"a float accumulator takes at most 24 random bits, not stochastic:25"),
         ('a_formats = ["bfloat16"]', r"needs \d+ bits; at most 128 are built"),
+        ("address_bits = 11", r"address_bits must be 12 to 64, not 11"),
+        ("size_bits = 33", r"size_bits must be 8 to 32, not 33"),
+        ("size_bits = 13", r"size_bits = 13 holds no max_k = 8192: take 14 or more"),
         ("rows = ", r"not TOML: "),
     ],
 )

@@ -92,7 +92,7 @@ def run(dut: DescriptorQueue, bench: Any) -> None:
 
 async def push(ctx: Any, dut: DescriptorQueue, request: dict[str, int]) -> int:
     """Offer a request for one clock; return whether it was taken."""
-    for name in request_layout().members:
+    for name in request_layout(CONFIG).members:
         ctx.set(dut.push.payload[name], request.get(name, 0))
     ctx.set(dut.push.valid, 1)
     _, _, ready = await ctx.tick().sample(dut.push.ready)
@@ -132,6 +132,25 @@ def test_what_is_right_passes_unchanged(change: dict[str, int]) -> None:
             field = dut.descriptor.payload.shape()[name]
             assert payload[name] & (1 << field.width) - 1 == value & (1 << field.width) - 1, name
         assert ctx.get(dut.refused) == 0
+
+    run(dut, bench)
+
+
+def test_what_a_register_could_not_hold_is_refused_before_all_else() -> None:
+    narrow = CONFIG.replace(address_bits=20, size_bits=16)
+    dut = DescriptorQueue(config=narrow)
+
+    async def bench(ctx: Any) -> None:
+        for code, request in ((ErrorCode.TOO_WIDE, {"too_wide": 1}), (ErrorCode.ZERO_SIZE, {})):
+            for name, value in request.items():
+                ctx.set(dut.push.payload[name], value)
+            ctx.set(dut.push.valid, 1)
+            await ctx.tick()
+            ctx.set(dut.push.valid, 0)
+            ctx.set(dut.push.payload.too_wide, 0)
+            await ctx.tick().repeat(dut.latency - 1)
+            assert (ctx.get(dut.refused), ctx.get(dut.error_code)) == (1, code)
+            await ctx.tick()
 
     run(dut, bench)
 

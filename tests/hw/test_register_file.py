@@ -10,7 +10,7 @@ from amaranth.hdl import Module, Signal
 from amaranth.sim import Simulator
 
 from halfulp.hw.config import ArrayConfig, format_word
-from halfulp.hw.register_file import RegisterFile, configuration_words, wide_counter
+from halfulp.hw.register_file import RegisterFile, configuration_words, settings_layout, wide_counter
 from halfulp.hw.registers import CORE_ID, REGISTERS, ErrorCode, register
 
 from .axi_models import AxiLiteInitiator
@@ -73,6 +73,32 @@ def test_rw_registers_keep_declared_bits_by_strobe(rng, seed: int) -> None:
         assert ctx.get(dut.settings.formats.out) == expected["formats"] >> out.lsb & 0xFF
 
     simulate(dut, bench, seed=seed, gap=2)
+
+
+def test_a_narrow_core_keeps_its_bits_and_notes_what_it_loses(seed: int) -> None:
+    config = CONFIG.replace(address_bits=36, size_bits=20, roundings="nearest_even")
+    dut = RegisterFile(config=config)
+
+    async def bench(ctx: Any, bus: AxiLiteInitiator) -> None:
+        async def write(name: str, value: int, strobe: int = 15) -> tuple[int, int]:
+            await bus.write(ctx, register(name).offset, value, strobe)
+            return await bus.read(ctx, register(name).offset), ctx.get(dut.settings.too_wide)
+
+        assert await write("m", 0xF_FFFF) == (0xF_FFFF, 0)
+        assert await write("m", 0x10_0000) == (0, 1)
+        assert await write("m", 5, strobe=1) == (5, 1)
+        assert await write("m", 6, strobe=12) == (5, 0)
+        assert await write("a_address_low", 0xFFFF_FFFF) == (0xFFFF_FFFF, 0)
+        assert await write("a_address_high", 0xF) == (0xF, 0)
+        assert await write("a_address_high", 0x18) == (8, 1)
+        assert await write("c_stride", 1 << 31) == (0, 1)
+        assert await write("a_address_high", 0) == (0, 1)
+        assert await write("c_stride", 8) == (8, 0)
+        assert await write("seed_low", 0xFFFF_FFFF) == (0, 0)
+        assert await write("row_offset", 8) == (0, 0)
+
+    simulate(dut, bench, seed=seed)
+    assert "too_wide" not in settings_layout(CONFIG).members
 
 
 def test_read_only_registers_ignore_writes(seed: int) -> None:
@@ -266,7 +292,7 @@ def test_counters_count_clocks_of_their_own_event() -> None:
 def test_wide_counter_carries_into_its_high_half() -> None:
     m = Module()
     event, clear = Signal(init=1), Signal()
-    low, high = wide_counter(m, "clocks", event, clear, half_width=3)
+    low, high = wide_counter(m, "clocks", event, clear, low_width=3, high_width=3)
     seen = []
 
     async def testbench(ctx: Any) -> None:

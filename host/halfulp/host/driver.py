@@ -15,6 +15,7 @@ from halfulp.host.bus import BlockReader, CoreBuffer, CoreBus
 from halfulp.host.core_registers import CoreRegisters, field_of, pack, read_config
 from halfulp.host.errors import BusError, DescriptorError, DeviceError, DeviceTimeoutError
 from halfulp.hw.block_memory import with_scales
+from halfulp.hw.config import UnsupportedSpecError
 from halfulp.hw.registers import ErrorCode, register
 from halfulp.numerics.block_formats import Blocks
 from halfulp.numerics.block_gemm import AnyGemmSpec, check_block_operands
@@ -162,6 +163,9 @@ class Driver:
             self._completed_before = self._registers.read("completed")
             self._batch = 0
         shape = (codes_a.shape[0], codes_b.shape[1], codes_a.shape[1])
+        for name, size in zip("MN", shape[:2], strict=True):
+            if size >> self.config.size_bits:
+                raise UnsupportedSpecError(f"{name} = {size} is beyond the {self.config.size_bits} bits of this core")
         job = Job(spec, shape, {}, self._stride(shape[1], spec.out.container_bytes), self._batch + 1)
         self._outstanding.append(job)
         try:
@@ -244,7 +248,10 @@ class Driver:
         job.buffers["a"], a_stride = self._load(a_rows, self.config.a_bytes)
         job.buffers["b"], b_stride = self._load(b_rows, self.config.b_bytes)
         job.buffers["c"] = self._take(m * job.c_stride)
+        bits = self.config.address_bits
         for operand, buffer in job.buffers.items():
+            if (buffer.address + buffer.array.size - 1) >> bits:
+                raise DeviceError(f"{self._name}: a buffer at {buffer.address:#x} is beyond the core's {bits} bits")
             self._registers.set64(f"{operand}_address", buffer.address)
         words = {"a_stride": a_stride, "b_stride": b_stride, "c_stride": job.c_stride, "m": m, "n": n, "k": k}
         for name, value in words.items():
@@ -350,8 +357,9 @@ class Driver:
         """Bytes from one row to the next: whole bus words, so that every row starts with one."""
         word = self.config.bus_bytes
         stride = -(-elements * element_bytes // word) * word
-        if stride >> 32:
-            raise ValueError(f"a row of {elements} elements of {element_bytes} bytes exceeds a 32-bit stride")
+        bits = self.config.size_bits
+        if stride >> bits:
+            raise ValueError(f"a row of {elements} elements of {element_bytes} bytes exceeds a {bits}-bit stride")
         return stride
 
     def _load(self, rows: CodeArray, element_bytes: int) -> tuple[CoreBuffer, int]:
@@ -409,6 +417,7 @@ _REFUSED: dict[int, str] = {
     ErrorCode.MISALIGNED: "an address or stride is no multiple of its element, or an offset none of 8",
     ErrorCode.SCALE_OUT_OF_RANGE: "the scale is beyond ±16384",
     ErrorCode.QUEUE_OVERFLOW: "the queue was full",
+    ErrorCode.TOO_WIDE: "an address, a size or a stride has more bits than the core's",
 }
 
 

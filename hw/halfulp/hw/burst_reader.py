@@ -33,7 +33,7 @@ class LineSignature(wiring.Signature):
             {
                 "valid": Out(1),
                 "ready": In(1),
-                "address": Out(64),
+                "address": Out(config.address_bits),
                 "beats": Out(bits_for(max(lanes, BURST_BEATS + 1))),
                 "operand": Out(1),
                 "across": Out(1),
@@ -92,7 +92,7 @@ class BurstReader(wiring.Component):
                 "beat": Out(BeatSignature(config)),
                 "arrived": Out(2),
                 "error": Out(1),
-                "error_address": Out(64),
+                "error_address": Out(config.address_bits),
                 "flush": In(1),
                 "idle": Out(1),
             }
@@ -125,7 +125,7 @@ class BurstReader(wiring.Component):
         fields = ("operand", "across", "word", "bank", "lane", "offset", "beat", "last")
         label = Cat(*(context[name] for name in fields))
         m.submodules.labels = labels = memory.Memory(shape=unsigned(len(label)), depth=depth, init=[])
-        m.submodules.addresses = addresses = memory.Memory(shape=unsigned(64), depth=depth, init=[])
+        m.submodules.addresses = addresses = memory.Memory(shape=unsigned(config.address_bits), depth=depth, init=[])
         for store, value in ((labels, label), (addresses, context["address"])):
             port = store.write_port()
             m.d.comb += [port.addr.eq(write_index), port.data.eq(value), port.en.eq(begin)]
@@ -175,7 +175,7 @@ class BurstReader(wiring.Component):
         word_bits = ceil_log2(config.bus_bytes)
         held = Signal()
         usable = Signal()
-        words = Signal(64 - word_bits, reset_less=True)
+        words = Signal(config.address_bits - word_bits, reset_less=True)
         left = Signal.like(line.beats, reset_less=True)
         burst = Signal(range(BURST_BEATS + 1), reset_less=True)
         ends = Signal(reset_less=True)

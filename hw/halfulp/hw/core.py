@@ -165,7 +165,7 @@ class Core(wiring.Component):
             self.interrupt.eq(registers.interrupt),
         ]
 
-        request = request_from_settings(registers.settings)
+        request = request_from_settings(config, registers.settings)
         m.d.comb += [queue.push.payload[name].eq(value) for name, value in request.items()]
         # What still fails during a flush belongs to GEMMs that have been given up.
         failed = (engine.error | writer.error) & ~supervisor.flush

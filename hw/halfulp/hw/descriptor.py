@@ -21,19 +21,24 @@ __all__ = ["DescriptorQueue", "request_from_settings", "request_layout"]
 STOCHASTIC = (KINDS.index("stochastic"), KINDS.index("stochastic_floor"))
 
 
-def request_layout() -> data.StructLayout:
-    """One GEMM as the registers hold it, unchecked: fields as wide as the registers', so that nothing is cut off."""
+def request_layout(config: ArrayConfig) -> data.StructLayout:
+    """One GEMM as the registers hold it, unchecked: fields as wide as the registers', so that nothing is cut off.
+
+    too_wide: a register that has fewer bits than the map says was written with more.
+    """
+    address, size = unsigned(config.address_bits), unsigned(config.size_bits)
+    random = config.draws_random_bits
     return data.StructLayout(
         {
-            "a_address": unsigned(64),
-            "b_address": unsigned(64),
-            "c_address": unsigned(64),
-            "a_stride": unsigned(32),
-            "b_stride": unsigned(32),
-            "c_stride": unsigned(32),
-            "m": unsigned(32),
-            "n": unsigned(32),
-            "k": unsigned(32),
+            "a_address": address,
+            "b_address": address,
+            "c_address": address,
+            "a_stride": size,
+            "b_stride": size,
+            "c_stride": size,
+            "m": size,
+            "n": size,
+            "k": size,
             "a_across_k": unsigned(1),
             "b_across_k": unsigned(1),
             "a_format": unsigned(8),
@@ -43,17 +48,18 @@ def request_layout() -> data.StructLayout:
             "overflow_ieee": unsigned(1),
             "random_bits": unsigned(8),
             "scale": unsigned(32),
-            "seed": unsigned(64),
-            "row_offset": unsigned(32),
-            "column_offset": unsigned(32),
+            "seed": unsigned(64 if random else 0),
+            "row_offset": unsigned(32 if random else 0),
+            "column_offset": unsigned(32 if random else 0),
+            **({"too_wide": unsigned(1)} if "too_wide" in settings_layout(config).members else {}),
         }
     )
 
 
-def request_from_settings(settings: data.View) -> dict[str, Value]:
+def request_from_settings(config: ArrayConfig, settings: data.View) -> dict[str, Value]:
     """The fields of `request_layout` from the rw registers."""
-    layout = request_layout()
-    request: dict[str, Value] = {name: settings[name] for name in settings_layout().members if name in layout.members}
+    names = request_layout(config).members
+    request: dict[str, Value] = {name: settings[name] for name in settings_layout(config).members if name in names}
     for name in ("a_address", "b_address", "c_address", "seed"):
         low, high = settings[f"{name}_low"], settings[f"{name}_high"]
         request[name] = low | high << 32
@@ -70,18 +76,18 @@ def request_from_settings(settings: data.View) -> dict[str, Value]:
 class DescriptorQueue(wiring.Component):
     """Holds waiting GEMMs; checks each as it leaves, in order.
 
-    Checks, in this order of precedence: no size is 0; K is at most max_k; the formats and the rounding mode are built
-    in, and a stochastic one has 1 to 16 random bits; A, B and C and their strides are multiples of an element, and the
-    offsets are of 8; the scale is within ±16384.
+    Checks, in this order of precedence: addresses, sizes and strides have no bit beyond the core's; no size is 0; K is
+    at most max_k; the formats and the rounding mode are built in, and a stochastic one has 1 to 16 random bits; A, B
+    and C and their strides are multiples of an element, and the offsets are of 8; the scale is within ±16384.
 
     Parameters
     ----------
     config
-        Depth of the queue and everything that is checked against.
+        Depth of the queue, widths, and everything that is checked against.
 
     Members
     -------
-    push : In(stream.Signature(request_layout()))
+    push : In(stream.Signature(request_layout(config)))
         `ready` is 0 while the queue is full.
     descriptor : Out(stream.Signature(descriptor_layout(config)))
         GEMMs that passed.
@@ -101,7 +107,7 @@ class DescriptorQueue(wiring.Component):
         self._config = config
         super().__init__(
             {
-                "push": In(stream.Signature(request_layout())),
+                "push": In(stream.Signature(request_layout(config))),
                 "descriptor": Out(stream.Signature(descriptor_layout(config))),
                 "refused": Out(1),
                 "error_code": Out(8),
@@ -117,7 +123,7 @@ class DescriptorQueue(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         """Build the block."""
         m = Module()
-        layout = request_layout()
+        layout = request_layout(self._config)
         fifo = SyncFIFOBuffered(width=layout.size, depth=self._config.queue_depth)
         m.submodules.fifo = ResetInserter(self.flush)(fifo)
         m.d.comb += [
@@ -140,7 +146,8 @@ class DescriptorQueue(wiring.Component):
             m.d.sync += checked.eq(fifo.r_rdy)
             with m.If(fifo.r_rdy):
                 m.d.sync += code.eq(self._check(request))
-                m.d.sync += [self.descriptor.payload[name].eq(request[name]) for name in layout.members]
+                names = self.descriptor.payload.shape().members
+                m.d.sync += [self.descriptor.payload[name].eq(request[name]) for name in names]
         with m.If(self.flush):
             m.d.sync += checked.eq(0)
         return m
@@ -168,6 +175,8 @@ class DescriptorQueue(wiring.Component):
             )
         ):
             code = Mux(failed, error, code)
+        if "too_wide" in request.shape().members:
+            code = Mux(request.too_wide, ErrorCode.TOO_WIDE, code)
         return Value.cast(code)
 
     def _rounding_fails(self, request: data.View) -> Value:

@@ -136,7 +136,7 @@ class Drain(wiring.Component):
         m.submodules.mover = mover = ResultMover(config=self._config)
         m.submodules.buffer = buffer = RowBuffer(config=self._config)
         m.submodules.setup = setup = RoundingSetup(config=self._config)
-        m.submodules.addresses = addresses = GroupAddresses()
+        m.submodules.addresses = addresses = GroupAddresses(config=self._config)
         wiring.connect(m, wiring.flipped(self.tile), walker.tile)
         accepted = self.tile.valid & self.tile.ready
         m.d.comb += [

@@ -149,6 +149,8 @@ def width_report(config: ArrayConfig) -> dict[str, Any]:
         "b_buffer_bytes": config.columns * bank,
         "queue_depth": config.queue_depth,
         "reads_outstanding": config.reads_outstanding,
+        "address_bits": config.address_bits,
+        "size_bits": config.size_bits,
     }
 
 
@@ -178,6 +180,9 @@ def width_report_text(config: ArrayConfig) -> str:
         ("rounding", f"{', '.join(config.roundings)}; {config.lanes} results a clock"),
         ("bus", f"{config.bus_width} bits, {config.reads_outstanding} reads outstanding"),
         ("buffers", f"A {report['a_buffer_bytes']} bytes, B {report['b_buffer_bytes']} bytes"),
-        ("queue", f"{config.queue_depth} descriptors"),
+        (
+            "queue",
+            f"{config.queue_depth} descriptors; addresses of {config.address_bits} bits, sizes of {config.size_bits}",
+        ),
     ]
     return "".join(f"{name:<12} {text}\n" for name, text in rows)

@@ -80,8 +80,8 @@ class GroupWalker(wiring.Component):
                 "valid": Out(1),
                 "ready": In(1),
                 "group": Out(group_layout(config)),
-                "i": Out(32),
-                "j": Out(32),
+                "i": Out(tile_layout(config)["row"].shape),
+                "j": Out(tile_layout(config)["column"].shape),
                 "closed": In(1),
                 "idle": Out(1),
             }
@@ -95,7 +95,7 @@ class GroupWalker(wiring.Component):
         lanes = self._config.lanes
         open_tiles = Signal(range(STARTED_TILES + 1))
         inside_gemm = Signal()
-        first_column = Signal(32, reset_less=True)
+        first_column = Signal.like(self.j, reset_less=True)
         columns = Signal.like(tile.columns, reset_less=True)
         columns_left = Signal.like(tile.columns, reset_less=True)
         rows_left = Signal.like(tile.rows, reset_less=True)
@@ -161,6 +161,11 @@ class GroupWalker(wiring.Component):
 class GroupAddresses(wiring.Component):
     """The address of the group that leaves next.
 
+    Parameters
+    ----------
+    config
+        Widths of addresses and strides.
+
     Members
     -------
     start, tile_address, row_stride : In
@@ -169,7 +174,7 @@ class GroupAddresses(wiring.Component):
         Bytes of a whole group.
     left, last_of_row, last_of_tile : In
         A group leaves in this clock, and which one.
-    address : Out(64)
+    address : Out(config.address_bits)
         Of the group that leaves next.
     """
 
@@ -182,27 +187,27 @@ class GroupAddresses(wiring.Component):
     last_of_tile: Signal
     address: Signal
 
-    def __init__(self) -> None:
+    def __init__(self, *, config: ArrayConfig) -> None:
         super().__init__(
             {
                 "start": In(1),
-                "tile_address": In(64),
-                "row_stride": In(32),
+                "tile_address": In(config.address_bits),
+                "row_stride": In(config.size_bits),
                 "step": In(8),
                 "left": In(1),
                 "last_of_row": In(1),
                 "last_of_tile": In(1),
-                "address": Out(64),
+                "address": Out(config.address_bits),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         """Build the block."""
         m = Module()
-        row_address = Signal(64, reset_less=True)
-        next_row = Signal(64)
-        stride = Signal(32, reset_less=True)
-        following = Signal(64, reset_less=True)
+        row_address = Signal.like(self.address, reset_less=True)
+        next_row = Signal.like(self.address)
+        stride = Signal.like(self.row_stride, reset_less=True)
+        following = Signal.like(self.address, reset_less=True)
         open_tiles = Signal(range(STARTED_TILES + 1))
         closes = Signal()
         m.d.comb += [closes.eq(self.left & self.last_of_tile), next_row.eq(row_address + stride)]

@@ -32,18 +32,23 @@ __all__ = [
 
 
 def descriptor_layout(config: ArrayConfig) -> data.StructLayout:
-    """One GEMM as the descriptor registers give it, after its checks. Field names are the registers'."""
+    """One GEMM as the descriptor registers give it, after its checks. Field names are the registers'.
+
+    Seed and offsets have no bits where nothing is rounded at random.
+    """
+    address, size = unsigned(config.address_bits), unsigned(config.size_bits)
+    random = config.draws_random_bits
     return data.StructLayout(
         {
-            "a_address": unsigned(64),
-            "b_address": unsigned(64),
-            "c_address": unsigned(64),
-            "a_stride": unsigned(32),
-            "b_stride": unsigned(32),
-            "c_stride": unsigned(32),
-            "m": unsigned(32),
-            "n": unsigned(32),
-            "k": unsigned(32),
+            "a_address": address,
+            "b_address": address,
+            "c_address": address,
+            "a_stride": size,
+            "b_stride": size,
+            "c_stride": size,
+            "m": size,
+            "n": size,
+            "k": size,
             "a_across_k": unsigned(1),
             "b_across_k": unsigned(1),
             "a_format": unsigned(3),
@@ -53,9 +58,9 @@ def descriptor_layout(config: ArrayConfig) -> data.StructLayout:
             "overflow_ieee": unsigned(1),
             "random_bits": unsigned(5),
             "scale": signed(16),
-            "seed": unsigned(64),
-            "row_offset": unsigned(32),
-            "column_offset": unsigned(32),
+            "seed": unsigned(64 if random else 0),
+            "row_offset": unsigned(32 if random else 0),
+            "column_offset": unsigned(32 if random else 0),
         }
     )
 
@@ -67,14 +72,15 @@ def tile_layout(config: ArrayConfig) -> data.StructLayout:
     columns: how many are valid (1 to R, 1 to C); address: of C[row, column]; last: no further tile in this GEMM. The
     others are the descriptor's.
     """
+    position = unsigned(32 if config.draws_random_bits else config.size_bits)
     return data.StructLayout(
         {
-            "row": unsigned(32),
-            "column": unsigned(32),
+            "row": position,
+            "column": position,
             "rows": unsigned(ceil_log2(config.rows + 1)),
             "columns": unsigned(ceil_log2(config.columns + 1)),
-            "address": unsigned(64),
-            "c_stride": unsigned(32),
+            "address": unsigned(config.address_bits),
+            "c_stride": unsigned(config.size_bits),
             "a_format": unsigned(3),
             "b_format": unsigned(3),
             "out_format": unsigned(3),
@@ -82,7 +88,7 @@ def tile_layout(config: ArrayConfig) -> data.StructLayout:
             "overflow_ieee": unsigned(1),
             "random_bits": unsigned(5),
             "scale": signed(16),
-            "seed": unsigned(64),
+            "seed": unsigned(64 if config.draws_random_bits else 0),
             "last": unsigned(1),
         }
     )
@@ -91,15 +97,16 @@ def tile_layout(config: ArrayConfig) -> data.StructLayout:
 def output_group_layout(config: ArrayConfig) -> data.StructLayout:
     """Up to L neighbouring results of one row of C, on their way from the drain to the writer.
 
-    codes: in the low bits of each 32-bit field; count: how many are valid, from index 0 (1 to L); bytes_log2: 0, 1
-    or 2, for codes of 1, 2 or 4 bytes; address: of the first code; last_of_row: of this tile's row; last_of_gemm.
+    codes: each in the low bits of a field as wide as the widest output's container; count: how many are valid, from
+    index 0 (1 to L); bytes_log2: 0, 1 or 2, for codes of 1, 2 or 4 bytes; address: of the first code; last_of_row: of
+    this tile's row; last_of_gemm.
     """
     return data.StructLayout(
         {
-            "codes": data.ArrayLayout(unsigned(32), config.lanes),
+            "codes": data.ArrayLayout(unsigned(8 * config.out_bytes), config.lanes),
             "count": unsigned(ceil_log2(config.lanes + 1)),
             "bytes_log2": unsigned(2),
-            "address": unsigned(64),
+            "address": unsigned(config.address_bits),
             "last_of_row": unsigned(1),
             "last_of_gemm": unsigned(1),
         }

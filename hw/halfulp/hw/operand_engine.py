@@ -80,7 +80,7 @@ class OperandEngine(wiring.Component):
                 "read_stall": Out(1),
                 "write_stall": Out(1),
                 "error": Out(1),
-                "error_address": Out(64),
+                "error_address": Out(config.address_bits),
                 "flush": In(1),
                 "idle": Out(1),
             }

@@ -137,8 +137,8 @@ class Planner(wiring.Component):
         fits = Signal(len(sizes), reset_less=True)
         m.d.sync += fits.eq(Cat(*(_fit(raw_slots, config.buffer_depth // size) for size in sizes)))
         # Rows per panel differ: ceil(M/R) <= ceil(N/C) is decided as M·C <= N·R, near enough.
-        m_side = Signal(32 + bits_for(config.columns), reset_less=True)
-        n_side = Signal(32 + bits_for(config.rows), reset_less=True)
+        m_side = Signal(config.size_bits + bits_for(config.columns), reset_less=True)
+        n_side = Signal(config.size_bits + bits_for(config.rows), reset_less=True)
         m.d.sync += [
             m_side.eq(times(descriptor.m, config.columns)),
             n_side.eq(times(descriptor.n, config.rows)),

@@ -92,8 +92,8 @@ class _Place:
     def __init__(self, config: ArrayConfig, role: str, lane_bits: int) -> None:
         # Rows (columns) of the operand from this panel on, the panel's share of the address in C, and where its row
         # 0 starts in a bus word.
-        self.left = Signal(32, name=f"{role}_left", reset_less=True)
-        self.share = Signal(64, name=f"{role}_share", reset_less=True)
+        self.left = Signal(config.size_bits, name=f"{role}_left", reset_less=True)
+        self.share = Signal(config.address_bits, name=f"{role}_share", reset_less=True)
         self.offset = Signal(lane_bits, name=f"{role}_offset", reset_less=True)
         # Its slot: first word, and how many blocks had been loaded before it.
         self.word = Signal(ceil_log2(config.buffer_depth), name=f"{role}_word")
@@ -119,14 +119,14 @@ class _Operand:
         self.here = _Place(config, f"{role}_here", self.lane_bits)
         self.origin = _Place(config, f"{role}_origin", self.lane_bits)
         # Row (column), counted from the whole GEMM's first one, of what follows the operand's last one.
-        self.end = Signal(32, name=f"{role}_end", reset_less=True)
+        self.end = Signal(tile_layout(config)["row"].shape, name=f"{role}_end", reset_less=True)
         self.slot_words = Signal(bits_for(config.buffer_depth), name=f"{role}_slot_words", reset_less=True)
         self.slack = Signal(name=f"{role}_slack", reset_less=True)
         # To the next row's start and to the next panel's, in elements modulo a bus word; to the next panel's in C.
         self.stride = Signal(self.lane_bits, name=f"{role}_stride", reset_less=True)
         self.across = Signal(name=f"{role}_across", reset_less=True)
         self.panel_stride = Signal(self.lane_bits, name=f"{role}_panel_stride", reset_less=True)
-        self.pitch = Signal(32 + bits_for(self.lanes), name=f"{role}_pitch", reset_less=True)
+        self.pitch = Signal(config.size_bits + bits_for(self.lanes), name=f"{role}_pitch", reset_less=True)
         # Whether the next two groups share its panels, were it resident, and whether the panel is its last.
         self.is_split = Signal(name=f"{role}_is_split", reset_less=True)
         self.is_last = Signal(name=f"{role}_is_last", reset_less=True)
