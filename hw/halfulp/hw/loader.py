@@ -65,14 +65,14 @@ class _Operand:
             return Signal(shape, name=f"{role}_{name}", reset_less=True)
 
         # Of the GEMM. Slot sizes are kept for two, for slots of the one before are still being freed.
-        self.base = register(64, "base")
-        self.stride = register(32, "stride")
+        self.base = register(config.address_bits, "base")
+        self.stride = register(config.size_bits, "stride")
         self.across = register(1, "across")
-        self.size = register(32, "size")
+        self.size = register(config.size_bits, "size")
         self.slots = [register(bits_for(depth), f"slot{parity}") for parity in (0, 1)]
         # The next panel to load, and the rows that remain from it on.
-        self.panel = register(64, "panel")
-        self.left = register(32, "left")
+        self.panel = register(config.address_bits, "panel")
+        self.left = register(config.size_bits, "left")
         # One clock after: whether any are left, and more than a panel's.
         self.some = register(1, "some")
         self.many = register(1, "many")
@@ -82,7 +82,7 @@ class _Operand:
         self.again = register(1, "again")
         self.count = register(bits_for(self.lanes), "count")
         self.last_row = register(bits_for(self.lanes), "last_row")
-        self.block = register(64, "block")
+        self.block = register(config.address_bits, "block")
         self.k_left = register(bits_for(config.max_k), "k_left")
         self.last = register(1, "last")
         self.first = register(1, "first")
@@ -104,8 +104,8 @@ class _Line:
     def __init__(self, config: ArrayConfig) -> None:
         index_bits = max(ceil_log2(max(config.rows, config.columns)), ceil_log2(block_steps(config)))
         self.operand = Signal(reset_less=True)
-        self.address = Signal(64, reset_less=True)
-        self.stride = Signal(32, reset_less=True)
+        self.address = Signal(config.address_bits, reset_less=True)
+        self.stride = Signal(config.size_bits, reset_less=True)
         self.across = Signal(reset_less=True)
         self.index = Signal(index_bits, reset_less=True)
         self.last_index = Signal(index_bits, reset_less=True)
@@ -366,7 +366,7 @@ class Loader(wiring.Component):
     def _advance(self, m: Module, operands: tuple[_Operand, _Operand], line: _Line, state: Signal) -> None:
         """Go to the block's next line, or to the next block."""
         a, b = operands
-        next_address = Signal(64)
+        next_address = Signal.like(line.address)
         m.d.comb += next_address.eq(line.address + line.stride)
         m.d.sync += [line.address.eq(next_address), line.index.eq(line.index + 1)]
         m.d.sync += line.is_last.eq(line.index + 1 == line.last_index)

@@ -34,7 +34,7 @@ def burst_layout(config: ArrayConfig) -> data.StructLayout:
     """One burst: address of its first bus word, in bus words; beats - 1; whether it is the last of its GEMM."""
     return data.StructLayout(
         {
-            "word_address": 64 - exact_log2(config.bus_bytes),
+            "word_address": config.address_bits - exact_log2(config.bus_bytes),
             "beats_less_1": exact_log2(BURST_BEATS),
             "last_of_gemm": 1,
         }
@@ -98,19 +98,20 @@ class BurstPacker(wiring.Component):
 
         # Stage 1: codes to contiguous bytes.
         packed_valid = Signal()
-        packed = Signal(32 * config.lanes)
-        byte_count = Signal(ceil_log2(4 * config.lanes + 1))
-        packed_address = Signal(64)
+        bytes_most = config.out_bytes * config.lanes
+        packed = Signal(8 * bytes_most)
+        byte_count = Signal(ceil_log2(bytes_most + 1))
+        packed_address = Signal(config.address_bits)
         packed_last_of_row = Signal()
         packed_last_of_gemm = Signal()
 
         # Stage 2: bytes at their places in consecutive bus words, of which the first leaves first.
-        words_most = (4 * config.lanes + bus_bytes - 2) // bus_bytes + 1
+        words_most = (bytes_most + bus_bytes - 2) // bus_bytes + 1
         aligned_valid = Signal()
         aligned = Signal(bus_width * words_most)
         strobes = Signal(bus_bytes * words_most)
         words_behind = Signal(range(words_most))
-        word_address = Signal(64 - offset_bits)
+        word_address = Signal(config.address_bits - offset_bits)
         keep_last = Signal()
         last_of_row = Signal()
         last_of_gemm = Signal()
@@ -137,13 +138,13 @@ class BurstPacker(wiring.Component):
                 ]
 
         offset = packed_address[:offset_bits]
-        end = Signal(range(4 * config.lanes + bus_bytes))
+        end = Signal(range(bytes_most + bus_bytes))
         m.d.comb += end.eq(offset + byte_count)
         with m.If(aligned_free):
             m.d.sync += aligned_valid.eq(packed_valid)
             with m.If(packed_valid):
-                ones = Const((1 << 4 * config.lanes) - 1, 4 * config.lanes)
-                count_mask = ~(ones << byte_count)[: 4 * config.lanes]
+                ones = Const((1 << bytes_most) - 1, bytes_most)
+                count_mask = ~(ones << byte_count)[:bytes_most]
                 m.d.sync += [
                     aligned.eq(packed << Cat(Const(0, 3), offset)),
                     strobes.eq(count_mask << offset),
@@ -213,7 +214,7 @@ class BurstPacker(wiring.Component):
 def _contiguous(group: data.View, lanes: int) -> Value:
     """The codes of a group side by side, whatever their size."""
     codes = [group.codes[lane] for lane in range(lanes)]
-    by_size = [Cat(*(code[: 8 << log2] for code in codes)) for log2 in range(3)]
+    by_size = [Cat(*(code[: 8 << log2] for code in codes)) for log2 in range(exact_log2(len(codes[0]) // 8) + 1)]
     return Array(by_size)[group.bytes_log2]
 
 
@@ -262,7 +263,7 @@ class BurstWriter(wiring.Component):
                 "axi": Out(AxiWriteSignature(config.bus_width)),
                 "done": Out(1),
                 "error": Out(1),
-                "error_address": Out(64),
+                "error_address": Out(config.address_bits),
                 "flush": In(1),
                 "idle": Out(1),
             }
@@ -275,7 +276,7 @@ class BurstWriter(wiring.Component):
         offset_bits = exact_log2(config.bus_bytes)
 
         # Bursts that await their responses, in order: all have one id.
-        entry_layout = data.StructLayout({"word_address": 64 - offset_bits, "last_of_gemm": 1})
+        entry_layout = data.StructLayout({"word_address": config.address_bits - offset_bits, "last_of_gemm": 1})
         m.submodules.awaited = awaited = SyncFIFOBuffered(width=entry_layout.size, depth=WRITES_OUTSTANDING)
         entry = data.View(entry_layout, awaited.r_data)
 
@@ -383,7 +384,7 @@ class Writer(wiring.Component):
                 "axi": Out(AxiWriteSignature(config.bus_width)),
                 "done": Out(1),
                 "error": Out(1),
-                "error_address": Out(64),
+                "error_address": Out(config.address_bits),
                 "flush": In(1),
                 "idle": Out(1),
             }
