@@ -126,6 +126,7 @@ def read_config(read: Callable[[str], int]) -> ArrayConfig:
             block=_field("config_block", "length", block),
             block_scale=_block_scale(_field("config_block", "scale", block)),
             pack_multipliers=bool(_field("config_accumulator", "pack_multipliers", accumulator)),
+            shift_in_multipliers=bool(_field("config_accumulator", "shift_in_multipliers", accumulator)),
         )
         bits = _field("config_accumulator", "bits", accumulator)
         if bits != config.accumulator_bits:

@@ -13,6 +13,7 @@ from halfulp.hw.config import ArrayConfig
 from halfulp.hw.interfaces import ArrayFeedSignature, result_layout
 from halfulp.hw.operand import OperandDecoder, format_number_bits, operand_layout
 from halfulp.hw.operand_normaliser import OperandNormaliser
+from halfulp.hw.operand_shift import shift_finely
 from halfulp.hw.packed_pe import pack
 from halfulp.hw.pe import ProcessingElement, control_layout, has_common_units
 from halfulp.hw.processing_elements import processing_element
@@ -234,7 +235,7 @@ class SystolicArray(wiring.Component):
         for position, operand in enumerate(operands):
             code = Signal.like(codes[position], name=f"{side}_code_{position}", reset_less=True)
             m.d.sync += code.eq(codes[position])
-            complement = "negative" not in operand.shape().members
+            complement = "negative" not in operand.shape().members and not self.config.shift_in_multipliers
             decoder = OperandDecoder(
                 formats=formats, code_width=len(code), complement=complement, common=has_common_units(self.config)
             )
@@ -244,6 +245,8 @@ class SystolicArray(wiring.Component):
                 normaliser = OperandNormaliser(formats=formats)
                 m.submodules[f"{side}_normaliser_{position}"] = normaliser
                 m.d.comb += [normaliser.operand.eq(decoder.operand), operand.eq(normaliser.normalised)]
+            elif self.config.shift_in_multipliers:
+                shift_finely(m, decoder.operand, operand)
             elif scales:
                 m.d.comb += operand.as_value().eq(Mux(scales[position], code[:8], decoder.operand.as_value()))
             else:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from halfulp.hw.packing import Packing
+from halfulp.hw.packing import FineShifts, Packing
 from halfulp.numerics.accumulators import (
     MAX_ACCUMULATOR_BITS,
     Accumulator,
@@ -124,6 +124,9 @@ class ArrayConfig:
         Make the products of two neighbouring rows with one multiplier, of 25 × 18 bits as in AMD's DSP blocks, and add
         them in lookup tables: for integer operands of at most 8 bits, an exact accumulator and an even number of rows.
         Results and clocks are the same.
+    shift_in_multipliers
+        Multiply floats in DSP blocks of 25 × 18 bits, which do a part of the shifting too: with an exact accumulator,
+        a third fewer lookup tables a processing element. Results and clocks are the same.
     """
 
     rows: int = 8
@@ -144,6 +147,7 @@ class ArrayConfig:
     block: int = 0
     block_scale: str = "e8m0"
     pack_multipliers: bool = False
+    shift_in_multipliers: bool = False
 
     if TYPE_CHECKING:
 
@@ -168,6 +172,7 @@ class ArrayConfig:
             block: int = ...,
             block_scale: str = ...,
             pack_multipliers: bool = ...,
+            shift_in_multipliers: bool = ...,
         ) -> None:
             # What the constructor takes: names serve as well as the objects that the attributes then hold.
             ...
@@ -303,15 +308,18 @@ class ArrayConfig:
             )
 
     def _check_packing(self) -> None:
-        if not isinstance(self.pack_multipliers, bool):
-            raise TypeError(f"pack_multipliers must be true or false, not {self.pack_multipliers!r}")
-        if not self.pack_multipliers:
-            return
-        if not isinstance(self.accumulator, ExactAccumulator):
-            raise ValueError(f"pack_multipliers is for exact accumulators, not {self.accumulator}")
-        if self.rows % 2:
-            raise ValueError(f"rows must be even with pack_multipliers, not {self.rows}")
-        Packing.of(self.a_formats, self.b_formats)
+        for name in ("pack_multipliers", "shift_in_multipliers"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise TypeError(f"{name} must be true or false, not {value!r}")
+            if value and not isinstance(self.accumulator, ExactAccumulator):
+                raise ValueError(f"{name} is for exact accumulators, not {self.accumulator}")
+        if self.pack_multipliers:
+            if self.rows % 2:
+                raise ValueError(f"rows must be even with pack_multipliers, not {self.rows}")
+            Packing.of(self.a_formats, self.b_formats)
+        if self.shift_in_multipliers:
+            FineShifts.of(self.a_formats, self.b_formats)
 
     @property
     def rows_per_element(self) -> int:
@@ -419,8 +427,9 @@ class ArrayConfig:
             del data["interleave"]
         if not self.block:
             del data["block"], data["block_scale"]  # for the same reason
-        if not self.pack_multipliers:
-            del data["pack_multipliers"]
+        for name in ("pack_multipliers", "shift_in_multipliers"):
+            if not data[name]:
+                del data[name]
         for name, usual in (("address_bits", 64), ("size_bits", 32)):
             if data[name] == usual:
                 del data[name]  # likewise

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from halfulp.numerics.formats import Format, IntFormat
 
-__all__ = ["MAX_OPERAND_BITS", "MULTIPLIER_BITS", "Packing"]
+__all__ = ["MAX_OPERAND_BITS", "MULTIPLIER_BITS", "FineShifts", "Packing"]
 
 MAX_OPERAND_BITS = 8
 
 MULTIPLIER_BITS = 25
 """The wider factor of a DSP48E1's multiplier, sign included; a DSP48E2's has 27. The other has 18."""
+
+OTHER_MULTIPLIER_BITS = 18
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,35 @@ class Packing:
                 f"not {bits} as {names}"
             )
         return cls(product_bits=product_bits, signed=min(products) < 0, bits=bits)
+
+
+class FineShifts(NamedTuple):
+    """Low bits of the shifts of A and of B that a multiplier of 25 × 18 bits has room for, with all significands."""
+
+    a: int
+    b: int
+
+    @classmethod
+    def of(cls, a_formats: Sequence[Format], b_formats: Sequence[Format]) -> FineShifts:
+        """For operands of any of these formats.
+
+        Raises
+        ------
+        ValueError
+            Where a side has no exponents, or no room in the multiplier.
+        """
+        places = []
+        for formats, room in ((a_formats, MULTIPLIER_BITS), (b_formats, OTHER_MULTIPLIER_BITS)):
+            bits = max(fmt.significand_bits for fmt in formats)
+            most = max(fmt.max_shift for fmt in formats)
+            if not most or bits + 2 > room:
+                raise ValueError(
+                    f"shift_in_multipliers is for operands with exponents and significands of at most {room - 2} bits, "
+                    f"not {', '.join(map(str, formats))}"
+                )
+            # A sign, the significand, and 2**places - 1 places.
+            places.append(min((room - bits).bit_length() - 1, most.bit_length()))
+        return cls(*places)
 
 
 def _range(formats: Sequence[Format]) -> tuple[int, int]:

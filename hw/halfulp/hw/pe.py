@@ -19,7 +19,8 @@ from halfulp.hw.float_adder import sum_layout, sum_specials
 from halfulp.hw.interfaces import result_layout
 from halfulp.hw.operand import is_fixed_point, operand_layout
 from halfulp.hw.operand_normaliser import normalised_layout
-from halfulp.hw.packing import Packing
+from halfulp.hw.operand_shift import shifted_layout
+from halfulp.hw.packing import FineShifts, Packing
 from halfulp.numerics.accumulators import ExactAccumulator, FloatAccumulator
 
 __all__ = [
@@ -59,6 +60,9 @@ def operand_layouts(config: ArrayConfig) -> tuple[data.StructLayout, data.Struct
     if config.pack_multipliers:
         packed = data.StructLayout({"packed": signed(Packing.of(*sides).bits)})
         return packed, operand_layout(sides[1], complement=True)
+    if config.shift_in_multipliers:
+        places = FineShifts.of(*sides)
+        return shifted_layout(sides[0], places.a), shifted_layout(sides[1], places.b)
     if config.block:
         elements = [operand_layout(formats, common=True) for formats in sides]
         a, b = (

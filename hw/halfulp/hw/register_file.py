@@ -49,6 +49,7 @@ def configuration_words(config: ArrayConfig) -> dict[str, int]:
             kind=ACCUMULATOR_KINDS.index(type(accumulator)),
             bits=config.accumulator_bits,
             pack_multipliers=config.pack_multipliers,
+            shift_in_multipliers=config.shift_in_multipliers,
         ),
         "config_accumulator_float": _float_word(accumulator) if isinstance(accumulator, FloatAccumulator) else 0,
         "config_interleave": config.interleave,

@@ -95,6 +95,7 @@ REGISTERS: tuple[Register, ...] = (
             Field("kind", 0, 4, "0: exact; 1: a window of fixed point; 2: a float, rounded at each step."),
             Field("bits", 8, 8, "Width, sign included."),
             Field("pack_multipliers", 16, 1, "The products of two rows are made with one multiplier."),
+            Field("shift_in_multipliers", 17, 1, "Multipliers shift floats by the low bits of their exponents."),
         ),
     ),
     Register("config_max_k", 0x018, "ro", "Largest K."),
