@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, ceil_log2
@@ -24,8 +24,9 @@ class _State(enum.IntEnum):
     TAKE = 1
     SETTLE = 2
     UNIT = 3
-    BLOCK = 4
-    LINES = 5
+    PANEL = 4
+    BLOCK = 5
+    LINES = 6
 
 
 class _Gemm:
@@ -123,9 +124,9 @@ class Loader(wiring.Component):
 
     Clocks. A GEMM is taken in a clock in which `start` and `ready` are 1: `ready` is 1 for a clock, the one after
     `start` was seen where a GEMM can be taken, and `start` has to stand until then. Choosing the next panels takes a
-    clock, another passes before each block, then a line is registered every clock in which the reader
-    takes the one before. So a block's first line follows the last line of the block before by 2 clocks, by 3 where a
-    panel (or pair) begins, and by 5 where a group begins.
+    clock, setting them up another, a third passes before each block, then a line is registered every clock in which
+    the reader takes the one before. So a block's first line follows the last line of the block before by 2 clocks, by 4
+    where a panel (or pair) begins, and by 6 where a group begins.
 
     Room. A panel's (chunk's) slot is allocated before its first block; the loader waits there until a clock after
     enough words of the ring are free. Slots are freed in order of allocation. The next GEMM is taken once this one's
@@ -179,6 +180,8 @@ class Loader(wiring.Component):
         gemm, line = _Gemm(config), _Line(config)
         operands = a, b = _Operand(config, 0), _Operand(config, 1)
         state = Signal(_State)
+        # Of which operands a panel begins.
+        wanted = Signal(2, reset_less=True)
 
         # The next GEMM is of the other parity. Its slots are only given back while no GEMM is taken, so that a clock
         # later is as well.
@@ -204,7 +207,11 @@ class Loader(wiring.Component):
             with m.Case(_State.SETTLE):
                 m.d.sync += state.eq(_State.UNIT)
             with m.Case(_State.UNIT):
-                self._choose(m, gemm, operands, line, state)
+                self._choose(m, gemm, operands, wanted, state)
+            with m.Case(_State.PANEL):
+                for operand in operands:
+                    self._begin_panel(m, gemm, operand, operands[1 - operand.number], wanted[operand.number])
+                m.d.sync += [line.operand.eq(~wanted[0]), state.eq(_State.BLOCK)]
             with m.Case(_State.BLOCK):
                 with m.If(line.operand):
                     self._begin_block(m, gemm, b, line, state, allocate[1])
@@ -274,13 +281,14 @@ class Loader(wiring.Component):
                 with m.If(gemm.parity != p):
                     m.d.sync += operand.slots[p].eq(slot)
 
-    def _choose(self, m: Module, gemm: _Gemm, operands: tuple[_Operand, _Operand], line: _Line, state: Signal) -> None:
-        """Begin the next panel, or pair of panels; or the next group; or end the GEMM."""
+    def _choose(
+        self, m: Module, gemm: _Gemm, operands: tuple[_Operand, _Operand], wanted: Signal, state: Signal
+    ) -> None:
+        """Choose the next panel, or pair of panels; or the next group; or end the GEMM."""
         a, b = operands
         some_resident = Mux(gemm.resident, b.some, a.some)
         more_resident = (gemm.group_left != 0) & some_resident
         more_streamed = Mux(gemm.resident, a.some, b.some)
-        many_streamed = Mux(gemm.resident, a.many, b.many)
 
         want_resident, want_streamed = Signal(), Signal()
         with m.If(gemm.new_group):
@@ -299,26 +307,9 @@ class Loader(wiring.Component):
             m.d.comb += want_streamed.eq(more_streamed)
             m.d.sync += gemm.resident_next.eq(1)
 
-        for operand in operands:
-            mine = gemm.resident == operand.number
-            want = Mux(mine, want_resident, want_streamed)
-            with m.If(want):
-                m.d.sync += [
-                    operand.active.eq(1),
-                    operand.count.eq(Mux(operand.many, operand.lanes, operand.left)),
-                    operand.last_row.eq(Mux(operand.many, operand.lanes - 1, operand.left - 1)),
-                    # In chunks nothing stays: the resident panel comes again with each streamed one.
-                    operand.again.eq(mine & gemm.chunked & many_streamed),
-                    operand.block.eq(operand.panel),
-                    operand.k_left.eq(gemm.k),
-                    operand.last.eq(gemm.one_block),
-                    operand.first.eq(1),
-                    operand.fresh.eq(1),
-                    operand.chunk_block.eq(0),
-                ]
-        want_a = Mux(gemm.resident, want_streamed, want_resident)
+        m.d.sync += wanted.eq(Mux(gemm.resident, Cat(want_streamed, want_resident), Cat(want_resident, want_streamed)))
         with m.If(want_resident | want_streamed):
-            m.d.sync += [line.operand.eq(~want_a), state.eq(_State.BLOCK)]
+            m.d.sync += state.eq(_State.PANEL)
         with m.Elif(some_resident):
             m.d.sync += [gemm.new_group.eq(1), state.eq(_State.SETTLE)]
             for operand in operands:
@@ -326,6 +317,24 @@ class Loader(wiring.Component):
                     m.d.sync += [operand.panel.eq(operand.base), operand.left.eq(operand.size)]
         with m.Else():
             m.d.sync += state.eq(_State.IDLE)
+
+    def _begin_panel(self, m: Module, gemm: _Gemm, operand: _Operand, other: _Operand, begins: Value) -> None:
+        """Set an operand's next panel up, where one begins."""
+        mine = gemm.resident == operand.number
+        with m.If(begins):
+            m.d.sync += [
+                operand.active.eq(1),
+                operand.count.eq(Mux(operand.many, operand.lanes, operand.left)),
+                operand.last_row.eq(Mux(operand.many, operand.lanes - 1, operand.left - 1)),
+                # In chunks nothing stays: the resident panel comes again with each streamed one.
+                operand.again.eq(mine & gemm.chunked & other.many),
+                operand.block.eq(operand.panel),
+                operand.k_left.eq(gemm.k),
+                operand.last.eq(gemm.one_block),
+                operand.first.eq(1),
+                operand.fresh.eq(1),
+                operand.chunk_block.eq(0),
+            ]
 
     def _begin_block(
         self, m: Module, gemm: _Gemm, operand: _Operand, line: _Line, state: Signal, allocate: Value

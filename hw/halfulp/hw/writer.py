@@ -421,18 +421,24 @@ class Writer(wiring.Component):
         waiting = Signal(range(depth + 1), name=f"{name}_waiting")
         full = Signal(name=f"{name}_full")
         push, pop = source.valid & source.ready, target.valid & target.ready
+        # The bus has a register before it, not the queue's memory, which is slow to show a word.
+        shown = Signal.like(queue.r_data, name=f"{name}_shown", reset_less=True)
+        shows = Signal(name=f"{name}_shows")
+        moves = ~shows | target.ready
         m.d.comb += [
             queue.w_data.eq(source.payload.as_value()),
             queue.w_en.eq(push),
             source.ready.eq(~full),
-            target.payload.eq(queue.r_data),
-            target.valid.eq(queue.r_rdy),
-            queue.r_en.eq(target.ready),
+            target.payload.eq(shown),
+            target.valid.eq(shows),
+            queue.r_en.eq(moves),
         ]
+        with m.If(moves):
+            m.d.sync += [shown.eq(queue.r_data), shows.eq(queue.r_rdy)]
         m.d.sync += [
             waiting.eq(waiting + push - pop),
             full.eq(~pop & ((waiting == depth) | ((waiting == depth - 1) & push))),
         ]
         with m.If(self.flush):
-            m.d.sync += [waiting.eq(0), full.eq(0)]
+            m.d.sync += [waiting.eq(0), full.eq(0), shows.eq(0)]
         return waiting

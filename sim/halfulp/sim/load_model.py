@@ -11,10 +11,10 @@ from halfulp.sim.memory_timing import PAGE_BYTES, Credit, MemoryTiming, later, l
 
 __all__ = ["FIRST_BLOCK", "NEXT_GROUP", "NEXT_PANEL", "LoadModel"]
 
-FIRST_BLOCK = 9
-"""Clocks from the start of a GEMM on a core at rest to the loader's first block: queue 3, planner 3, loader 3."""
+FIRST_BLOCK = 10
+"""Clocks from the start of a GEMM on a core at rest to the loader's first block: queue 3, planner 3, loader 4."""
 
-NEXT_PANEL, NEXT_GROUP = 1, 3
+NEXT_PANEL, NEXT_GROUP = 2, 4
 """Clocks that the loader takes more for a block with which a panel (or pair), or a group, begins."""
 
 

@@ -13,6 +13,9 @@ __all__ = ["WriteModel", "WriteState"]
 BURST_DEPTH = WORD_DEPTH // 2
 """Bursts that wait for the bus."""
 
+QUEUE_LATENCY = 3
+"""Clocks from a push into a queue of the writer to the first in which the bus has it."""
+
 
 class WriteState(NamedTuple):
     """Clocks of the writer between two rows of results, counted from some clock; what can decide nothing more is 0.
@@ -130,7 +133,7 @@ class WriteModel:
 
     def _send(self, pushed: int, beats: int) -> None:
         """Put a burst on the bus whose last word was pushed in this clock."""
-        begun = max(pushed + 2, self._addressed)
+        begun = max(pushed + QUEUE_LATENCY, self._addressed)
         if self._begun:
             begun = max(begun, self._begun[-1] + 1)
         if self._sent:
