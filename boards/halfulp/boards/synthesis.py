@@ -52,6 +52,9 @@ class Family:
         The synthesis command with its options.
     dsps, no_dsps
         What is added to `command` to have products made of DSP blocks, and to keep them out of these.
+    hides_brackets
+        Whether LUTs are mapped by ABC9, which takes ``word[1]``, a signal's own name, for a bit of ``word``, and then
+        stops, or not, depending on what else there is: such signals lose their names before.
     cells
         By the pattern of a cell's name: luts, flip-flops, DSP blocks, block RAMs.
     """
@@ -60,6 +63,7 @@ class Family:
     cells: Mapping[str, tuple[float, float, float, float]]
     dsps: str = ""
     no_dsps: str = ""
+    hides_brackets: bool = False
 
     def area(self, counts: Mapping[str, int]) -> Area:
         """What cells, counted by type, take; types that take nothing of their own are not in the table."""
@@ -100,6 +104,7 @@ FAMILIES = {
     "ecp5": Family(
         command="synth_ecp5 -nowidelut",
         no_dsps="-nodsp",
+        hides_brackets=True,
         cells={
             "LUT4": (1, 0, 0, 0),
             "CCU2C": (2, 0, 0, 0),
@@ -125,8 +130,8 @@ FAMILIES = {
             "SB_RAM40_4K.*": (0, 0, 0, 1),
         },
     ),
-    "gw1n": Family(command="synth_gowin -family gw1n", no_dsps="-nodsp", cells=_GOWIN_CELLS),
-    "gw2a": Family(command="synth_gowin -family gw2a", no_dsps="-nodsp", cells=_GOWIN_CELLS),
+    "gw1n": Family(command="synth_gowin -family gw1n", no_dsps="-nodsp", cells=_GOWIN_CELLS, hides_brackets=True),
+    "gw2a": Family(command="synth_gowin -family gw2a", no_dsps="-nodsp", cells=_GOWIN_CELLS, hides_brackets=True),
     "xc7": Family(command="synth_xilinx -family xc7", no_dsps="-nodsp", cells=_XILINX_CELLS),
     # Yosys never packs an accumulator into a DSP48E2, so what it counts here is more than a vendor's tools need.
     "xcup": Family(command="synth_xilinx -family xcup", no_dsps="-nodsp", cells=_XILINX_CELLS),
@@ -237,7 +242,11 @@ def _script(family: Family, files: list[str], top: str, kept: list[str], multipl
     command = f"{family.command} {option}".rstrip()
     if multipliers == "booth":
         lines += ["proc", "opt_expr", "opt_clean", "wreduce", "booth"]
-    lines.append(f"{command} -top {top}")
+    command += f" -top {top}"
+    if family.hides_brackets:
+        lines += [f"{command} -run :map_luts", r"rename -hide w:*\[*", f"{command} -run map_luts:"]
+    else:
+        lines.append(command)
     if kept:
         # Place and route takes flat netlists.
         lines += ["setattr -mod -unset keep_hierarchy *", "flatten", "opt_clean -purge"]
