@@ -116,12 +116,12 @@ FAMILIES = {
         },
     ),
     "ice40-hx": Family(
-        command="synth_ice40 -device hx",
+        command="synth_ice40 -device hx -no-rw-check",
         # A carry that no LUT shares takes a cell of its own; place and route tells how many those are.
         cells={"SB_LUT4": (1, 0, 0, 0), "SB_DFF.*": (0, 1, 0, 0), "SB_RAM40_4K.*": (0, 0, 0, 1)},
     ),
     "ice40-up": Family(
-        command="synth_ice40 -device u",
+        command="synth_ice40 -device u -no-rw-check",
         dsps="-dsp",
         cells={
             "SB_LUT4": (1, 0, 0, 0),
