@@ -91,3 +91,14 @@ def test_report_gives_widths_and_sizes() -> None:
 def test_an_interleaved_core_has_fewer_multipliers() -> None:
     report = width_report(ArrayConfig(accumulator="e6m5:stochastic:13", interleave=4))
     assert (report["macs_per_clock"], report["interleave"], report["accumulator_bits"]) == (16, 4, 12)
+
+
+def test_the_report_tells_of_blocks() -> None:
+    config = ArrayConfig(a_formats="nvfp4", b_formats="nvfp4", accumulator="e8m23")
+    report = width_report(config)
+    assert (report["block"], report["block_scale"], report["block_sum_bits"]) == (16, "e4m3", 13)
+    told = "nvfp4 × nvfp4: 16 elements a scale (e4m3), 13 bits inside; scales count in K"
+    assert f"blocks       {told}\n" in width_report_text(config)
+    plain = width_report(ArrayConfig())
+    assert (plain["block"], plain["block_scale"]) == (0, None)
+    assert "blocks" not in width_report_text(ArrayConfig())

@@ -140,6 +140,9 @@ def width_report(config: ArrayConfig) -> dict[str, Any]:
         "b_bytes": config.b_bytes,
         "accumulator": str(config.accumulator),
         "accumulator_bits": config.accumulator_bits,
+        "block": config.block,
+        "block_scale": config.block_scale if config.block else None,
+        "block_sum_bits": config.block_sum_bits if config.block else None,
         "max_k": config.max_k,
         "roundings": list(config.roundings),
         "lanes": config.lanes,
@@ -175,6 +178,7 @@ def width_report_text(config: ArrayConfig) -> str:
         ("array", f"{config.rows} x {config.columns}, {report['macs_per_clock']} MACs a clock"),
         ("A", f"{names('a_formats')}; {config.a_bytes} bytes an element"),
         ("B", f"{names('b_formats')}; {config.b_bytes} bytes an element"),
+        *_blocks(config),
         ("accumulator", f"{config.accumulator}: {config.accumulator_bits} bits, K up to {config.max_k}"),
         ("output", names("out_formats")),
         ("rounding", f"{', '.join(config.roundings)}; {config.lanes} results a clock"),
@@ -186,3 +190,11 @@ def width_report_text(config: ArrayConfig) -> str:
         ),
     ]
     return "".join(f"{name:<12} {text}\n" for name, text in rows)
+
+
+def _blocks(config: ArrayConfig) -> list[tuple[str, str]]:
+    if not config.block:
+        return []
+    names = " × ".join(", ".join(map(str, side)) for side in config.operands)
+    scale = f"{config.block} elements a scale ({config.block_scale})"
+    return [("blocks", f"{names}: {scale}, {config.block_sum_bits} bits inside; scales count in K")]
