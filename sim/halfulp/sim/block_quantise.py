@@ -29,6 +29,9 @@ __all__ = ["quantise_blocks"]
 
 E4M3 = cast(FloatFormat, get_format("float8_e4m3fn"))
 
+VECTORS_ACROSS = 4
+"""Vectors of neighbouring blocks that are done at a time along other axes than the last."""
+
 WORDS = 64
 """Columns that one vector of 16 Threefry counters serves."""
 
@@ -245,34 +248,40 @@ class _BlockQuantiser:
         return [invalid | never, overflow]
 
     def _blocks_across(self, o: Lanes, invalid: Lanes, overflow: Lanes) -> list[Lanes]:
-        """All blocks of one [length, inner], as many as there are lanes at a time."""
+        """All blocks of one [length, inner], as many as there are lanes in a few vectors at a time."""
         code, lanes = self.code, self.source.lanes
         scales, blocks, length, inner = (code.arguments[n] for n in (2, 7, 8, 9))
+        # Several neighbours in a row: memory is read in longer runs.
+        wide = inner & -(VECTORS_ACROSS * lanes)
 
-        def group(n: Lanes, column: Lanes, invalid: Lanes, overflow: Lanes) -> list[Lanes]:
+        def group(n: Lanes, first: Lanes, count: int, invalid: Lanes, overflow: Lanes) -> list[Lanes]:
             # The last group of columns may overlap the one before, and gives the same again.
-            column = column.smaller_signed(inner - lanes)
+            columns = [(first + v * lanes).smaller_signed(inner - lanes) for v in range(count)]
             start = n * self.fmt.block
             stop = (start + self.fmt.block).smaller_signed(length)
 
-            def at(row: Lanes) -> Lanes:
-                return (o * length + row) * inner + column
+            def larger(row: Lanes, *most: Lanes) -> list[Lanes]:
+                at = (o * length + row) * inner
+                return [self._larger(m, self._load(at + column)) for m, column in zip(most, columns, strict=True)]
 
-            nothing = code.constant(self.integers, 0)
-            (most,) = code.loop(start, stop, 1, [nothing], lambda row, most: [self._larger(most, self._load(at(row)))])
-            scale, divisor, special = self._scale(most)
-            code.store(scale.narrow(I8), scales, (o * blocks + n) * inner + column)
-            (overflow,) = code.loop(
-                start,
-                stop,
-                1,
-                [overflow],
-                lambda row, flag: [flag | self._put(at(row), self._load(at(row)), divisor, special)],
-            )
-            return [invalid | special, overflow]
+            found = code.loop(start, stop, 1, [code.constant(self.integers, 0)] * count, larger)
+            of_blocks = [self._scale(most) for most in found]
+            for (scale, _, special), column in zip(of_blocks, columns, strict=True):
+                code.store(scale.narrow(I8), scales, (o * blocks + n) * inner + column)
+                invalid = invalid | special
 
-        def each(n: Lanes, invalid: Lanes, overflow: Lanes) -> list[Lanes]:
-            return code.loop(0, inner, lanes, [invalid, overflow], lambda column, *f: group(n, column, *f))
+            def put(row: Lanes, flag: Lanes) -> list[Lanes]:
+                at = (o * length + row) * inner
+                for (_, divisor, special), column in zip(of_blocks, columns, strict=True):
+                    flag = flag | self._put(at + column, self._load(at + column), divisor, special)
+                return [flag]
+
+            return [invalid, *code.loop(start, stop, 1, [overflow], put)]
+
+        def each(n: Lanes, *flags: Lanes) -> list[Lanes]:
+            step = VECTORS_ACROSS * lanes
+            flags = tuple(code.loop(0, wide, step, flags, lambda column, *f: group(n, column, VECTORS_ACROSS, *f)))
+            return code.loop(wide, inner, lanes, flags, lambda column, *f: group(n, column, 1, *f))
 
         return code.loop(0, blocks, 1, [invalid, overflow], each)
 
