@@ -164,8 +164,8 @@ def test_what_yosys_is_told(tools: FakeTools, tmp_path: Any):
     assert r"setattr -mod -set keep_hierarchy 1 \top.pe_0_0" in shared
     assert shared.index("flatten") > shared.index("synth_ecp5 -nowidelut -top top -run map_luts:")
     assert "flatten" not in script()
-    assert "synth_ice40 -device u -dsp -top top" in script("ice40-up")
-    assert "synth_ice40 -device u -top top" in script("ice40-up", multipliers="luts")
-    assert "synth_ice40 -device hx -top top" in script("ice40-hx")
+    assert "synth_ice40 -device u -no-rw-check -dsp -top top" in script("ice40-up")
+    assert "synth_ice40 -device u -no-rw-check -top top" in script("ice40-up", multipliers="luts")
+    assert "synth_ice40 -device hx -no-rw-check -top top" in script("ice40-hx")
     with pytest.raises(ValueError, match="unknown kind of multipliers 'dsp'; nearest: 'dsps'"):
         script(multipliers="dsp")

@@ -101,6 +101,5 @@ def test_what_no_result_depends_on_takes_no_bits() -> None:
 
 
 def test_a_serial_core_reaches_all_of_its_memory() -> None:
-    SerialTop(config=INT8_2X2, clock_frequency=12e6, baud=1e6, memory_bytes=8192)
     with pytest.raises(ValueError, match="address_bits = 13 reach 8192 bytes of memory, not 8256"):
         SerialTop(config=INT8_2X2, clock_frequency=12e6, baud=1e6, memory_bytes=8256)

@@ -115,6 +115,7 @@ FAMILIES = {
             "DP16KD|PDPW16KD": (0, 0, 0, 1),
         },
     ),
+    # No design of this project looks at a word that is read in the clock in which it is written.
     "ice40-hx": Family(
         command="synth_ice40 -device hx -no-rw-check",
         # A carry that no LUT shares takes a cell of its own; place and route tells how many those are.

@@ -54,14 +54,14 @@ class SerialTop(wiring.Component):
     ) -> None:
         if not isinstance(config, ArrayConfig):
             raise TypeError(f"config must be an ArrayConfig, not {config!r}")
-        self._config = config
-        self._rate = BitRate(clock_frequency=clock_frequency, baud=baud)
-        self._memory = SharedMemory(memory_bytes=memory_bytes, bus_width=config.bus_width)
         if config.address_bits < 64 and memory_bytes > 1 << config.address_bits:
             reached = 1 << config.address_bits
             raise ValueError(
                 f"address_bits = {config.address_bits} reach {reached} bytes of memory, not {memory_bytes}"
             )
+        self._config = config
+        self._rate = BitRate(clock_frequency=clock_frequency, baud=baud)
+        self._memory = SharedMemory(memory_bytes=memory_bytes, bus_width=config.bus_width)
         self._link = SerialLink(memory_bytes=memory_bytes, buffer_bytes=buffer_bytes)
         super().__init__({"rx": In(1, init=1), "tx": Out(1, init=1)})  # pyright: ignore[reportCallIssue]  (the stubs lack init)
 
