@@ -97,7 +97,7 @@ class VirtualSerialBoard:
     config
         The core, compiled when it is not in the cache.
     memory_bytes, buffer_bytes, clocks_a_bit
-        Of the `SerialTop`.
+        Of the `SerialTop`; 32 KiB of memory, or as far as the core's addresses reach, unless given.
     faults
         Of the line between the pins and the pseudo-terminal.
     seed
@@ -113,12 +113,14 @@ class VirtualSerialBoard:
         self,
         config: ArrayConfig,
         *,
-        memory_bytes: int = 1 << 15,
+        memory_bytes: int | None = None,
         buffer_bytes: int = 1024,
         clocks_a_bit: int = CLOCKS_A_BIT,
         faults: LineFaults | None = None,
         seed: int = 0,
     ) -> None:
+        if memory_bytes is None:
+            memory_bytes = 1 << min(15, config.address_bits)
         verilog = serial_verilog(
             config, memory_bytes=memory_bytes, buffer_bytes=buffer_bytes, clocks_a_bit=clocks_a_bit
         )
