@@ -66,7 +66,7 @@ def test_the_model_goes_through_what_is_linear(blocks: None):
 
 
 def test_interleaved_rows_share_elements():
-    model = AreaModel(base=Area(), row=Area(), column=Area(), elements={"luts": Area(1, 2)}, interleave=3)
+    model = AreaModel(base=Area(), row=Area(), column=Area(), elements={"luts": Area(1, 2)}, rows_per_element=3)
     assert model.area(6, 4, "luts") == Area(8, 16)
 
 

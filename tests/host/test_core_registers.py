@@ -34,6 +34,19 @@ def test_narrow_cores_tell_their_widths() -> None:
     assert len({ArrayConfig().name, config.name, config.replace(size_bits=32).name}) == 3
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        ArrayConfig(a_formats="int8", b_formats="int8", pack_multipliers=True),
+        ArrayConfig(shift_in_multipliers=True),
+    ],
+    ids=["packed", "shifting"],
+)
+def test_configuration_words_tell_what_multipliers_do(config: ArrayConfig) -> None:
+    words = configuration_words(config)
+    assert read_config(lambda name: words.get(name, 0)) == config
+
+
 def test_cores_from_before_interleaving_are_understood() -> None:
     words = configuration_words(ArrayConfig())
     del words["config_interleave"], words["config_widths"]

@@ -36,7 +36,8 @@ def test_there_is_a_configuration_of_every_kind() -> None:
     configs = list(CONFIGS.values())
     assert len(configs) >= 12
     kinds = {processing_element(config) for config in configs}
-    assert kinds == {*PROCESSING_ELEMENTS.values(), processing_element(CONFIGS["nvfp4_2x2"])}
+    others = (processing_element(CONFIGS[name]) for name in ("nvfp4_2x2", "int8_16x16_packed", "fp8_12x12"))
+    assert kinds == {*PROCESSING_ELEMENTS.values(), *others}
     families = [FloatFormat, IntFormat, FixedPointFormat, PositFormat, LogFormat, TernaryFormat, BinaryFormat]
     for family in families:
         assert any(family in operands(config) for config in configs if not config.block), family

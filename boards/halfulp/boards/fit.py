@@ -33,7 +33,7 @@ class AreaModel:
         What is there at any size, and what each row and column adds: buffers, decoders, the drain's registers.
     elements
         A processing element, by what its product is made of; see `multipliers_for`.
-    interleave
+    rows_per_element
         Rows that share one row of processing elements.
     """
 
@@ -41,11 +41,11 @@ class AreaModel:
     row: Area
     column: Area
     elements: dict[str, Area]
-    interleave: int = 1
+    rows_per_element: int = 1
 
     def area(self, rows: int, columns: int, multipliers: str) -> Area:
         """What an array of this size would take."""
-        elements = self.elements[multipliers] * (rows * columns // self.interleave)
+        elements = self.elements[multipliers] * (rows * columns // self.rows_per_element)
         return self.base + self.row * rows + self.column * columns + elements
 
 
@@ -128,9 +128,9 @@ def fit_board(
     if tried:
         sizes = ", ".join(f"{rows}×{columns}" for rows, columns in tried)
         raise ResourceError(f"the sizes that should have fitted {board.name} do not, by synthesis: {sizes}")
-    least = model.area(config.interleave, config.lanes, multipliers_for(config, board.dsps))
+    least = model.area(config.rows_per_element, config.lanes, multipliers_for(config, board.dsps))
     raise ResourceError(
-        f"not even {config.interleave}×{config.lanes} fits {board.name}: about {least.luts:.0f} LUTs and "
+        f"not even {config.rows_per_element}×{config.lanes} fits {board.name}: about {least.luts:.0f} LUTs and "
         f"{least.block_rams:.0f} block RAMs of {limits.luts:.0f} and {limits.block_rams:.0f}; "
         "fewer formats and roundings, buffer_depth = 64 or --memory 4096 make it smaller"
     )
@@ -138,7 +138,7 @@ def fit_board(
 
 def fit_model(board: Board, config: ArrayConfig, synthesised: Callable[[int, int], Area]) -> AreaModel:
     """The model through three small cores, whose areas `synthesised` gives, and the processing element."""
-    rows, columns = 2 * config.interleave, max(2, config.lanes)
+    rows, columns = 2 * config.rows_per_element, max(2, config.lanes)
     sizes = (rows, columns), (2 * rows, columns), (rows, 2 * columns)
     kinds = {multipliers_for(config.replace(rows=r, columns=c), board.dsps) for r, c in (*sizes, (LARGEST, LARGEST))}
     family = serial_part(board).family
@@ -150,19 +150,19 @@ def fit_model(board: Board, config: ArrayConfig, synthesised: Callable[[int, int
     def rest(size: tuple[int, int]) -> Area:
         r, c = size
         kind = multipliers_for(config.replace(rows=r, columns=c), board.dsps)
-        return synthesised(r, c) + elements[kind] * -(r * c // config.interleave)
+        return synthesised(r, c) + elements[kind] * -(r * c // config.rows_per_element)
 
     small, tall, wide = map(rest, sizes)
     row = (tall + small * -1) * (1 / rows)
     column = (wide + small * -1) * (1 / columns)
     base = small + row * -rows + column * -columns
-    return AreaModel(base=base, row=row, column=column, elements=elements, interleave=config.interleave)
+    return AreaModel(base=base, row=row, column=column, elements=elements, rows_per_element=config.rows_per_element)
 
 
 def candidates(config: ArrayConfig, model: AreaModel, limits: Area, dsps: int) -> list[tuple[int, int]]:
     """Sizes that should fit by the model, the largest first."""
     sizes = []
-    for rows in range(config.interleave, LARGEST + 1, config.interleave):
+    for rows in range(config.rows_per_element, LARGEST + 1, config.rows_per_element):
         for columns in range(config.lanes, LARGEST + 1, config.lanes):
             kind = multipliers_for(config.replace(rows=rows, columns=columns), dsps)
             if fits(model.area(rows, columns, kind), limits):
