@@ -133,7 +133,7 @@ class Bench(Elaboratable):
     def ensure(self, *facts: Any) -> None:
         """What has to be true in every clock. A counterexample tells the line and which of its facts."""
         for number, fact in enumerate(facts, 1):
-            claim = Assert(fact, None, src_loc_at=1)
+            claim: Any = Assert(fact, None, src_loc_at=1)
             file, line = claim.src_loc
             claim.src_loc = (file, f"{line}.{number}")
             self.m.d.comb += claim
