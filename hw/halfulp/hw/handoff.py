@@ -213,7 +213,10 @@ def config_of_parameters(parameters: Mapping[str, Any]) -> ArrayConfig | None:
         if key not in lower:
             return None
         value = str(lower[key])
-        data[key] = value.split() if isinstance(default, list) else type(default)(value)
+        if isinstance(default, bool):
+            data[key] = {"True": True, "False": False}.get(value, value)
+        else:
+            data[key] = value.split() if isinstance(default, list) else type(default)(value)
     return ArrayConfig.from_dict(data)
 
 
