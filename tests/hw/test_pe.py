@@ -12,7 +12,8 @@ from amaranth.sim import Simulator
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.interfaces import result_layout
 from halfulp.hw.operand import OperandDecoder
-from halfulp.hw.pe import ExactProcessingElement, operand_layouts, result_fields
+from halfulp.hw.operand_shift import shift_finely
+from halfulp.hw.pe import operand_layouts, result_fields
 from halfulp.hw.processing_elements import processing_element
 from halfulp.numerics.exact import FINITE, INFINITE, NAN
 from halfulp.numerics.formats import Format
@@ -32,8 +33,10 @@ class Sums(NamedTuple):
 class Bench:
     """`COPIES` PEs behind decoders: one B operand for all, an A operand each."""
 
-    def __init__(self, a: Format | str, b: Format | str, max_k: int = 16) -> None:
-        self.config = ArrayConfig(a_formats=(a,), b_formats=(b,), accumulator=f"exact:{max_k}")
+    def __init__(self, a: Format | str, b: Format | str, max_k: int = 16, shifting: bool = False) -> None:
+        self.config = ArrayConfig(
+            a_formats=(a,), b_formats=(b,), accumulator=f"exact:{max_k}", shift_in_multipliers=shifting
+        )
         self.design = Module()
         (a_format,), (b_format,) = self.config.a_formats, self.config.b_formats
         self.codes_a = Signal(COPIES * a_format.bits)
@@ -41,7 +44,7 @@ class Bench:
         self.valid, self.first, self.last = Signal(), Signal(), Signal()
         self.results = Signal(COPIES * result_layout(self.config).size)
         self.captured = Signal()
-        complement = "negative" not in operand_layouts(self.config)[0].members
+        complement = not shifting and "negative" not in operand_layouts(self.config)[0].members
         self.design.submodules.b = decoder_b = OperandDecoder(
             formats=(b_format,), code_width=b_format.bits, complement=complement
         )
@@ -49,17 +52,20 @@ class Bench:
         results = []
         for n in range(COPIES):
             decoder_a = OperandDecoder(formats=(a_format,), code_width=a_format.bits, complement=complement)
-            pe = ExactProcessingElement(config=self.config)
+            pe = processing_element(self.config)(config=self.config)
             self.design.submodules += [decoder_a, pe]
             self.design.d.comb += [
                 decoder_a.code.eq(self.codes_a.word_select(n, a_format.bits)),
-                pe.a.eq(decoder_a.operand),
-                pe.b.eq(decoder_b.operand),
                 pe.control.valid.eq(self.valid),
                 pe.control.first.eq(self.first),
                 pe.control.last.eq(self.last),
                 self.captured.eq(pe.captured),
             ]
+            for decoded, operand in ((decoder_a.operand, pe.a), (decoder_b.operand, pe.b)):
+                if shifting:
+                    shift_finely(self.design, decoded, operand)
+                else:
+                    self.design.d.comb += operand.eq(decoded)
             results.append(pe.result)
         self.latency = processing_element(self.config).latency_of(self.config)
         self.design.d.comb += self.results.eq(Cat(results))
@@ -120,17 +126,18 @@ class Bench:
 
 
 @pytest.mark.parametrize(
-    ("a", "b"),
+    ("a", "b", "shifting"),
     [
-        ("float8_e4m3fn", "float8_e4m3fn"),
-        ("float8_e5m2", "float8_e4m3fn"),
-        ("int8", "int8"),
-        ("posit8_1", "log8"),
+        ("float8_e4m3fn", "float8_e4m3fn", False),
+        ("float8_e5m2", "float8_e4m3fn", False),
+        ("float8_e5m2", "float8_e4m3fn", True),
+        ("int8", "int8", False),
+        ("posit8_1", "log8", False),
     ],
 )
-def test_product_of_every_pair_of_codes(a: str, b: str) -> None:
+def test_product_of_every_pair_of_codes(a: str, b: str, shifting: bool) -> None:
     """Each pair is a tile of one step, a tile a clock: 65,536 tiles without a gap."""
-    bench = Bench(a, b)
+    bench = Bench(a, b, shifting=shifting)
     b_codes, a_codes = np.divmod(np.arange(0, 1 << 16, COPIES), 256)
     a_rows = a_codes[:, None] + np.arange(COPIES)
     sums = bench.run([(row, int(code), 1, 1, 1) for row, code in zip(a_rows, b_codes, strict=True)])

@@ -46,7 +46,7 @@ def test_gemms_are_the_golden_models(a: tuple[str, ...], b: tuple[str, ...], rng
             codes = [np.where(np.isfinite(f.to_float64(each)), each, 1).astype(f.code_dtype)
                      for f, each in zip((fa, fb), codes, strict=True)]  # fmt: skip
         spec = GemmSpec(fa, fb, ("float32", "e5m2")[number % 2], shifting.accumulator)
-        jobs.append(Job(spec, *codes, address=0x1000 * (number + 1)))
+        jobs.append(Job(spec, codes[0], codes[1], address=0x1000 * (number + 1)))
     clocks = []
     for array in (shifting, shifting.replace(shift_in_multipliers=False)):
         trace = ArrayBench(array, np.random.default_rng(5), bubbles=0.1, stalls=0.05).run(*jobs)

@@ -19,18 +19,18 @@ def shifted_layout(formats: tuple[Format, ...], places: int) -> data.StructLayou
 
     significand: in two's complement; shift: the bits above, absent where there are none; nan, inf: as before.
     """
-    members = operand_layout(formats).members
-    fields: dict[str, Any] = {"significand": signed(members["significand"].width + (1 << places))}
-    if members["shift"].width > places:
-        fields["shift"] = unsigned(members["shift"].width - places)
-    return data.StructLayout({**fields, **{name: members[name] for name in ("nan", "inf") if name in members}})
+    layout = operand_layout(formats)
+    fields: dict[str, Any] = {"significand": signed(layout["significand"].width + (1 << places))}
+    if layout["shift"].width > places:
+        fields["shift"] = unsigned(layout["shift"].width - places)
+    return data.StructLayout({**fields, **{name: unsigned(1) for name in ("nan", "inf") if name in layout.members}})
 
 
 def shift_finely(m: Module, operand: Any, shifted: Any) -> None:
     """Make of a decoded operand what `shifted_layout` says."""
     members = shifted.shape().members
-    places = (members["significand"].width - len(operand["significand"])).bit_length() - 1
     magnitude = operand["significand"]
+    places = (len(shifted["significand"]) - len(magnitude)).bit_length() - 1
     m.d.comb += shifted["significand"].eq(
         Mux(operand["negative"], -magnitude, magnitude).as_signed() << operand["shift"][:places]
     )
