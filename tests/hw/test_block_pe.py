@@ -114,6 +114,23 @@ def test_latencies_and_intervals_are_as_said(rng: np.random.Generator) -> None:
         assert np.diff(trace.fed_last).min() == minimum_tile_interval(array, 2)
 
 
+def test_infinity_times_a_scale_of_zero_is_nan(rng: np.random.Generator) -> None:
+    """Whichever side the scale is of; times any other scale it stays infinite."""
+    array = config(E5M2_IN_E4M3, E5M2_IN_E4M3, "e8m3")
+    spec = BlockGemmSpec(E5M2_IN_E4M3, E5M2_IN_E4M3, accumulator="e8m3", overflow="ieee")
+    inf, one = 0x7C, 0x3C
+    left = Blocks(np.array([[inf, one, one, one]] * 2, np.uint8), np.array([[0x38], [0]], np.uint8))
+    right = Blocks(np.full((4, 2), one, np.uint8), np.array([[0x38, 0]], np.uint8))
+    job = Job(spec.elements, with_scales(left, 4, axis=1), with_scales(right, 4, axis=0))
+    codes = golden_block_gemm(left, right, spec).codes
+    values = np.isnan(codes.view(np.float32))
+    assert values.tolist() == [[False, True], [True, True]]
+    trace = ArrayBench(array, rng).run(job)
+    assert [
+        trace.codes[job.address + i * job.stride + 4 * j] for i in range(2) for j in range(2)
+    ] == codes.ravel().tolist()
+
+
 def test_a_block_without_elements_harms_no_other(rng: np.random.Generator) -> None:
     """K may end with a scale, in a descriptor that no host writes: the next tile's results are right all the same."""
     array = config("mxint8", "mxint8", "e6m5")
