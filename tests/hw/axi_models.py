@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-OKAY, SLVERR, DECERR = 0, 2, 3
-PAGE = 4096
+from halfulp.sim.bench.bus_rules import REQUEST, ReadRules, WriteRules
 
-ADDRESS_FIELDS: tuple[str, ...] = ("id", "addr", "len", "size", "burst", "lock", "cache", "prot", "qos")
+OKAY, SLVERR, DECERR = 0, 2, 3
+
+READ_SIGNALS: tuple[str, ...] = (
+    *("arvalid", "arready", "rvalid", "rready", "rid", "rdata", "rresp", "rlast"),
+    *(f"ar{field}" for field in REQUEST),
+)
+WRITE_SIGNALS: tuple[str, ...] = (
+    *("awvalid", "awready", "wvalid", "wready", "bvalid", "bready", "wdata", "wstrb", "wlast", "bid", "bresp"),
+    *(f"aw{field}" for field in REQUEST),
+)
 
 
 class ProtocolError(AssertionError):
-    """A rule of AXI4 was broken by the block under test."""
+    """A rule of AXI4-Lite was broken by the block under test."""
 
 
 class Burst:
@@ -34,6 +42,8 @@ class Burst:
 class AxiMemory:
     """A memory at `base` behind AXI4, with random latency, back-pressure and errors, all drawn from `seed`.
 
+    Every clock is checked by `ReadRules` and `WriteRules`.
+
     Parameters
     ----------
     size, base
@@ -44,6 +54,8 @@ class AxiMemory:
         Probability that a ready is low, or a valid of the memory comes late, in a clock.
     latency
         Least and most clocks from an address to its data or its response.
+    outstanding
+        Most reads that may be under way; of writes there may be 16.
     """
 
     def __init__(
@@ -55,7 +67,10 @@ class AxiMemory:
         seed: int = 0,
         stall: float = 0.0,
         latency: tuple[int, int] = (1, 1),
+        outstanding: int = 64,
     ) -> None:
+        self.read_rules = ReadRules(bus_bytes=bus_bytes, outstanding=outstanding)
+        self.write_rules = WriteRules(bus_bytes=bus_bytes, outstanding=16)
         self.data: npt.NDArray[np.uint8] = np.zeros(size, np.uint8)
         self.base = base
         self.bus_bytes = bus_bytes
@@ -84,20 +99,6 @@ class AxiMemory:
     def _due(self, clock: int) -> int:
         return clock + self._random.randint(*self.latency)
 
-    def _check_address(self, kind: str, bus: dict[str, int], pending: Iterable[Burst]) -> None:
-        address, beats = bus["addr"], bus["len"] + 1
-        size = self.bus_bytes.bit_length() - 1
-        wanted = {"id": 0, "size": size, "burst": 1, "lock": 0, "cache": 0b0011, "prot": 0, "qos": 0}
-        for name, value in wanted.items():
-            if bus[name] != value:
-                raise ProtocolError(f"{kind}{name} is {bus[name]}, not {value}")
-        if beats > 16:
-            raise ProtocolError(f"{kind} burst of {beats} beats")
-        if address % self.bus_bytes:
-            raise ProtocolError(f"{kind} address {address:#x} is not aligned to a bus word")
-        if address // PAGE != (address + beats * self.bus_bytes - 1) // PAGE:
-            raise ProtocolError(f"{kind} burst of {beats} beats at {address:#x} crosses 4 KiB")
-
     def _response(self, address: int) -> int:
         if address // self.bus_bytes in self.bad:
             return self.bad[address // self.bus_bytes]
@@ -110,24 +111,19 @@ class AxiMemory:
         """Simulator process for the read channels."""
         queue: deque[Burst] = deque()
         offered: Burst | None = None
-        stable: tuple[int, ...] | None = None
         clock = 0
-        signals = [getattr(axi, f"ar{name}") for name in ADDRESS_FIELDS]
-        sampled = ctx.tick().sample(axi.arvalid, axi.arready, axi.rvalid, axi.rready, *signals)
-        async for _, reset, arvalid, arready, rvalid, rready, *address in _values(sampled):
+        async for reset, bus in _sampled(ctx, axi, READ_SIGNALS):
             clock += 1
+            self.read_rules.step(bus | {"aresetn": not reset})
             if reset:
                 queue.clear()
-                offered, stable = None, None
+                offered = None
                 ctx.set(axi.rvalid, 0)
                 continue
-            stable = _stable("AR", arvalid, arready, tuple(address), stable)
-            if arvalid and arready:
-                bus = dict(zip(ADDRESS_FIELDS, address, strict=True))
-                self._check_address("AR", bus, queue)
-                self.reads.append((bus["addr"], bus["len"] + 1))
-                queue.append(Burst(bus["addr"], bus["len"] + 1, self._due(clock)))
-            if rvalid and rready and offered is not None:
+            if bus["arvalid"] and bus["arready"]:
+                self.reads.append((bus["araddr"], bus["arlen"] + 1))
+                queue.append(Burst(bus["araddr"], bus["arlen"] + 1, self._due(clock)))
+            if bus["rvalid"] and bus["rready"] and offered is not None:
                 offered.beat += 1
                 if offered.beat == offered.beats:
                     queue.popleft()
@@ -147,55 +143,43 @@ class AxiMemory:
     async def serve_writes(self, ctx: Any, axi: Any) -> None:
         """Simulator process for the write channels. Data may come before their address."""
         queue: deque[Burst] = deque()
-        beats: deque[tuple[int, int, int]] = deque()
+        beats: deque[tuple[int, int]] = deque()
         answers: deque[Burst] = deque()
-        stable_address: tuple[int, ...] | None = None
-        stable_data: tuple[int, ...] | None = None
         clock = 0
-        signals = [getattr(axi, f"aw{name}") for name in ADDRESS_FIELDS]
-        data = [axi.wdata, axi.wstrb, axi.wlast]
-        handshakes = [axi.awvalid, axi.awready, axi.wvalid, axi.wready, axi.bvalid, axi.bready]
-        sampled = ctx.tick().sample(*handshakes, *data, *signals)
-        async for _, reset, awvalid, awready, wvalid, wready, bvalid, bready, *rest in _values(sampled):
+        async for reset, bus in _sampled(ctx, axi, WRITE_SIGNALS):
             clock += 1
+            self.write_rules.step(bus | {"aresetn": not reset})
             if reset:
                 for each in (queue, beats, answers):
                     each.clear()
-                stable_address = stable_data = None
                 ctx.set(axi.bvalid, 0)
                 continue
-            word, address = tuple(rest[:3]), tuple(rest[3:])
-            stable_address = _stable("AW", awvalid, awready, address, stable_address)
-            stable_data = _stable("W", wvalid, wready, word, stable_data)
-            if awvalid and awready:
-                bus = dict(zip(ADDRESS_FIELDS, address, strict=True))
-                self._check_address("AW", bus, queue)
-                self.writes.append((bus["addr"], bus["len"] + 1))
-                queue.append(Burst(bus["addr"], bus["len"] + 1, 0))
-            if wvalid and wready:
-                beats.append((word[0], word[1], word[2]))
+            if bus["awvalid"] and bus["awready"]:
+                self.writes.append((bus["awaddr"], bus["awlen"] + 1))
+                queue.append(Burst(bus["awaddr"], bus["awlen"] + 1, 0))
+            if bus["wvalid"] and bus["wready"]:
+                beats.append((bus["wdata"], bus["wstrb"]))
             while queue and beats:
                 self._write_beat(queue[0], *beats.popleft())
                 if queue[0].beat == queue[0].beats:
                     queue[0].due = self._due(clock)
                     answers.append(queue.popleft())
-            if bvalid and bready:
+            waits = bool(bus["bvalid"])
+            if waits and bus["bready"]:
                 answers.popleft()
                 self.responses += 1
                 ctx.set(axi.bvalid, 0)
-                bvalid = 0
-            if not bvalid and answers and answers[0].due <= clock and self._ready() and not self.hold_responses:
+                waits = False
+            if not waits and answers and answers[0].due <= clock and self._ready() and not self.hold_responses:
                 ctx.set(axi.bresp, SLVERR if answers[0].failed else OKAY)
                 ctx.set(axi.bvalid, 1)
             ctx.set(axi.awready, self._ready())
             # At the most one burst of data ahead of its address is kept here.
             ctx.set(axi.wready, self._ready() and len(beats) < 16)
 
-    def _write_beat(self, burst: Burst, word: int, strobe: int, last: int) -> None:
+    def _write_beat(self, burst: Burst, word: int, strobe: int) -> None:
         at = burst.address + burst.beat * self.bus_bytes
         burst.beat += 1
-        if bool(last) != (burst.beat == burst.beats):
-            raise ProtocolError(f"WLAST is {last} in beat {burst.beat} of {burst.beats} at {burst.address:#x}")
         if self._response(at) != OKAY:
             burst.failed = True
             return
@@ -204,18 +188,10 @@ class AxiMemory:
                 self.data[at - self.base + byte] = word >> 8 * byte & 0xFF
 
 
-def _stable(
-    channel: str, valid: int, ready: int, payload: tuple[int, ...], before: tuple[int, ...] | None
-) -> tuple[int, ...] | None:
-    """Check that what was offered and not taken is still offered; return what has to be offered next."""
-    if before is not None and (not valid or payload != before):
-        raise ProtocolError(f"{channel} changed before it was accepted: {before} to {payload}, valid {valid}")
-    return payload if valid and not ready else None
-
-
-async def _values(ticks: Any) -> AsyncIterator[tuple[int, ...]]:
-    async for values in ticks:
-        yield tuple(int(value) for value in values)
+async def _sampled(ctx: Any, axi: Any, names: tuple[str, ...]) -> AsyncIterator[tuple[int, dict[str, int]]]:
+    """Reset and these signals, as they are at each clock's edge."""
+    async for _, reset, *values in ctx.tick().sample(*(getattr(axi, name) for name in names)):
+        yield int(reset), {name: int(value) for name, value in zip(names, values, strict=True)}
 
 
 class AxiLiteInitiator:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from halfulp.cli.console import print_json, print_table, working
 from halfulp.cli.matrix_files import check_output, write_file
+
+if TYPE_CHECKING:
+    from halfulp.sim.bench.coverage import Cross
 
 __all__ = ["verify"]
 
@@ -16,6 +19,7 @@ EXAMPLE = """
   halfulp verify int8_4x4.toml
   halfulp verify int8_4x4.toml --seed 3 --tests 100 --waves
   halfulp verify int8_4x4.toml --timing diagrams
+  halfulp verify int8_4x4.toml --coverage
 """
 
 
@@ -28,6 +32,10 @@ def verify(
         Path | None,
         typer.Option("--timing", metavar="FOLDER", help="Draw timing diagrams of a GEMM of four tiles, as SVG."),
     ] = None,
+    coverage: Annotated[
+        bool,
+        typer.Option("--coverage", help="Run on until all formats, layouts, edges, stalls and errors were seen."),
+    ] = False,
     simulator: Annotated[str, typer.Option("--simulator", help="verilator or icarus.")] = "verilator",
     json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
@@ -44,7 +52,9 @@ def verify(
     for path in drawings.values():
         check_output(path)
     with working(f"{parsed.name}: simulating on {simulator}; it is compiled when it is used first"):
-        result = run_bench(parsed, seed=seed, tests=tests, waves=waves or bool(drawings), simulator=simulator)
+        result = run_bench(
+            parsed, seed=seed, tests=tests, waves=waves or bool(drawings), coverage=coverage, simulator=simulator
+        )
         if result.passed and result.waves:
             for name, text in core_timing(result.waves).items() if drawings else ():
                 write_file(drawings[name], text.encode())
@@ -54,16 +64,35 @@ def verify(
             {"name": test.name, "passed": not test.message, "message": test.message, "seconds": test.seconds}
             for test in result.tests
         ]
-        print_json({"core": parsed.name, "seed": seed, "passed": result.passed, "tests": each, **kept})
+        seen = {}
+        if coverage:
+            seen["coverage"] = [
+                {"factors": cross.factors, "cells": [[*cell, count] for cell, count in cross.counts.items()]}
+                for cross in result.coverage
+            ]
+        print_json({"core": parsed.name, "seed": seed, "passed": result.passed, "tests": each, **seen, **kept})
     else:
         rows = [
             [test.name, "failed" if test.message else "passed", f"{test.seconds:.1f}", test.message]
             for test in result.tests
         ]
         print_table(f"{parsed.name} on {simulator}, seed {seed}", ["test", "result", "s", "message"], rows, right=[2])
+        if result.coverage:
+            _print_coverage(result.coverage)
         kept |= {f"timing diagram, {name}": str(path) for name, path in drawings.items() if result.passed}
         for name, path in kept.items():
             if path:
                 print(f"{name}: {path}")
     if not result.passed:
         raise typer.Exit(1)
+
+
+def _print_coverage(crosses: tuple[Cross, ...]) -> None:
+    """A line each: how many cells there are, how often the least seen of them was, and which are empty."""
+    rows = []
+    for cross in crosses:
+        least = min(cross.counts, key=lambda cell: cross.counts[cell])
+        said = "; ".join(", ".join(cell) for cell in cross.empty) or ", ".join(least)
+        seen = len(cross.counts) - len(cross.empty)
+        rows.append([cross.name, f"{seen}/{len(cross.counts)}", str(cross.counts[least]), said])
+    print_table("Coverage", ["seen together", "cells", "least", "which"], rows, right=[1, 2])

@@ -16,6 +16,7 @@ from typing import Any
 from halfulp.hw.cache import cache_folder, cached, digest
 from halfulp.hw.config import ArrayConfig
 from halfulp.numerics.names import unknown_name
+from halfulp.sim.bench.coverage import Cross
 from halfulp.sim.rtl import core_verilog
 from halfulp.sim.tools import BuildError, run_tools
 from halfulp.sim.verilator import cpp_compiler, verilator_environment
@@ -51,6 +52,8 @@ class BenchResult:
         In the order in which they ran.
     log, waves
         Files that were kept: both of a failed run and of one with waves, else None.
+    coverage
+        What kinds of GEMM were seen how often, where it was asked for.
     """
 
     config: ArrayConfig
@@ -60,6 +63,7 @@ class BenchResult:
     tests: tuple[BenchTest, ...]
     log: Path | None
     waves: Path | None
+    coverage: tuple[Cross, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -82,6 +86,7 @@ def run_bench(
     seed: int = 0,
     tests: int = 20,
     waves: bool = False,
+    coverage: bool = False,
     simulator: str = "verilator",
     folder: Path | None = None,
 ) -> BenchResult:
@@ -95,6 +100,8 @@ def run_bench(
         Random GEMMs, at least 1, beside the tests of errors and resets.
     waves
         Write a wave file.
+    coverage
+        Go on, after the other tests, until every kind of GEMM, memory and fault was seen (`bench.coverage`).
     simulator
         A name of `SIMULATORS`.
     folder
@@ -123,11 +130,13 @@ def run_bench(
         work.mkdir(parents=True, exist_ok=True)
     keep = folder is not None or waves
     try:
-        tests_run = _simulate(config, simulator, waves, environment, built, work, {"seed": seed, "tests": tests})
+        plan = {"seed": seed, "tests": tests, "coverage": coverage}
+        tests_run = _simulate(config, simulator, waves, environment, built, work, plan)
+        crosses = _read_coverage(work / "coverage.json") if coverage else ()
         wave_file = next((path for path in sorted(work.glob("*.vcd")) + sorted(work.glob("*.fst"))), None)
         keep = keep or any(test.message for test in tests_run)
         log = work / "bench.log" if keep else None
-        return BenchResult(config, seed, tests, simulator, tests_run, log, wave_file if waves else None)
+        return BenchResult(config, seed, tests, simulator, tests_run, log, wave_file if waves else None, crosses)
     finally:
         if not keep:
             shutil.rmtree(work, ignore_errors=True)
@@ -187,7 +196,8 @@ def _simulate(
     plan: dict[str, Any],
 ) -> tuple[BenchTest, ...]:
     results = work / "results.xml"
-    results.unlink(missing_ok=True)
+    for old in (results, work / "coverage.json"):
+        old.unlink(missing_ok=True)
     plan = {**plan, "config": config.to_dict()}
     arguments = {"simulator": simulator, "build_folder": str(built), "folder": str(work), "plan": plan, "waves": waves}
     what = f"the bench of {config.name} on {simulator}"
@@ -195,6 +205,14 @@ def _simulate(
     if not results.exists():
         raise BuildError(f"{what} ended without results (log: {work / 'bench.log'})")
     return tuple(_read_test(case) for case in ET.parse(results).iter("testcase"))
+
+
+def _read_coverage(path: Path) -> tuple[Cross, ...]:
+    """Nothing where the test that writes it has failed before."""
+    if not path.exists():
+        return ()
+    crosses = json.loads(path.read_text(encoding="utf-8"))
+    return tuple(Cross(tuple(each["factors"]), {tuple(cell): n for *cell, n in each["cells"]}) for each in crosses)
 
 
 def _read_test(case: ET.Element) -> BenchTest:

@@ -5,6 +5,7 @@ What to run comes in the environment variable HALFULP_BENCH: a JSON object with 
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -13,11 +14,13 @@ import cocotb
 import numpy as np
 from cocotb.clock import Clock
 from cocotb.triggers import ClockCycles
+from cocotbext.axi import AxiResp
 
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.registers import CORE_ID, ErrorCode
+from halfulp.sim.bench.coverage import refused
 from halfulp.sim.bench.handle import CoreHandle
-from halfulp.sim.bench.memory import BenchMemory
+from halfulp.sim.bench.memory import BenchMemory, Fault
 from halfulp.sim.bench.monitor import BusMonitor
 from halfulp.sim.bench.registers import RegisterMaster
 from halfulp.sim.bench.scoreboard import Scoreboard
@@ -53,7 +56,7 @@ class Bench:
         await ClockCycles(self.dut.aclk, 10)
         self.dut.aresetn.value = 1
         await ClockCycles(self.dut.aclk, 2)
-        self.monitor = BusMonitor(self.dut, bus_bytes=CONFIG.bus_bytes)
+        self.monitor = BusMonitor(self.dut, config=CONFIG)
         await self.registers.write("interrupt_enable", 3)
 
     def place(self, case: GemmCase) -> PlacedGemm:
@@ -88,6 +91,43 @@ class Bench:
         if not int(self.dut.interrupt.value):
             raise AssertionError("no interrupt after the GEMMs ended")
 
+    def clear_memory(self) -> None:
+        """Let the next case be placed where those before were."""
+        self._used = 0
+
+    async def fail(self, placed: PlacedGemm, operand: int, address: int, response: AxiResp) -> None:
+        """Run a GEMM whose access to an operand (0 A, 1 B, 2 C) at an address fails; check what the core says."""
+        access, code = ("write", ErrorCode.WRITE_ERROR) if operand == 2 else ("read", ErrorCode.READ_ERROR)
+        await self.registers.act("clear")
+        self.memory.faults.append(Fault(range(address, address + 1), access, response))
+        await self.registers.start(placed.registers())
+        status = await self.registers.wait_idle(CLOCKS_A_GEMM)
+        self.monitor.check()
+        assert status >> 8 & 0xFF == code, f"status {status:#x} after a {access} error"
+        failed = await self.registers.read("fail_address_low")
+        failed |= await self.registers.read("fail_address_high") << 32
+        # The failing beat lies in the burst whose address is kept.
+        assert 0 <= address - failed < 16 * CONFIG.bus_bytes, f"{failed:#x} kept for {address:#x}"
+        assert self.monitor.idle, "the core is idle after an error, and bursts are not answered"
+        self.memory.faults.clear()
+
+    async def overflow(self, placed: PlacedGemm) -> bool:
+        """Start one GEMM again and again until the queue is full, and once more; whether that was refused."""
+        completed = await self.registers.read("completed")
+        await self.registers.start(placed.registers())
+        started = 1
+        # A memory with no latency may be done with each as fast as it is started.
+        while started < 4 * CONFIG.queue_depth and not await self.registers.field("status", "queue_full"):
+            await self.registers.act("start")
+            started += 1
+        await self.registers.act("start")
+        status = await self.registers.wait_idle(CLOCKS_A_GEMM * started)
+        self.monitor.check()
+        code = status >> 8 & 0xFF
+        assert code in (ErrorCode.NONE, ErrorCode.QUEUE_OVERFLOW), f"status {status:#x}"
+        assert (await self.registers.read("completed") - completed) & 0xFFFF_FFFF == started + 1
+        return code == ErrorCode.QUEUE_OVERFLOW
+
     def draw(self) -> GemmCase:
         """A random case."""
         return random_case(self.rng, CONFIG, max_macs=MAX_MACS)
@@ -113,7 +153,7 @@ async def a_gemm_of_four_tiles_runs_without_pauses(dut: CoreHandle) -> None:
     rows, columns, depth = 2 * CONFIG.rows, 2 * CONFIG.columns, min(12, CONFIG.max_k)
     case = plain_case(bench.rng, CONFIG, rows, columns, depth)
     await bench.run([case])
-    assert bench.monitor.writes, "nothing was written"
+    assert bench.monitor.write_bursts, "nothing was written"
 
 
 @cocotb.test(timeout_time=10, timeout_unit="sec")
@@ -124,7 +164,7 @@ async def random_gemms_equal_the_golden_model(dut: CoreHandle) -> None:
     done = 0
     while done < PLAN["tests"]:
         cases = [bench.draw() for _ in range(min(bench.random.randint(1, 3), PLAN["tests"] - done))]
-        dut._log.info("pauses %s", bench.memory.set_pauses(bench.random))
+        dut._log.info("pauses %s", bench.memory.pause_at_random(bench.random))
         await bench.run(cases)
         done += len(cases)
     score = bench.scoreboard
@@ -133,30 +173,14 @@ async def random_gemms_equal_the_golden_model(dut: CoreHandle) -> None:
 
 @cocotb.test(timeout_time=1, timeout_unit="sec")
 async def a_bus_error_stops_one_gemm_and_not_the_next(dut: CoreHandle) -> None:
-    """SLVERR on A, B and C: the core says what and where, answers every burst, and computes the next GEMM right."""
+    """SLVERR or DECERR on A, B, C: the core says what and where, answers every burst, computes the next GEMM right."""
     bench = Bench(dut, "bus errors")
     await bench.start()
-    for operand, access, code in (
-        (0, "read", ErrorCode.READ_ERROR),
-        (1, "read", ErrorCode.READ_ERROR),
-        (2, "write", ErrorCode.WRITE_ERROR),
-    ):
-        bench.memory.set_pauses(bench.random)
-        await bench.registers.act("clear")
-        bench._used = 0
+    for operand, response in itertools.product(range(3), (AxiResp.SLVERR, AxiResp.DECERR)):
+        bench.memory.pause_at_random(bench.random)
+        bench.clear_memory()
         placed = bench.place(bench.draw())
-        address = placed.addresses[operand]
-        bench.memory.faults.append((range(address, address + 1), access))
-        await bench.registers.start(placed.registers())
-        status = await bench.registers.wait_idle(CLOCKS_A_GEMM)
-        bench.monitor.check()
-        assert status >> 8 & 0xFF == code, f"status {status:#x} after a {access} error"
-        failed = await bench.registers.read("fail_address_low")
-        failed |= await bench.registers.read("fail_address_high") << 32
-        # The failing beat lies in the burst whose address is kept.
-        assert 0 <= address - failed < 16 * CONFIG.bus_bytes, f"{failed:#x} kept for {address:#x}"
-        assert bench.monitor.idle
-        bench.memory.faults.clear()
+        await bench.fail(placed, operand, placed.addresses[operand], response)
         await bench.run([bench.draw()])
 
 
@@ -166,8 +190,8 @@ async def a_reset_in_mid_run_leaves_a_working_core(dut: CoreHandle) -> None:
     bench = Bench(dut, "resets")
     await bench.start()
     for _ in range(6):
-        bench.memory.set_pauses(bench.random)
-        bench._used = 0
+        bench.memory.pause_at_random(bench.random)
+        bench.clear_memory()
         for placed in [bench.place(bench.draw()) for _ in range(2)]:
             await bench.registers.start(placed.registers())
         await ClockCycles(dut.aclk, bench.random.randint(1, 400))
@@ -184,20 +208,46 @@ async def a_refused_gemm_causes_no_traffic(dut: CoreHandle) -> None:
     bench = Bench(dut, "refused")
     await bench.start()
     good = bench.place(bench.draw()).registers()
-    wrong = {
-        ErrorCode.ZERO_SIZE: {"k": 0},
-        ErrorCode.K_TOO_LARGE: {"k": CONFIG.max_k + 1},
-        ErrorCode.UNSUPPORTED_FORMAT: {"formats": 8},
-        ErrorCode.UNSUPPORTED_ROUNDING: {"rounding": 2},
-        ErrorCode.SCALE_OUT_OF_RANGE: {"scale": 20_000},
-    }
-    if ErrorCode.UNSUPPORTED_ROUNDING in wrong and "stochastic" not in CONFIG.roundings:
-        wrong[ErrorCode.UNSUPPORTED_ROUNDING] = {"rounding": 15}
-    for code, change in wrong.items():
+    for code, change in refused(CONFIG).items():
         await bench.registers.act("clear")
         await bench.registers.start({**good, **change})
         status = await bench.registers.wait_idle(1000)
         assert status >> 8 & 0xFF == code, f"status {status:#x} for {change}, which is {code.name}"
     bench.monitor.check()
-    assert (bench.monitor.reads, bench.monitor.writes) == (0, 0)
+    assert not bench.monitor.read_bursts + bench.monitor.write_bursts, "a refused GEMM has caused traffic"
+    await bench.run([bench.draw()])
+
+
+@cocotb.test(timeout_time=1, timeout_unit="sec")
+async def the_reset_line_in_mid_burst_leaves_a_working_core(dut: CoreHandle) -> None:
+    """ARESETn at random moments, for the core and the memory: nothing is promised any more, all registers are clear."""
+    bench = Bench(dut, "reset line")
+    await bench.start()
+    for _ in range(6):
+        bench.memory.pause_at_random(bench.random)
+        bench.clear_memory()
+        await bench.registers.start(bench.place(bench.draw()).registers())
+        await ClockCycles(dut.aclk, bench.random.randint(1, 200))
+        dut.aresetn.value = 0
+        await ClockCycles(dut.aclk, bench.random.randint(2, 20))
+        dut.aresetn.value = 1
+        await ClockCycles(dut.aclk, 2)
+        bench.monitor.check()
+        assert await bench.registers.read("status") == 0
+        assert await bench.registers.read("m") == 0
+        assert not int(dut.interrupt.value)
+        await bench.registers.write("interrupt_enable", 3)
+        await bench.run([bench.draw()])
+
+
+@cocotb.test(timeout_time=1, timeout_unit="sec")
+async def a_start_beyond_the_queue_disturbs_nothing(dut: CoreHandle) -> None:
+    """While GEMMs run and the queue is full, one more is refused; those before it are right."""
+    bench = Bench(dut, "full queue")
+    await bench.start()
+    bench.memory.behave("random latency", bench.random)
+    await bench.registers.act("clear")
+    placed = bench.place(plain_case(bench.rng, CONFIG, CONFIG.rows, CONFIG.columns, min(12, CONFIG.max_k)))
+    assert await bench.overflow(placed), "the queue was never full"
+    bench.scoreboard.check(placed)
     await bench.run([bench.draw()])

@@ -2,52 +2,50 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
-
 import cocotb
 from cocotb.simtime import get_sim_time
 from cocotb.triggers import RisingEdge
 
+from halfulp.hw.config import ArrayConfig
+from halfulp.hw.writer import WRITES_OUTSTANDING
+from halfulp.sim.bench.bus_rules import REQUEST, BusRuleError, ReadRules, SeenBurst, WriteRules
 from halfulp.sim.bench.handle import CoreHandle
 
-__all__ = ["BusMonitor", "BusRuleError"]
+__all__ = ["BusMonitor"]
 
-MAX_BEATS = 16
-REQUEST = ("addr", "len", "size", "burst", "lock", "cache", "prot", "qos")
-
-
-class BusRuleError(AssertionError):
-    """The core broke a rule of the memory bus."""
+_CHANNELS = {
+    "ar": REQUEST,
+    "r": ("id", "data", "resp", "last"),
+    "aw": REQUEST,
+    "w": ("data", "strb", "last"),
+    "b": ("id", "resp"),
+}
+"""What stands on each channel beside its handshake."""
 
 
 class BusMonitor:
-    """Checks every clock: requests and data stand until taken, and bursts keep the rules.
+    """Checks every clock by `bus_rules`. An unknown value, in a four-state simulator, breaks a rule too."""
 
-    Attributes
-    ----------
-    reads, writes
-        Bursts seen.
-    beats
-        Data beats seen, reads and writes.
-    """
-
-    def __init__(self, dut: CoreHandle, *, bus_bytes: int) -> None:
-        self.reads = self.writes = self.beats = 0
+    def __init__(self, dut: CoreHandle, *, config: ArrayConfig) -> None:
         self._dut = dut
-        self._bus_bytes = bus_bytes
-        self._held: dict[str, tuple[int, ...]] = {}
-        # Beats of each write burst that is not complete on both channels: as requested, and as sent up to WLAST.
-        # AXI4 lets data come before its request.
-        self._promised: list[int] = []
-        self._sent: list[int] = []
-        self._beat = 0
-        self._open_reads = self._open_writes = 0
+        self._reads = ReadRules(bus_bytes=config.bus_bytes, outstanding=config.reads_outstanding)
+        self._writes = WriteRules(bus_bytes=config.bus_bytes, outstanding=WRITES_OUTSTANDING)
         self._task = cocotb.start_soon(self._run())
+
+    @property
+    def read_bursts(self) -> list[SeenBurst]:
+        """All that were requested; who reads them may empty the list."""
+        return self._reads.bursts
+
+    @property
+    def write_bursts(self) -> list[SeenBurst]:
+        """As `read_bursts`."""
+        return self._writes.bursts
 
     @property
     def idle(self) -> bool:
         """Every burst is answered, and no data was written that no request announced."""
-        return not (self._open_reads or self._open_writes or self._promised or self._sent or self._beat)
+        return self._reads.idle and self._writes.idle
 
     def check(self) -> None:
         """Raise what the monitor has found."""
@@ -56,87 +54,23 @@ class BusMonitor:
 
     async def _run(self) -> None:
         dut, edge = self._dut, RisingEdge(self._dut.aclk)
-        signals = {name: getattr(dut, f"m_axi_{name}") for name in _names()}
+        valids = {name: getattr(dut, f"m_axi_{name}valid") for name in _CHANNELS}
+        readies = {name: getattr(dut, f"m_axi_{name}ready") for name in _CHANNELS}
+        payloads = {
+            name: {f"{name}{field}": getattr(dut, f"m_axi_{name}{field}") for field in fields}
+            for name, fields in _CHANNELS.items()
+        }
         while True:
             await edge
-            if not int(dut.aresetn.value):
-                self._held.clear()
-                continue
-            now = {name: bool(int(signals[name].value)) for name in _HANDSHAKES}
-            for channel in ("ar", "aw"):
-                if now[f"{channel}valid"] or channel in self._held:
-                    request = tuple(int(signals[f"{channel}{field}"].value) for field in REQUEST)
-                    if self._stands(channel, now, request):
-                        self._take_request(channel, request)
-            if now["wvalid"] or "w" in self._held:
-                data = tuple(int(signals[name].value) for name in ("wdata", "wstrb", "wlast"))
-                if self._stands("w", now, data):
-                    self._take_data(last=bool(data[2]))
-            if now["rvalid"] and now["rready"]:
-                self.beats += 1
-                self._open_reads -= int(signals["rlast"].value)
-            self._open_writes -= now["bvalid"] and now["bready"]
-
-    def _stands(self, channel: str, now: dict[str, bool], payload: tuple[int, ...]) -> bool:
-        """Check that what was not taken before stands unchanged; return whether it is taken now."""
-        before = self._held.pop(channel, None)
-        name = channel.upper()
-        if before is not None and not now[f"{channel}valid"]:
-            self._fail(f"{name}VALID fell before {name}READY")
-        if before is not None and before != payload:
-            self._fail(f"{name} changed before {name}READY: {before} to {payload}")
-        if now[f"{channel}valid"] and not now[f"{channel}ready"]:
-            self._held[channel] = payload
-        return now[f"{channel}valid"] and now[f"{channel}ready"]
-
-    def _take_request(self, channel: str, request: tuple[int, ...]) -> None:
-        address, length, size, burst, lock, cache, protection, _ = request
-        name = f"{channel.upper()} burst of {length + 1} beats at {address:#x}"
-        first = address - address % self._bus_bytes
-        if burst != 1:
-            self._fail(f"{name} is not INCR but {burst}")
-        if length >= MAX_BEATS:
-            self._fail(f"{name} is longer than {MAX_BEATS}")
-        if 1 << size != self._bus_bytes:
-            self._fail(f"{name} is not of the bus's width: size {size}")
-        if first // 4096 != (first + (length + 1) * self._bus_bytes - 1) // 4096:
-            self._fail(f"{name} crosses 4 KiB")
-        if (lock, cache, protection) != (0, 3, 0):
-            self._fail(f"{name} has LOCK, CACHE, PROT {(lock, cache, protection)}, not (0, 3, 0)")
-        if channel == "ar":
-            self.reads += 1
-            self._open_reads += 1
-        else:
-            self.writes += 1
-            self._open_writes += 1
-            self._promised.append(length + 1)
-            self._match_writes()
-
-    def _take_data(self, *, last: bool) -> None:
-        self.beats += 1
-        self._beat += 1
-        if self._beat > MAX_BEATS:
-            self._fail(f"no WLAST in {MAX_BEATS} beats")
-        if last:
-            self._sent.append(self._beat)
-            self._beat = 0
-        self._match_writes()
-
-    def _match_writes(self) -> None:
-        while self._promised and self._sent:
-            promised, sent = self._promised.pop(0), self._sent.pop(0)
-            if promised != sent:
-                self._fail(f"WLAST at beat {sent} of a burst of {promised}")
-        if self._promised and self._beat >= self._promised[0]:
-            self._fail(f"no WLAST at beat {self._beat} of a burst of {self._promised[0]}")
-
-    def _fail(self, message: str) -> NoReturn:
-        raise BusRuleError(f"{message} ({get_sim_time('ns'):g} ns)")
-
-
-_HANDSHAKES = tuple(f"{channel}{side}" for channel in ("ar", "r", "aw", "w", "b") for side in ("valid", "ready"))
-
-
-def _names() -> list[str]:
-    requests = [f"{channel}{field}" for channel in ("ar", "aw") for field in REQUEST]
-    return [*_HANDSHAKES, *requests, "wdata", "wstrb", "wlast", "rlast"]
+            now = {"aresetn": int(dut.aresetn.value)}
+            try:
+                for name, valid in valids.items():
+                    # The model of the memory has nothing to say before its first clock.
+                    now[f"{name}valid"] = int(valid.value) if now["aresetn"] or name in ("ar", "aw", "w") else 0
+                    now[f"{name}ready"] = int(readies[name].value) if now["aresetn"] else 0
+                    if now[f"{name}valid"] and now["aresetn"]:
+                        now |= {field: int(signal.value) for field, signal in payloads[name].items()}
+                self._reads.step(now)
+                self._writes.step(now)
+            except (BusRuleError, ValueError) as error:
+                raise BusRuleError(f"{error} ({get_sim_time('ns'):g} ns)") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import random
 from typing import Any
 
@@ -29,6 +30,8 @@ class RegisterMaster:
         bus = AxiLiteBus.from_prefix(dut, "s_axi")
         self._writes = AxiLiteMasterWrite(bus.write, dut.aclk, dut.aresetn, reset_active_level=False)
         self._reads = AxiLiteMasterRead(bus.read, dut.aclk, dut.aresetn, reset_active_level=False)
+        for master in (self._writes, self._reads):
+            master.log.setLevel(logging.WARNING)
 
     def set_pauses(self, rng: random.Random) -> None:
         """Let each channel pause at random from now on."""

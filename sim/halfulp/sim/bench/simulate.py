@@ -42,9 +42,9 @@ def build(*, simulator: str, verilog: str, folder: str, waves: bool) -> None:
 
 def simulate(*, simulator: str, build_folder: str, folder: str, plan: dict[str, Any], waves: bool) -> None:
     """Run the tests; results.xml and, with `waves`, a wave file are left in `folder`."""
-    seed = int(plan["seed"])
+    seed, coverage = int(plan["seed"]), bool(plan["coverage"])
     get_runner(simulator).test(
-        test_module="halfulp.sim.bench.core_tests",
+        test_module=["halfulp.sim.bench.core_tests", *(["halfulp.sim.bench.coverage_tests"] if coverage else [])],
         hdl_toplevel=TOP,
         hdl_toplevel_lang="verilog",
         build_dir=build_folder,

@@ -17,7 +17,7 @@ from halfulp.numerics.gemm import SCALE_LIMIT, GemmResult, GemmSpec, golden_gemm
 from halfulp.numerics.random_bits import MAX_OUTPUT_BITS
 from halfulp.numerics.rounding import KINDS, Rounding
 
-__all__ = ["GemmCase", "PlacedGemm", "plain_case", "random_case"]
+__all__ = ["GemmCase", "PlacedGemm", "build_case", "plain_case", "random_case"]
 
 PAGE = 4096
 """Bursts end at its multiples; cases are placed anywhere in it."""
@@ -157,6 +157,7 @@ class PlacedGemm:
             values[f"{name}_address_low"] = address & 0xFFFF_FFFF
             values[f"{name}_address_high"] = address >> 32
             values[f"{name}_stride"] = stride
+        values["row_offset"] = values["column_offset"] = 0
         values["layout"] = case.a_across_k | case.b_across_k << 1
         a_formats, b_formats = have.operands
         numbers = a_formats.index(spec.a), b_formats.index(spec.b), have.out_formats.index(spec.out)
@@ -212,15 +213,38 @@ def random_case(
         for size, count in zip(sizes, row_elements, strict=True)
     )
     skews = tuple(size * int(_one(rng, (0, rng.integers(0, 16), rng.integers(0, PAGE // size)))) for size in sizes)
+    return build_case(
+        rng,
+        spec=spec,
+        shape=(m, n, k),
+        across_k=(a_across_k, b_across_k),
+        strides=(strides[0], strides[1], strides[2]),
+        skews=(skews[0], skews[1], skews[2]),
+        anything=anything,
+    )
+
+
+def build_case(
+    rng: np.random.Generator,
+    *,
+    spec: AnyGemmSpec,
+    shape: tuple[int, int, int],
+    across_k: tuple[bool, bool],
+    strides: tuple[int, int, int],
+    skews: tuple[int, int, int],
+    anything: bool,
+) -> GemmCase:
+    """A GEMM as it is given, of random seed and operands: any codes, or with `anything` False finite ones."""
+    m, n, k = shape
     return GemmCase(
         spec=spec,
         seed=int(rng.integers(0, 1 << 64, dtype=np.uint64)),
         a=_operand(rng, spec.a, (m, k), 1, anything),
         b=_operand(rng, spec.b, (k, n), 0, anything),
-        a_across_k=a_across_k,
-        b_across_k=b_across_k,
-        strides=(strides[0], strides[1], strides[2]),
-        skews=(skews[0], skews[1], skews[2]),
+        a_across_k=across_k[0],
+        b_across_k=across_k[1],
+        strides=strides,
+        skews=skews,
     )
 
 
