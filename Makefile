@@ -83,12 +83,13 @@ proofs: setup ## proofs of small hardware blocks for all inputs, those too that 
 mutants: setup ## faults put into the hardware, one after the other, each of which a test must notice (an hour or two)
 	$(BIN)/python tests/mutants/mutation.py --jobs $(JOBS) $(ARGS)
 
-# Every kind of processing element is among these: tests/sim/test_configurations.py. An hour on a slow machine.
+# Every kind of processing element is among these: tests/sim/test_configurations.py. An hour or two on a slow machine.
+# Cores for serial links, of fewer address bits than the bench's memory, have tests of their own.
 verify: setup ## cores of every kind under cocotb against the golden model (halfulp verify), and those of blocks on devices
-	for config in docs/configs/*.toml tests/sim/configs/*.toml; do
+	for config in $(filter-out %_serial.toml,$(wildcard docs/configs/*.toml tests/sim/configs/*.toml)); do
 		$(BIN)/halfulp verify "$$config"
 	done
-	$(BIN)/python -m pytest -m "verify or not verify" tests/sim/test_configurations.py tests/sim/test_block_core.py $(ARGS)
+	$(BIN)/python -m pytest --timeout 1800 -m "verify or not verify" tests/sim/test_configurations.py tests/sim/test_block_core.py $(ARGS)
 
 # What PYNQ's images carry: each in an environment of its own, with NumPy 1.26 and nothing of what trains or simulates.
 pynq: setup ## the tests of PYNQ boards with each of PYNQ_VERSIONS

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from halfulp.host.board_check import CHECKS, run_check
 from halfulp.host.device import Device, open_device
 from halfulp.host.rtl_device import RtlDevice
 from halfulp.hw.config import ArrayConfig, UnsupportedSpecError
@@ -152,3 +153,11 @@ def test_families_of_cores_share_and_part() -> None:
     assert (nvfp4.block, nvfp4.block_scale, nvfp4.operands[1]) == (16, "e4m3", (get_block_format("nvfp4"),))
     plain = family.config_for(GemmSpec("e4m3", "e4m3", accumulator="e8m23"))
     assert (plain.block, len(family.configs)) == (0, 3)
+
+
+@pytest.mark.parametrize("name", ["formats", "shapes"])
+def test_the_checklist_of_boards_knows_blocks(core: RtlDevice, name: str, rng: np.random.Generator) -> None:
+    """All formats and roundings, and odd shapes in all layouts, drawn as for any other core."""
+    check = next(check for check in CHECKS if check.name == name)
+    outcome = run_check(check, core, rng)
+    assert outcome.state == "ok", outcome
