@@ -192,14 +192,19 @@ def test_the_scoreboard_shows_the_first_mismatch(open_core, rng: np.random.Gener
         host.scoreboard.check(placed)
 
 
-def test_the_cocotb_bench_passes_and_draws_its_timing(seed: int, tmp_path: Path):
-    result = run_bench(CONFIG, seed=seed % 1000, tests=6, waves=True, folder=tmp_path)
+def test_the_cocotb_bench_passes_sees_every_kind_of_gemm_and_draws_its_timing(seed: int, tmp_path: Path):
+    result = run_bench(CONFIG, seed=seed % 1000, tests=6, waves=True, coverage=True, folder=tmp_path)
     assert result.passed, str(result)
+    assert len(result.coverage) > 10
+    assert [cross.name for cross in result.coverage if cross.empty] == []
     assert {test.name for test in result.tests} >= {
         "random_gemms_equal_the_golden_model",
         "a_bus_error_stops_one_gemm_and_not_the_next",
         "a_reset_in_mid_run_leaves_a_working_core",
         "a_refused_gemm_causes_no_traffic",
+        "the_reset_line_in_mid_burst_leaves_a_working_core",
+        "a_start_beyond_the_queue_disturbs_nothing",
+        "every_kind_of_gemm_is_right",
     }
     assert result.waves is not None
     drawn = core_timing(result.waves)

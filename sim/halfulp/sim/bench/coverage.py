@@ -142,6 +142,8 @@ class Coverage:
             values = {name: rng.choice(choices) for name, choices in self._factors.items()}
             if rng.random() < 0.5:
                 values["outcome"] = "right"
+            if rng.random() < 0.8:
+                values["K"] = "whole"  # chunks take long, and few cells ask for them
             values |= dict(zip(names, cell, strict=True))
             if "bus error" in names:
                 values["outcome"] = values["bus error"]

@@ -73,12 +73,11 @@ class BenchMemory:
     def behave(self, behaviour: str, rng: random.Random) -> None:
         """Behave from now on as one of `coverage.BEHAVIOURS` says.
 
-        Slow channels pause half of the time or nine clocks of ten; alternating ones every other clock, or two of four.
+        Slow channels pause half of the time; alternating ones every other clock, or two of four.
         """
-        chance = rng.choice((0.5, 0.9))
         self.set_pauses(
             {
-                name: chance
+                name: 0.5
                 for name in self._channels
                 if (behaviour == "slow reads" and name in ("ar", "r"))
                 or (behaviour == "slow writes" and name in ("aw", "w", "b"))
@@ -129,7 +128,7 @@ class BenchMemory:
     async def _wait(self) -> None:
         # Bursts are answered one by one: were each as late as some are, nothing else would be seen.
         if self._latency is not None:
-            most = LATENCY if self._latency.random() < 0.1 else 4
+            most = LATENCY if self._latency.random() < 0.04 else 4
             await ClockCycles(self._dut.aclk, self._latency.randint(1, most))
 
     def _response(self, response: AxiResp, access: str) -> AxiResp:
