@@ -25,7 +25,7 @@ def test_powers_are_rounded_to_nearest(fraction_bits):
     powers = powers_of_two(fraction_bits)
     assert len(powers) == 1 << fraction_bits
     assert powers[0] == 1 << 15
-    with decimal.localcontext(prec=60):
+    with decimal.localcontext(decimal.Context(prec=60)):
         root, exact = Decimal(2), [Decimal(1 << 15)]
         for _ in range(fraction_bits):
             root = root.sqrt()
@@ -41,7 +41,7 @@ def formula(code: int, width: int, fraction_bits: int) -> Fraction:
     if code == 0:
         return Fraction(0)
     whole, part = divmod(code - 2 ** (width - 2), 2**fraction_bits)
-    with decimal.localcontext(prec=40):
+    with decimal.localcontext(decimal.Context(prec=40)):
         power = (Decimal(2) ** (Decimal(part) / 2**fraction_bits) * 2**15).to_integral_value()
     return Fraction(int(power), 2**15) * Fraction(2) ** whole
 
