@@ -95,7 +95,14 @@ def test_verify_passes_its_options_on(halfulp, config_file, bench):
     outcome = halfulp("verify", config_file, "--seed", 3, "--tests", 7, "--waves", "--simulator", "icarus")
     assert outcome.code == 0
     assert calls == [
-        {"config": load_config(config_file), "seed": 3, "tests": 7, "waves": True, "simulator": "icarus"},
+        {
+            "config": load_config(config_file),
+            "seed": 3,
+            "tests": 7,
+            "waves": True,
+            "coverage": False,
+            "simulator": "icarus",
+        },
     ]
     assert "waves: waves.vcd" in outcome.out
 
