@@ -6,9 +6,8 @@ from typing import Any, cast
 
 import pytest
 
-from halfulp.host.device import open_device
 from halfulp.host.recipe import GEMM_ROLES, RECIPES, GemmRole, Recipe, TensorRole, get_recipe, requirements
-from halfulp.hw.config import ArrayConfig, UnsupportedSpecError
+from halfulp.hw.config import ArrayConfig
 from halfulp.numerics.block_gemm import BlockGemmSpec
 from halfulp.numerics.formats import get_format
 from halfulp.numerics.rounding import Rounding
@@ -100,8 +99,3 @@ def test_block_recipes_ask_for_block_gemms():
         GemmRole(a="mxfp8_e4m3", b="e4m3")
     with pytest.raises(ValueError, match=r"unknown format 'mxfp9'; nearest: .*mxfp"):
         GemmRole(a="mxfp9", b="e4m3")
-
-
-def test_a_core_refuses_a_block_recipe_before_anything_is_built():
-    with pytest.raises(UnsupportedSpecError, match="device rtl:2x2: cores take plain formats, not the blocks of mxfp8"):
-        open_device("rtl:2x2", requirements=requirements("mxfp8"))

@@ -16,8 +16,8 @@ from halfulp.hw.schedule import GemmPlan, block_steps
 CONFIGS = [
     ArrayConfig(rows=4, columns=4, buffer_depth=64),
     ArrayConfig(rows=5, columns=3, lanes=1, a_formats=("int16",), b_formats=("int8",), bus_width=128, buffer_depth=128),
-    ArrayConfig(rows=2, columns=6, lanes=2, a_formats=("int8",), b_formats=("int32",), buffer_depth=64,
-                accumulator="exact:1024"),
+    ArrayConfig(rows=2, columns=6, lanes=2, a_formats=("int8",), b_formats=("float32",), buffer_depth=64,
+                accumulator="fixed:40:-20"),
 ]  # fmt: skip
 
 
