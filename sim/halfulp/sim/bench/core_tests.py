@@ -247,7 +247,8 @@ async def a_start_beyond_the_queue_disturbs_nothing(dut: CoreHandle) -> None:
     await bench.start()
     bench.memory.behave("random latency", bench.random)
     await bench.registers.act("clear")
-    placed = bench.place(plain_case(bench.rng, CONFIG, CONFIG.rows, CONFIG.columns, min(12, CONFIG.max_k)))
+    # Nine tiles, so that the register bus fills the queue faster than the smallest core empties it.
+    placed = bench.place(plain_case(bench.rng, CONFIG, 3 * CONFIG.rows, 3 * CONFIG.columns, min(200, CONFIG.max_k)))
     assert await bench.overflow(placed), "the queue was never full"
     bench.scoreboard.check(placed)
     await bench.run([bench.draw()])
