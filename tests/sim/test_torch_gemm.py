@@ -147,3 +147,17 @@ def test_exact_sums_at_the_edges_of_their_ways(device, rng):
 def test_bad_operands_are_refused(a, b, error, message):
     with pytest.raises(error, match=message):
         tensor_gemm(a, b, GemmSpec("e4m3", "e4m3"))
+
+
+def test_a_cpu_without_vnni_takes_no_int8_product(monkeypatch):
+    """Its int8 product saturates pairs at 16 bits: largest codes all along K would come out wrong."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("an int8 product was asked for")
+
+    monkeypatch.setattr("halfulp.sim.torch_gemm.has_fast_int8", lambda: False)
+    monkeypatch.setattr("halfulp.sim.torch_gemm._int8_product", refuse)
+    spec = GemmSpec("int8", "int8", "int32")
+    a, b = np.full((3, 40), 127, np.uint8), np.full((40, 5), 127, np.uint8)
+    found = tensor_gemm(torch.from_numpy(a), torch.from_numpy(b), spec).codes
+    np.testing.assert_array_equal(found.numpy().view(np.uint32), golden_gemm(a, b, spec).codes)

@@ -16,7 +16,7 @@ from halfulp.numerics.gemm import GemmSpec
 from halfulp.numerics.random_bits import COLUMN_COUNTER, ROW_COUNTER, check_seed
 from halfulp.sim.chain_code import overflow_value
 from halfulp.sim.chains import can_chain
-from halfulp.sim.digits import MAX_WEIGHED_BITS, fits_int32
+from halfulp.sim.digits import MAX_WEIGHED_BITS, fits_int32, has_fast_int8
 from halfulp.sim.emulator import digits_of, emulate_gemm, fits_float64
 from halfulp.sim.operands import float_range
 from halfulp.sim.torch_rounding import (
@@ -115,7 +115,9 @@ def _exact_sums(a: _TensorOperand, b: _TensorOperand, spec: GemmSpec) -> tuple[t
     """The sums [M, N] divided by 2**exponent, jammed where of more than 53 bits, and that exponent; None: no way."""
     k = a.values.shape[1]
     exponent = a.lsb_exponent + b.lsb_exponent
-    if _in_int8(a) and _in_int8(b) and fits_int32(a.max_units, b.max_units, k):
+    # A CPU without VNNI saturates pairs of int8 products at 16 bits.
+    exact_int8 = a.values.device.type != "cpu" or has_fast_int8()
+    if exact_int8 and _in_int8(a) and _in_int8(b) and fits_int32(a.max_units, b.max_units, k):
         sums = _int8_product(_units(a).to(torch.int8), _units(b).to(torch.int8)).to(torch.float64)
     elif fits_float64(a.max_units, b.max_units, k):
         sums = _units(a) @ _units(b)
@@ -145,7 +147,7 @@ def _int8_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     depth, columns = depth * INT8_MULTIPLE, columns * INT8_MULTIPLE
     left = torch.nn.functional.pad(a, (0, depth - k, 0, rows - m))
     right = torch.nn.functional.pad(b, (0, columns - n, 0, depth - k))
-    product = torch._int_mm(left.contiguous(), right.contiguous())  # pyright: ignore[reportPrivateImportUsage]
+    product = torch._int_mm(left.contiguous(), right.contiguous())  # pyright: ignore[reportPrivateImportUsage]  (it has no public name)
     return product[:m, :n]
 
 

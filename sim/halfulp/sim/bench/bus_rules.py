@@ -6,6 +6,7 @@ id, one kind of access, bytes of a burst's results in one run, and so many burst
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ class SeenBurst:
     beats: int
 
 
-class _Channels:
+class _Channels(ABC):
     """What both directions have in common: reset, stability, requests."""
 
     request: str
@@ -74,11 +75,13 @@ class _Channels:
             if now[f"{channel}valid"]:
                 self._fail(f"{channel.upper()}VALID is 1 {when}")
 
+    @abstractmethod
     def _step(self, now: Mapping[str, int]) -> None:
-        raise NotImplementedError
+        """Check one clock out of reset."""
 
+    @abstractmethod
     def _forget(self) -> None:
-        raise NotImplementedError
+        """Drop what was under way: a reset has begun."""
 
     def _taken(self, channel: str, fields: tuple[str, ...], now: Mapping[str, int]) -> bool:
         """Check that what was not taken before stands unchanged; return whether it is taken now."""
