@@ -12,7 +12,8 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from halfulp.hw.config import ArrayConfig, format_word
+from halfulp.hw.config import ArrayConfig
+from halfulp.hw.format_words import format_word
 from halfulp.hw.registers import CORE_ID, CORE_VERSION, REGISTERS, ErrorCode, register
 from halfulp.numerics.gemm import GemmSpec, exact_gemm, round_output
 from halfulp.numerics.rounding import KINDS, Rounding

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from halfulp.hw.config import format_from_word, format_word
+from halfulp.hw.format_words import format_from_word, format_word
 from halfulp.numerics.formats import FORMATS, get_format
 
 NAMES = [

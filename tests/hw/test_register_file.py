@@ -9,7 +9,8 @@ import pytest
 from amaranth.hdl import Module, Signal
 from amaranth.sim import Simulator
 
-from halfulp.hw.config import ArrayConfig, format_word
+from halfulp.hw.config import ArrayConfig
+from halfulp.hw.format_words import format_word
 from halfulp.hw.register_file import RegisterFile, configuration_words, settings_layout, wide_counter
 from halfulp.hw.registers import CORE_ID, REGISTERS, ErrorCode, register
 

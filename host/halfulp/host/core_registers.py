@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 from halfulp.host.bus import CoreBus
 from halfulp.host.errors import ConnectionLostError, DeviceError, IdentificationError
-from halfulp.hw.config import BLOCK_SCALES, ArrayConfig, format_from_word
+from halfulp.hw.config import BLOCK_SCALES, ArrayConfig
+from halfulp.hw.format_words import format_from_word
 from halfulp.hw.registers import CORE_ID, CORE_VERSION, register
 from halfulp.numerics.accumulators import Accumulator, ExactAccumulator, FixedAccumulator, FloatAccumulator
 from halfulp.numerics.formats import FloatFormat, Format

@@ -8,9 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from halfulp.hw.packing import FineShifts, Packing
+from halfulp.hw.config_rules import (
+    BLOCK_SCALES,
+    BURST_BEATS,
+    MAX_FORMATS,
+    MAX_INTEGER_BITS,
+    MAX_INTERLEAVE,
+    check_arithmetic,
+    check_packing,
+    check_sizes,
+    format_names,
+)
 from halfulp.numerics.accumulators import (
-    MAX_ACCUMULATOR_BITS,
     Accumulator,
     ExactAccumulator,
     FixedAccumulator,
@@ -19,19 +28,7 @@ from halfulp.numerics.accumulators import (
 )
 from halfulp.numerics.block_formats import BlockFormat, block_format_of, get_any_format
 from halfulp.numerics.block_gemm import AnyGemmSpec
-from halfulp.numerics.formats import (
-    FORMATS,
-    BinaryFormat,
-    FixedPointFormat,
-    FloatFormat,
-    Format,
-    IntFormat,
-    LogFormat,
-    PositFormat,
-    ScaledIntegerFormat,
-    TernaryFormat,
-    get_format,
-)
+from halfulp.numerics.formats import Format, get_format
 from halfulp.numerics.names import unknown_name
 from halfulp.numerics.rounding import KINDS
 
@@ -39,40 +36,19 @@ __all__ = [
     "BLOCK_SCALES",
     "BURST_BEATS",
     "MAX_INTEGER_BITS",
+    "MAX_INTERLEAVE",
     "POSITION_REGISTERS",
     "ArrayConfig",
     "UnsupportedSpecError",
-    "format_from_word",
-    "format_word",
 ]
-
-BURST_BEATS = 16
-"""Longest AXI burst that a core issues; also the length, in bus words, of the blocks in which operands are loaded."""
-
-MAX_FORMATS = 8
-LANES = (1, 2, 4, 8)
-
-MAX_INTEGER_BITS = 16
-"""Widest integer or fixed-point operand: what one multiplier of a DSP block takes."""
 
 SIZE_REGISTERS = ("a_stride", "b_stride", "c_stride", "m", "n", "k")
 
 POSITION_REGISTERS = ("seed_low", "seed_high", "row_offset", "column_offset")
 """What only random bits depend on."""
 
-MAX_INTERLEAVE = 6
-"""Most clocks that the adder of a float accumulator is cut into."""
-
 LARGEST_K = 1 << 20
 """max_k of accumulators that are rounded at each step: they hold any sum, but steps are counted."""
-
-_ACCUMULATOR = ExactAccumulator(8192)
-
-
-BLOCK_SCALES = ("e8m0", "e4m3")
-"""What scales of blocks are, by their numbers in the registers."""
-
-MAX_BLOCK = 4096
 
 FormatNames: TypeAlias = str | Format | BlockFormat | Sequence[str | Format | BlockFormat]
 """One format or several, each as an object or by name."""
@@ -190,13 +166,13 @@ class ArrayConfig:
         for name in ("a_formats", "b_formats", "out_formats"):
             formats = getattr(self, name)
             if not 1 <= len(formats) <= MAX_FORMATS or len(set(formats)) != len(formats):
-                raise ValueError(f"{name} must be 1 to {MAX_FORMATS} different formats, not {_names(formats)}")
+                raise ValueError(f"{name} must be 1 to {MAX_FORMATS} different formats, not {format_names(formats)}")
         object.__setattr__(self, "accumulator", parse_accumulator(self.accumulator))
         roundings = (self.roundings,) if isinstance(self.roundings, str) else tuple(self.roundings)
         object.__setattr__(self, "roundings", roundings)
-        self._check_sizes()
-        self._check_arithmetic()
-        self._check_packing()
+        check_sizes(self)
+        check_arithmetic(self)
+        check_packing(self)
         if self.max_k >> self.size_bits:
             raise ValueError(
                 f"size_bits = {self.size_bits} holds no max_k = {self.max_k}: take {self.max_k.bit_length()} or more"
@@ -222,104 +198,6 @@ class ArrayConfig:
         for name in ("a_formats", "b_formats"):
             formats = (f.element if isinstance(f, BlockFormat) else f for f in getattr(self, name))
             object.__setattr__(self, name, tuple(formats))
-
-    def _check_blocks(self) -> None:
-        if isinstance(self.block, bool) or not isinstance(self.block, int):
-            raise TypeError(f"block must be an integer, not {self.block!r}")
-        if self.block_scale not in BLOCK_SCALES:
-            raise ValueError(f"block_scale must be {' or '.join(BLOCK_SCALES)}, not {self.block_scale!r}")
-        if not self.block:
-            if self.block_scale != BLOCK_SCALES[0]:
-                raise ValueError(f"block_scale {self.block_scale} is of block-scaled operands, and block is 0")
-            return
-        if not 1 <= self.block <= MAX_BLOCK:
-            raise ValueError(f"block must be 1 to {MAX_BLOCK} elements, or 0 for plain operands, not {self.block}")
-        for fmt in (*self.a_formats, *self.b_formats):
-            if not isinstance(fmt, (FloatFormat, FixedPointFormat)):
-                raise ValueError(f"elements of blocks must be of a float or fixed-point format, not {fmt}")
-        if not isinstance(self.accumulator, FloatAccumulator):
-            raise ValueError(f"blocks are added in a float accumulator, not in {self.accumulator}")
-        if self.interleave != 1:
-            raise ValueError(f"interleave must be 1 with block-scaled operands, not {self.interleave}")
-        if self.block_sum_bits > MAX_ACCUMULATOR_BITS:
-            raise ValueError(
-                f"the exact sum of a block of {self.block} products of {_names(self.a_formats)} × "
-                f"{_names(self.b_formats)} needs {self.block_sum_bits} bits; at most {MAX_ACCUMULATOR_BITS} are built"
-            )
-
-    def _check_sizes(self) -> None:
-        sizes = ("rows", "columns", "lanes", "bus_width", "buffer_depth", "queue_depth", "reads_outstanding")
-        for f in (*sizes, "address_bits", "size_bits", "interleave"):
-            value = getattr(self, f)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{f} must be an integer, not {value!r}")
-        for f in ("rows", "columns"):
-            if not 1 <= getattr(self, f) <= 64:
-                raise ValueError(f"{f} must be 1 to 64, not {getattr(self, f)}")
-        if self.lanes not in LANES or self.columns % self.lanes:
-            raise ValueError(f"lanes must be 1, 2, 4 or 8 and divide columns = {self.columns}, not {self.lanes}")
-        if self.bus_width not in (32, 64, 128):
-            raise ValueError(f"bus_width must be 32, 64 or 128, not {self.bus_width}")
-        depth = self.buffer_depth
-        if depth & (depth - 1) or not 4 * BURST_BEATS <= depth <= 1 << 16:
-            raise ValueError(f"buffer_depth must be a power of two from {4 * BURST_BEATS} to 65536 words, not {depth}")
-        if not 1 <= self.queue_depth <= 64 or self.queue_depth & (self.queue_depth - 1):
-            raise ValueError(f"queue_depth must be a power of two from 1 to 64, not {self.queue_depth}")
-        if not 2 <= self.reads_outstanding <= 64 or self.reads_outstanding & (self.reads_outstanding - 1):
-            raise ValueError(f"reads_outstanding must be a power of two from 2 to 64, not {self.reads_outstanding}")
-        if not 12 <= self.address_bits <= 64:
-            raise ValueError(f"address_bits must be 12 to 64, not {self.address_bits}")
-        if not 8 <= self.size_bits <= 32:
-            raise ValueError(f"size_bits must be 8 to 32, not {self.size_bits}")
-
-    def _check_arithmetic(self) -> None:
-        for kind in self.roundings:
-            if kind not in KINDS:
-                raise unknown_name("rounding", kind, KINDS)
-        if not self.roundings or len(set(self.roundings)) != len(self.roundings):
-            raise ValueError(f"roundings must be one or more different modes, not {self.roundings}")
-        for fmt in (*self.a_formats, *self.b_formats):
-            if isinstance(fmt, ScaledIntegerFormat) and fmt.bits > MAX_INTEGER_BITS:
-                raise ValueError(
-                    f"integer operands of a core have at most {MAX_INTEGER_BITS} bits, not {fmt.bits} as {fmt}"
-                )
-        self._check_blocks()
-        if isinstance(self.accumulator, FloatAccumulator):
-            if not 1 <= self.interleave <= MAX_INTERLEAVE or self.rows % self.interleave:
-                raise ValueError(
-                    f"interleave must be 1 to {MAX_INTERLEAVE} and divide rows = {self.rows}, not {self.interleave}"
-                )
-            return
-        is_fixed = isinstance(self.accumulator, FixedAccumulator)
-        if not is_fixed and (not isinstance(self.accumulator, ExactAccumulator) or self.accumulator.max_k is None):
-            raise ValueError(
-                f"the accumulator of a core must be exact:MAX_K, fixed:WIDTH:LSB or a float, not {self.accumulator}"
-            )
-        if self.interleave != 1:
-            raise ValueError(
-                f"interleave must be 1 with accumulator {self.accumulator}, which adds in one clock, "
-                f"not {self.interleave}"
-            )
-        if self.accumulator_bits > MAX_ACCUMULATOR_BITS:
-            raise ValueError(
-                f"an exact accumulator of {_names(self.a_formats)} × {_names(self.b_formats)}, "
-                f"max_k {self.max_k}, needs {self.accumulator_bits} bits; at most {MAX_ACCUMULATOR_BITS} are built: "
-                "take narrower formats, or the emulator"
-            )
-
-    def _check_packing(self) -> None:
-        for name in ("pack_multipliers", "shift_in_multipliers"):
-            value = getattr(self, name)
-            if not isinstance(value, bool):
-                raise TypeError(f"{name} must be true or false, not {value!r}")
-            if value and not isinstance(self.accumulator, ExactAccumulator):
-                raise ValueError(f"{name} is for exact accumulators, not {self.accumulator}")
-        if self.pack_multipliers:
-            if self.rows % 2:
-                raise ValueError(f"rows must be even with pack_multipliers, not {self.rows}")
-            Packing.of(self.a_formats, self.b_formats)
-        if self.shift_in_multipliers:
-            FineShifts.of(self.a_formats, self.b_formats)
 
     @property
     def rows_per_element(self) -> int:
@@ -445,7 +323,7 @@ class ArrayConfig:
             ("output", spec.out, self.out_formats),
         ):
             if fmt not in have:
-                raise UnsupportedSpecError(f"{role} format {fmt} is not built in; the core has {_names(have)}")
+                raise UnsupportedSpecError(f"{role} format {fmt} is not built in; the core has {format_names(have)}")
         if spec.rounding.kind not in self.roundings:
             raise UnsupportedSpecError(
                 f"rounding {spec.rounding} is not built in; the core has {', '.join(self.roundings)}"
@@ -483,63 +361,3 @@ class ArrayConfig:
     def replace(self, **changes: Any) -> ArrayConfig:
         """A copy with some parameters changed."""
         return replace(self, **changes)
-
-
-def format_word(fmt: Format) -> int:
-    """A format as the 32-bit word that the core's configuration registers show.
-
-    Bits 3:0 family. 1 float: 7:4 exponent bits, 12:8 mantissa bits, 14:13 specials (0 ieee, 1 fn, 2 finite), 15
-    subnormals; 2 integer: 13:8 width, 14 signed; 3 fixed point: 9:4 integer bits, 15:10 fraction bits; 4 posit: 8:4
-    width, 10:9 exponent bits; 5 ternary; 6 binary; 7 logarithmic: 8:4 width, 12:9 fraction bits.
-    """
-    if isinstance(fmt, FloatFormat):
-        specials = ("ieee", "fn", "finite").index(fmt.specials)
-        return 1 | fmt.exponent_bits << 4 | fmt.mantissa_bits << 8 | specials << 13 | fmt.subnormals << 15
-    if isinstance(fmt, IntFormat):
-        return 2 | fmt.width << 8 | fmt.signed << 14
-    if isinstance(fmt, FixedPointFormat):
-        return 3 | fmt.integer_bits << 4 | fmt.fraction_bits << 10
-    if isinstance(fmt, PositFormat):
-        return 4 | fmt.width << 4 | fmt.exponent_bits << 9
-    if isinstance(fmt, TernaryFormat):
-        return 5
-    if isinstance(fmt, BinaryFormat):
-        return 6
-    if isinstance(fmt, LogFormat):
-        return 7 | fmt.width << 4 | fmt.fraction_bits << 9
-    raise TypeError(f"format {fmt} has no configuration word")
-
-
-def format_from_word(word: int) -> Format:
-    """The format of a configuration word, under its registered name where it has one; see `format_word`."""
-    for fmt in FORMATS.members():
-        if format_word(fmt) == word:
-            return fmt
-    try:
-        made = _format_of_family(word)
-    except ValueError:  # widths that no format has
-        made = None
-    if made is None or format_word(made) != word:
-        raise ValueError(f"configuration word {word:#010x} describes no format")
-    return made
-
-
-def _format_of_family(word: int) -> Format | None:
-    """A format that is not registered, from the fields of its configuration word."""
-    family = word & 0xF
-    if family == 2:
-        return get_format(f"{'' if word >> 14 & 1 else 'u'}int{word >> 8 & 0x3F}")
-    if family == 3:
-        return get_format(f"fixed{word >> 4 & 0x3F}.{word >> 10 & 0x3F}")
-    if family == 4:
-        return get_format(f"posit{word >> 4 & 0x1F}_{word >> 9 & 3}")
-    if family == 7:
-        return get_format(f"log{word >> 4 & 0x1F}_{word >> 9 & 0xF}")
-    if family == 1 and word >> 13 & 3 < 3:
-        specials, subnormals = ("ieee", "fn", "finite")[word >> 13 & 3], bool(word >> 15 & 1)
-        return get_format(f"e{word >> 4 & 0xF}m{word >> 8 & 0x1F}-{specials}{'' if subnormals else '-nosub'}")
-    return None
-
-
-def _names(formats: Sequence[Format | BlockFormat]) -> str:
-    return ", ".join(f.name for f in formats)

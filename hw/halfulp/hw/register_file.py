@@ -10,7 +10,8 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from halfulp.hw.axi_lite import AxiLiteTarget
-from halfulp.hw.config import BLOCK_SCALES, POSITION_REGISTERS, ArrayConfig, format_word
+from halfulp.hw.config import BLOCK_SCALES, POSITION_REGISTERS, ArrayConfig
+from halfulp.hw.format_words import format_word
 from halfulp.hw.interfaces import AxiLiteSignature
 from halfulp.hw.registers import CORE_ID, CORE_VERSION, REGISTERS, ErrorCode, Register, register
 from halfulp.numerics.accumulators import ExactAccumulator, FixedAccumulator, FloatAccumulator
