@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable
+from typing import TypeVar
 
+from halfulp.host.core_family import CoreFamily, Requirement
 from halfulp.host.device import Device
 from halfulp.host.tensor_scales import core_spec, round_core_sums
+from halfulp.hw.config import ArrayConfig, UnsupportedSpecError
 from halfulp.numerics.block_formats import Blocks
 from halfulp.numerics.block_gemm import AnyGemmSpec, BlockGemmSpec
 from halfulp.numerics.formats import CodeArray
 from halfulp.numerics.gemm import GemmResult, GemmSpec
 
-__all__ = ["CoreDevice", "depth_of"]
+__all__ = ["CoreDevice", "check_requirements", "depth_of", "refusal"]
+
+AnyDevice = TypeVar("AnyDevice", bound=Device)
 
 
 class CoreDevice(Device):
@@ -19,7 +25,33 @@ class CoreDevice(Device):
 
     Where both tensor scales together are no power of two, the core gives its accumulators as float32, and the host
     multiplies and rounds them.
+
+    Parameters
+    ----------
+    name, verify
+        See `Device`.
+    cores
+        The one core that there is, or the `CoreFamily` to choose from.
     """
+
+    def __init__(self, name: str, cores: ArrayConfig | CoreFamily, *, verify: float = 0.0) -> None:
+        super().__init__(name, verify=verify)
+        self._cores = cores
+        self.config = cores if isinstance(cores, ArrayConfig) else None
+
+    def check(self, spec: AnyGemmSpec, k: int | None = None) -> None:
+        """See `Device.check`. Builds nothing."""
+        self.config_for(spec, k)
+
+    def config_for(self, spec: AnyGemmSpec, k: int | None = None) -> ArrayConfig:
+        """The core that runs `spec` with that K; raise `UnsupportedSpecError` where none does."""
+        try:
+            if isinstance(self._cores, CoreFamily):
+                return self._cores.config_for(spec, k)
+            self._cores.check_spec(spec, k)
+        except UnsupportedSpecError as error:
+            raise refusal(self.name, error) from error
+        return self._cores
 
     @abstractmethod
     def run_on_core(self, a: CodeArray | Blocks, b: CodeArray | Blocks, spec: AnyGemmSpec, seed: int) -> GemmResult:
@@ -40,3 +72,20 @@ class CoreDevice(Device):
 def depth_of(a: CodeArray | Blocks) -> int:
     """K of an operand A, [M, K]."""
     return (a.codes if isinstance(a, Blocks) else a).shape[1]
+
+
+def refusal(name: str, error: UnsupportedSpecError) -> UnsupportedSpecError:
+    """What the device of that name raises where its core cannot run a GEMM: it says what can."""
+    return UnsupportedSpecError(f"device {name}: {error}; device emulator runs it")
+
+
+def check_requirements(device: AnyDevice, requirements: Iterable[Requirement]) -> AnyDevice:
+    """The device, if it runs all that will be asked for; else it is closed, and the refusal raised."""
+    try:
+        for each in requirements:
+            spec, k = each if isinstance(each, tuple) else (each, None)
+            device.check(spec, k)
+    except BaseException:
+        device.close()
+        raise
+    return device

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from halfulp.host.core_device import CoreDevice
+from halfulp.host.core_device import CoreDevice, check_requirements
 from halfulp.host.core_family import Requirement
 from halfulp.host.device import Device
 from halfulp.host.driver import Driver
 from halfulp.host.errors import ConnectionLostError, IdentificationError
 from halfulp.host.pynq_overlay import core_instance, load_overlay, need_pynq
-from halfulp.hw.config import ArrayConfig, UnsupportedSpecError
+from halfulp.hw.config import ArrayConfig
 from halfulp.hw.handoff import config_of_parameters
 from halfulp.numerics.block_formats import Blocks
 from halfulp.numerics.block_gemm import AnyGemmSpec
@@ -23,7 +23,7 @@ from halfulp.numerics.gemm import GemmResult
 if TYPE_CHECKING:
     import pynq
 
-__all__ = ["PynqDevice", "check_requirements", "open_pynq"]
+__all__ = ["PynqDevice", "open_pynq"]
 
 
 class PynqDevice(CoreDevice):
@@ -67,7 +67,6 @@ class PynqDevice(CoreDevice):
         is_simulated: bool = False,
         on_close: Callable[[], None] = lambda: None,
     ) -> None:
-        super().__init__(name, verify=verify)
         self._on_close = on_close
         self.overlay = overlay
         instance = core_instance(name, overlay)
@@ -76,16 +75,8 @@ class PynqDevice(CoreDevice):
             core = getattr(core, part)
         self.is_simulated = is_simulated
         self.driver = Driver(core, name=name, timeout_s=timeout_s)
-        self._config = self.driver.config
-        self.config = self._config
-        _compare(name, self._config, config_of_parameters(overlay.ip_dict[instance]["parameters"]))
-
-    def check(self, spec: AnyGemmSpec, k: int | None = None) -> None:
-        """See `Device.check`."""
-        try:
-            self._config.check_spec(spec, k)
-        except UnsupportedSpecError as error:
-            raise UnsupportedSpecError(f"device {self.name}: {error}; device emulator runs it") from error
+        super().__init__(name, self.driver.config, verify=verify)
+        _compare(name, self.driver.config, config_of_parameters(overlay.ip_dict[instance]["parameters"]))
 
     def run_on_core(self, a: CodeArray | Blocks, b: CodeArray | Blocks, spec: AnyGemmSpec, seed: int) -> GemmResult:
         """See `CoreDevice.run_on_core`."""
@@ -131,18 +122,6 @@ def open_pynq(
         close()
         raise
     return check_requirements(device, requirements)
-
-
-def check_requirements(device: PynqDevice, requirements: Iterable[Requirement]) -> PynqDevice:
-    """The device, if it runs all that will be asked for; else it is closed, and the refusal raised."""
-    try:
-        for each in requirements:
-            spec, k = each if isinstance(each, tuple) else (each, None)
-            device.check(spec, k)
-    except BaseException:
-        device.close()
-        raise
-    return device
 
 
 def _compare(name: str, found: ArrayConfig, told: ArrayConfig | None) -> None:

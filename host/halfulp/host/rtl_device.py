@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
-from halfulp.host.core_device import CoreDevice, depth_of
+from halfulp.host.core_device import check_requirements
 from halfulp.host.core_family import CoreFamily, Requirement
-from halfulp.host.driver import Driver
-from halfulp.hw.config import ArrayConfig, UnsupportedSpecError
+from halfulp.host.driver import Counters, Driver
+from halfulp.host.simulated_device import SimulatedDevice, simulated_cores
+from halfulp.hw.config import ArrayConfig
 from halfulp.numerics.block_formats import Blocks
 from halfulp.numerics.block_gemm import AnyGemmSpec
 from halfulp.numerics.formats import CodeArray
@@ -20,23 +19,38 @@ from halfulp.sim.rtl import RtlCore
 __all__ = ["RtlDevice", "open_rtl"]
 
 
-class RtlDevice(CoreDevice):
+class DrivenCore:
+    """An `RtlCore` with its driver."""
+
+    def __init__(self, core: RtlCore, *, name: str, timeout_s: float) -> None:
+        self._core = core
+        self.driver = Driver(core, name=name, timeout_s=timeout_s)
+
+    @property
+    def counters(self) -> Counters:
+        """Of its last GEMM."""
+        return self.driver.counters
+
+    def run_on_core(self, a: CodeArray | Blocks, b: CodeArray | Blocks, spec: AnyGemmSpec, seed: int) -> GemmResult:
+        """See `CoreDevice.run_on_core`."""
+        return self.driver.gemm(a, b, spec, seed=seed)
+
+    def close(self) -> None:
+        """Give the simulation back."""
+        self._core.close()
+
+
+class RtlDevice(SimulatedDevice[DrivenCore]):
     """Simulated cores: one fixed one, or as many as the GEMMs need of one array shape.
 
     A core is generated and compiled when a GEMM first needs it, which takes about a minute, and cached on the disk.
 
     Parameters
     ----------
-    name
-        For messages.
-    cores
-        A fixed `ArrayConfig`, or the `CoreFamily` to choose from.
-    verify
-        See `Device`.
+    name, cores, verify, progress
+        See `SimulatedDevice`.
     timeout_s
         See `Driver`.
-    progress
-        Called with a line of text before a core is opened, for this may take a minute.
     **core_options
         To `RtlCore`: latency, bandwidth and stalls of its memory, a file for waves.
     """
@@ -51,85 +65,20 @@ class RtlDevice(CoreDevice):
         progress: Callable[[str], None] | None = None,
         **core_options: Any,
     ) -> None:
-        super().__init__(name, verify=verify)
-        self._cores = cores
+        super().__init__(name, cores, verify=verify, progress=progress)
         self._timeout_s = timeout_s
-        self._progress = progress
         self._core_options = core_options
-        self._open: dict[ArrayConfig, tuple[RtlCore, Driver]] = {}
-        self.config = cores if isinstance(cores, ArrayConfig) else None
 
-    def check(self, spec: AnyGemmSpec, k: int | None = None) -> None:
-        """See `Device.check`. Builds nothing."""
-        self._config_for(spec, k)
-
-    def prepare(self, *requirements: Requirement) -> None:
-        """Build and open the cores that these GEMMs need, now rather than at the first of them."""
-        for each in requirements:
-            spec, k = each if isinstance(each, tuple) else (each, None)
-            config = self._config_for(spec, k)
-            with self._lock:
-                self._driver(config)
-
-    def _config_for(self, spec: AnyGemmSpec, k: int | None) -> ArrayConfig:
+    def _open_core(self, config: ArrayConfig) -> DrivenCore:
+        core = RtlCore(config, **self._core_options)
         try:
-            if isinstance(self._cores, CoreFamily):
-                return self._cores.config_for(spec, k)
-            self._cores.check_spec(spec, k)
-        except UnsupportedSpecError as error:
-            raise _refusal(self.name, error) from error
-        return self._cores
-
-    def _driver(self, config: ArrayConfig) -> Driver:
-        if config not in self._open:
-            if self._progress is not None:
-                self._progress(f"{self.name}: opening core {config.name}; it is compiled when it is used first")
-            core = RtlCore(config, **self._core_options)
-            try:
-                driver = Driver(core, name=self.name, timeout_s=self._timeout_s)
-            except BaseException:
-                core.close()
-                raise
-            self._open[config] = core, driver
-        return self._open[config][1]
-
-    def run_on_core(self, a: CodeArray | Blocks, b: CodeArray | Blocks, spec: AnyGemmSpec, seed: int) -> GemmResult:
-        """See `CoreDevice.run_on_core`."""
-        config = self._config_for(spec, depth_of(a))
-        driver = self._driver(config)
-        self.config = config
-        result = driver.gemm(a, b, spec, seed=seed)
-        self.counters = driver.counters
-        return result
-
-    def _close(self) -> None:
-        for core, _ in self._open.values():
+            return DrivenCore(core, name=self.name, timeout_s=self._timeout_s)
+        except BaseException:
             core.close()
-        self._open.clear()
+            raise
 
 
 def open_rtl(argument: str, *, requirements: Iterable[Requirement] = (), **options: Any) -> RtlDevice:
     """Open ``rtl:`` with a shape such as ``8x8``, or with the path of a configuration file."""
-    name = f"rtl:{argument}"
-    if match := re.fullmatch(r"(\d+)x(\d+)", argument.strip().lower()):
-        try:
-            family = CoreFamily(int(match[1]), int(match[2]), requirements)
-        except UnsupportedSpecError as error:
-            raise _refusal(name, error) from error
-        return RtlDevice(name, family, **options)
-    if not argument.strip():
-        raise ValueError("device 'rtl' needs an array shape or a configuration file: rtl:8x8, rtl:CONFIG.toml")
-    path = Path(argument).expanduser()
-    if not path.is_file():
-        raise ValueError(f"device {name!r}: {argument!r} is neither an array shape such as 8x8 nor an existing file")
-    from halfulp.hw.config_file import load_config
-
-    device = RtlDevice(name, load_config(path), **options)
-    for each in requirements:
-        spec, k = each if isinstance(each, tuple) else (each, None)
-        device.check(spec, k)
-    return device
-
-
-def _refusal(name: str, error: UnsupportedSpecError) -> UnsupportedSpecError:
-    return UnsupportedSpecError(f"device {name}: {error}; device emulator runs it")
+    device = RtlDevice(f"rtl:{argument}", simulated_cores("rtl", argument, requirements), **options)
+    return check_requirements(device, requirements)

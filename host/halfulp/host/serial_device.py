@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 
-from halfulp.host.core_device import CoreDevice, depth_of
+from halfulp.host.core_device import CoreDevice, check_requirements, depth_of, refusal
 from halfulp.host.core_family import Requirement
 from halfulp.host.driver import Counters, Driver
 from halfulp.host.errors import IdentificationError
@@ -73,15 +73,14 @@ class SerialDevice(CoreDevice):
         is_simulated: bool = False,
         on_close: Callable[[], None] | None = None,
     ) -> None:
-        super().__init__(name, verify=verify)
         self.is_simulated = is_simulated
         self._on_close = on_close
         link = SerialLink(port, baud=baud, name=name, reply_timeout_s=reply_timeout_s, retries=retries)
         self._bus = SerialBus(link)
         self._driver = Driver(self._bus, name=name, timeout_s=timeout_s, pools=False)
-        self._config = self.config = self._driver.config
+        super().__init__(name, self._driver.config, verify=verify)
         if expected is not None:
-            _compare(name, self._config, expected)
+            _compare(name, self._driver.config, expected)
 
     @property
     def driver(self) -> Driver:
@@ -92,13 +91,6 @@ class SerialDevice(CoreDevice):
     def link(self) -> SerialLink:
         """What reaches the core."""
         return self._bus.link
-
-    def check(self, spec: AnyGemmSpec, k: int | None = None) -> None:
-        """See `Device.check`."""
-        try:
-            self._config.check_spec(spec, k)
-        except UnsupportedSpecError as error:
-            raise UnsupportedSpecError(f"device {self.name}: {error}; device emulator runs it") from error
 
     def run_on_core(self, a: CodeArray | Blocks, b: CodeArray | Blocks, spec: AnyGemmSpec, seed: int) -> GemmResult:
         """See `CoreDevice.run_on_core`."""
@@ -112,10 +104,8 @@ class SerialDevice(CoreDevice):
         try:
             parts = list(cut_gemm(m, n, needed, self._bus.memory_bytes))
         except MemoryError as error:
-            raise UnsupportedSpecError(
-                f"device {self.name}: K = {depth_of(a)} is too large for the core's memory: {error}; device emulator "
-                "runs it"
-            ) from error
+            too_large = UnsupportedSpecError(f"K = {depth_of(a)} is too large for the core's memory: {error}")
+            raise refusal(self.name, too_large) from error
         codes = np.empty((m, n), spec.out.code_dtype)
         invalid = overflow = False
         counted: list[Counters] = []
@@ -188,14 +178,7 @@ def open_serial(argument: str, *, requirements: Iterable[Requirement] = (), **op
     except BaseException:
         port.close()
         raise
-    try:
-        for each in requirements:
-            spec, k = each if isinstance(each, tuple) else (each, None)
-            device.check(spec, k)
-    except BaseException:
-        device.close()
-        raise
-    return device
+    return check_requirements(device, requirements)
 
 
 def _compare(name: str, found: ArrayConfig, expected: ArrayConfig) -> None:
