@@ -65,14 +65,14 @@ class Format(ABC):
         """Largest finite magnitude, in units of 2**lsb_exponent."""
 
     @property
-    @abstractmethod
     def has_nan(self) -> bool:
-        """Whether some code is NaN."""
+        """Whether some code is NaN; not unless a format says so."""
+        return False
 
     @property
-    @abstractmethod
     def has_inf(self) -> bool:
-        """Whether some codes are infinities."""
+        """Whether some codes are infinities; not unless a format says so."""
+        return False
 
     @abstractmethod
     def _decode(self, codes: npt.NDArray[np.int64]) -> RealArray:

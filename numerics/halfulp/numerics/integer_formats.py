@@ -44,16 +44,6 @@ class ScaledIntegerFormat(Format):
         """Largest magnitude of n."""
         return max(-self.smallest, self.largest)
 
-    @property
-    def has_nan(self) -> bool:
-        """False."""
-        return False
-
-    @property
-    def has_inf(self) -> bool:
-        """False."""
-        return False
-
     def _decode(self, codes: npt.NDArray[np.int64]) -> RealArray:
         value = np.where(codes > self.largest, codes - (1 << self.bits), codes)
         exponent = np.where(value != 0, np.int64(self.lsb_exponent), np.int64(0))
@@ -232,16 +222,6 @@ class BinaryFormat(Format):
     def max_units(self) -> int:
         """1."""
         return 1
-
-    @property
-    def has_nan(self) -> bool:
-        """False."""
-        return False
-
-    @property
-    def has_inf(self) -> bool:
-        """False."""
-        return False
 
     def _decode(self, codes: npt.NDArray[np.int64]) -> RealArray:
         return RealArray(codes == 0, np.ones_like(codes), np.zeros_like(codes), np.zeros(codes.shape, np.uint8))

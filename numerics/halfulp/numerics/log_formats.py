@@ -85,11 +85,6 @@ class LogFormat(TableFormat):
         return int(self.magnitudes.significand[-1]) << self.max_shift
 
     @property
-    def has_nan(self) -> bool:
-        """False."""
-        return False
-
-    @property
     def nan_code(self) -> int:
         """0: there is no NaN."""
         return 0

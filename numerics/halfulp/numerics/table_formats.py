@@ -56,11 +56,6 @@ class TableFormat(Format):
         """Code of the largest number."""
         return len(self.magnitudes.tie) - 1
 
-    @property
-    def has_inf(self) -> bool:
-        """False."""
-        return False
-
     def encode(
         self,
         values: RealArray,
