@@ -12,9 +12,7 @@ from pathlib import Path
 
 import pytest
 
-torch = pytest.importorskip("torch")
-
-from halfulp.cli.main import run  # noqa: E402
+from halfulp.cli.main import run
 
 SMALL = ["train", "mlp", "digits", "--device", "golden", "--hidden", "8", "--batch-size", "256"]
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from halfulp.host.comparison import DifferenceError, GemmComparison, compare_states  # noqa: E402
-from halfulp.host.runner import GemmCall  # noqa: E402
-from halfulp.numerics.gemm import GemmResult, GemmSpec  # noqa: E402
+from halfulp.host.comparison import DifferenceError, GemmComparison, compare_states
+from halfulp.host.runner import GemmCall
+from halfulp.numerics.gemm import GemmResult, GemmSpec
 
 
 def call(codes, *, layer: str = "fc1", role: str = "grad_weight", step: int = 3, seed: int = 7, overflow: bool = False):
     spec = GemmSpec(a="e5m2", b="e4m3")
-    result = GemmResult(torch.from_numpy(np.asarray(codes, np.float32).view(np.uint32)), False, overflow)
-    return GemmCall(layer, role, step, 0, spec, seed, result)
+    tensor: Any = torch.from_numpy(np.asarray(codes, np.float32).view(np.uint32))
+    return GemmCall(layer, role, step, 0, spec, seed, GemmResult(tensor, False, overflow))
 
 
 @pytest.fixture

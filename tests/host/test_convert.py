@@ -5,16 +5,14 @@ from __future__ import annotations
 import copy
 
 import pytest
+import torch
+from torch import nn
 
-torch = pytest.importorskip("torch")
-
-from torch import nn  # noqa: E402
-
-from halfulp.host.convert import convert, find_runner  # noqa: E402
-from halfulp.host.device import GoldenDevice  # noqa: E402
-from halfulp.host.linear import GemmLinear  # noqa: E402
-from halfulp.host.recipe import get_recipe  # noqa: E402
-from halfulp.hw.config import UnsupportedSpecError  # noqa: E402
+from halfulp.host.convert import convert, find_runner
+from halfulp.host.device import GoldenDevice
+from halfulp.host.linear import GemmLinear
+from halfulp.host.recipe import get_recipe
+from halfulp.hw.config import UnsupportedSpecError
 
 
 class Block(nn.Module):

@@ -6,16 +6,15 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from halfulp.host.operands import OperandCache, quantise_operand  # noqa: E402
-from halfulp.host.recipe import TensorRole  # noqa: E402
-from halfulp.host.scaling import scale_exponent  # noqa: E402
-from halfulp.numerics.exact import from_float64  # noqa: E402
-from halfulp.numerics.formats import get_format  # noqa: E402
-from halfulp.numerics.random_bits import output_words  # noqa: E402
-from halfulp.numerics.rounding import Rounding  # noqa: E402
+from halfulp.host.operands import OperandCache, quantise_operand
+from halfulp.host.recipe import TensorRole
+from halfulp.host.scaling import scale_exponent
+from halfulp.numerics.exact import from_float64
+from halfulp.numerics.formats import get_format
+from halfulp.numerics.random_bits import output_words
+from halfulp.numerics.rounding import Rounding
 
 ROLES = [
     TensorRole(),

@@ -6,23 +6,21 @@ import copy
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
-torch = pytest.importorskip("torch")
-
-from torch import nn  # noqa: E402
-
-from halfulp.host.convert import convert, find_runner  # noqa: E402
-from halfulp.host.device import GoldenDevice  # noqa: E402
-from halfulp.host.linear import GemmLinear  # noqa: E402
-from halfulp.host.recipe import GemmRole, Recipe, TensorRole, get_recipe  # noqa: E402
-from halfulp.host.runner import GemmCall, GemmRunner  # noqa: E402
-from halfulp.host.scaling import scale_exponent  # noqa: E402
-from halfulp.host.seeds import gemm_seed  # noqa: E402
-from halfulp.numerics.block_formats import BlockFormat  # noqa: E402
-from halfulp.numerics.block_gemm import BlockGemmSpec, golden_block_gemm  # noqa: E402
-from halfulp.numerics.exact import from_float64  # noqa: E402
-from halfulp.numerics.gemm import GemmSpec, golden_gemm  # noqa: E402
-from halfulp.numerics.random_bits import output_words  # noqa: E402
+from halfulp.host.convert import convert, find_runner
+from halfulp.host.device import GoldenDevice
+from halfulp.host.linear import GemmLinear
+from halfulp.host.recipe import GemmRole, Recipe, TensorRole, get_recipe
+from halfulp.host.runner import GemmCall, GemmRunner
+from halfulp.host.scaling import scale_exponent
+from halfulp.host.seeds import gemm_seed
+from halfulp.numerics.block_formats import BlockFormat
+from halfulp.numerics.block_gemm import BlockGemmSpec, golden_block_gemm
+from halfulp.numerics.exact import from_float64
+from halfulp.numerics.gemm import GemmSpec, golden_gemm
+from halfulp.numerics.random_bits import output_words
 
 STOCHASTIC = Recipe(
     name="stochastic",

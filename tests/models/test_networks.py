@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from torch import nn
 
-torch = pytest.importorskip("torch")
-
-from torch import nn  # noqa: E402
-
-from halfulp.models.networks import build_network, mlp  # noqa: E402
+from halfulp.models.networks import build_network, mlp
 
 
 def sizes(network: nn.Module) -> list[tuple[int, int]]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-torch = pytest.importorskip("torch")
-
-from halfulp.host.device import open_device  # noqa: E402
-from halfulp.host.pynq_device import PynqDevice  # noqa: E402
-from halfulp.host.recipe import get_recipe, requirements  # noqa: E402
-from halfulp.models.training import train  # noqa: E402
-from halfulp.models.training_config import TrainingConfig  # noqa: E402
+from halfulp.host.device import open_device
+from halfulp.host.pynq_device import PynqDevice
+from halfulp.host.recipe import get_recipe, requirements
+from halfulp.models.training import train
+from halfulp.models.training_config import TrainingConfig
 
 pytestmark = pytest.mark.timeout(600)  # a core may have to be compiled
 

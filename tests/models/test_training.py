@@ -7,16 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from halfulp.host.comparison import DifferenceError  # noqa: E402
-from halfulp.host.device import Device, GoldenDevice, open_device  # noqa: E402
-from halfulp.models.networks import mlp  # noqa: E402
-from halfulp.models.results import ResultsError, ResultsFolder  # noqa: E402
-from halfulp.models.training import DivergedError, Progress, stored_config, train  # noqa: E402
-from halfulp.models.training_config import TrainingConfig  # noqa: E402
-from halfulp.numerics.gemm import GemmResult  # noqa: E402
+from halfulp.host.comparison import DifferenceError
+from halfulp.host.device import Device, GoldenDevice, open_device
+from halfulp.models.networks import mlp
+from halfulp.models.results import ResultsError, ResultsFolder
+from halfulp.models.training import DivergedError, Progress, stored_config, train
+from halfulp.models.training_config import TrainingConfig
+from halfulp.numerics.gemm import GemmResult
 
 SMALL = {"data": "digits", "hidden": (16,), "batch_size": 128, "learning_rate": 0.1}
 STEPS = 12  # 1,437 images in batches of 128
