@@ -10,7 +10,17 @@ import numpy as np
 from halfulp.numerics.accumulators import Accumulator, FloatAccumulator, parse_accumulator
 from halfulp.numerics.block_formats import BlockFormat, Blocks, get_any_format
 from halfulp.numerics.chains import Chain, where
-from halfulp.numerics.exact import FINITE, INFINITE, NAN, RealArray, bit_length, from_float64, from_integers
+from halfulp.numerics.exact import (
+    FINITE,
+    INFINITE,
+    NAN,
+    RealArray,
+    bit_length,
+    decided,
+    from_float64,
+    from_integers,
+    least_exponent,
+)
 from halfulp.numerics.formats import Format, get_format
 from halfulp.numerics.gemm import GemmResult, GemmSpec, check_operands, round_output, special_sums
 from halfulp.numerics.random_bits import accumulator_words, check_seed, xorshift32
@@ -197,23 +207,12 @@ def _add_block(total: RealArray, a: RealArray, b: RealArray) -> RealArray:
     kind = np.where(nan, NAN, np.where(infinite, INFINITE, FINITE)).astype(np.uint8)
     negative = np.where(total.kind == INFINITE, total.negative, negative)
 
-    lsb_a, lsb_b = _least(a), _least(b)
+    lsb_a, lsb_b = least_exponent(a), least_exponent(b)
     products = _integers(a, lsb_a) @ _integers(b, lsb_b)
-    lsb = min(lsb_a + lsb_b, _least(total))
+    lsb = min(lsb_a + lsb_b, least_exponent(total))
     finite_total = total._replace(significand=np.where(total.kind == FINITE, total.significand, 0))
     result = from_integers((products << (lsb_a + lsb_b - lsb)) + _integers(finite_total, lsb), lsb)
-    decided = kind != FINITE
-    return RealArray(
-        np.where(decided, negative, result.negative),
-        np.where(decided, 0, result.significand),
-        np.where(decided, 0, result.exponent),
-        kind,
-    )
-
-
-def _least(x: RealArray) -> int:
-    used = x.exponent[x.significand != 0]
-    return int(used.min()) if used.size else 0
+    return decided(kind, negative, otherwise=result)
 
 
 def _integers(x: RealArray, lsb: int) -> np.ndarray:

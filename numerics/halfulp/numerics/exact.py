@@ -14,8 +14,10 @@ __all__ = [
     "RealArray",
     "add",
     "bit_length",
+    "decided",
     "from_float64",
     "from_integers",
+    "least_exponent",
     "multiply",
     "shift_right_jam",
 ]
@@ -48,6 +50,23 @@ class RealArray(NamedTuple):
     def at(self, index: Any) -> RealArray:
         """The elements that NumPy's indexing by `index` selects."""
         return RealArray(self.negative[index], self.significand[index], self.exponent[index], self.kind[index])
+
+
+def decided(kind: npt.NDArray[np.uint8], negative: npt.NDArray[np.bool_], otherwise: RealArray) -> RealArray:
+    """NaN and infinities, with these signs, where `kind` has any; `otherwise` elsewhere. All of one shape."""
+    finite = kind == FINITE
+    return RealArray(
+        np.where(finite, otherwise.negative, negative),
+        np.where(finite, otherwise.significand, 0),
+        np.where(finite, otherwise.exponent, 0),
+        kind,
+    )
+
+
+def least_exponent(x: RealArray) -> int:
+    """The least exponent of a number that is not 0; 0 where there is none."""
+    used = x.exponent[x.significand != 0]
+    return int(used.min()) if used.size else 0
 
 
 def bit_length(x: IntArray) -> IntArray:

@@ -16,7 +16,7 @@ from halfulp.numerics.accumulators import (
     parse_accumulator,
 )
 from halfulp.numerics.chains import Chain, fixed_chain, float_chain
-from halfulp.numerics.exact import FINITE, INFINITE, NAN, RealArray, bit_length, from_integers
+from halfulp.numerics.exact import FINITE, INFINITE, NAN, RealArray, bit_length, decided, from_integers, least_exponent
 from halfulp.numerics.formats import CodeArray, Format, get_format
 from halfulp.numerics.random_bits import MAX_OUTPUT_BITS, check_seed, output_words
 from halfulp.numerics.rounding import NEAREST_EVEN, Rounding, check_overflow
@@ -140,7 +140,7 @@ def exact_gemm(a: RealArray, b: RealArray) -> RealArray:
     product of two slices is a float64 matmul that is exact, for no sum in it has more than 53 bits; slices
     are put together in int64 where that holds the whole sum, else as Python integers.
     """
-    lsb_a, lsb_b = _least_exponent(a), _least_exponent(b)
+    lsb_a, lsb_b = least_exponent(a), least_exponent(b)
     depth = a.significand.shape[1]
     bits_a, bits_b = _span(a, lsb_a), _span(b, lsb_b)
     whole: type = np.int64 if bits_a + bits_b + depth.bit_length() <= 62 else object
@@ -156,19 +156,7 @@ def exact_gemm(a: RealArray, b: RealArray) -> RealArray:
     result = from_integers(sums, lsb_a + lsb_b)
     if (a.kind == FINITE).all() and (b.kind == FINITE).all():
         return result
-    kind, negative = special_sums(a, b)
-    decided = kind != FINITE
-    return RealArray(
-        np.where(decided, negative, result.negative),
-        np.where(decided, 0, result.significand),
-        np.where(decided, 0, result.exponent),
-        kind,
-    )
-
-
-def _least_exponent(x: RealArray) -> int:
-    used = x.exponent[x.significand != 0]
-    return int(used.min()) if used.size else 0
+    return decided(*special_sums(a, b), otherwise=result)
 
 
 def _span(x: RealArray, lsb: int) -> int:
