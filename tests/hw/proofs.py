@@ -23,11 +23,24 @@ from amaranth.back import (
     rtlil,  # pyright: ignore[reportAttributeAccessIssue]  (the stubs lack it)
     verilog,
 )
-from amaranth.hdl import Assert, Assume, Cat, ClockDomain, ClockSignal, Elaboratable, Fragment, Module, Signal, Value
+from amaranth.hdl import (
+    Assert,
+    Assume,
+    Cat,
+    ClockDomain,
+    ClockSignal,
+    Const,
+    Elaboratable,
+    Fragment,
+    Module,
+    Mux,
+    Signal,
+    Value,
+)
 
 from halfulp.boards.programs import PROGRAMS, Program, ProgramError, run_program
 
-__all__ = ["Bench", "CounterexampleError", "mutant", "prove_pipeline"]
+__all__ = ["Bench", "CounterexampleError", "changed", "mutant", "prove_pipeline"]
 
 _REGISTER_AS_WIRE = """
 module \\$dff (CLK, D, Q);
@@ -107,6 +120,7 @@ class Bench(Elaboratable):
     def __init__(self) -> None:
         self.m = Module()
         self._inputs: list[Signal] = []
+        self._fragments: dict[str, Any] = {}
         self._clock = Signal(name="clk")
         self.m.domains.sync = ClockDomain(reset_less=True)
         self.m.d.comb += ClockSignal().eq(self._clock)
@@ -149,7 +163,48 @@ class Bench(Elaboratable):
         """Add a block, and return the signals that it drives, by path: what induction has to be told of."""
         fragment = Fragment.get(block, None)
         setattr(self.m.submodules, name, fragment)
+        self._fragments |= _parts(fragment)
         return _driven(fragment)
+
+    def stored(self, path: str, address: Any) -> Signal:
+        """What a memory of the block that was looked into holds at an address, shown by a port of its own."""
+        memory = self._fragments[path]
+        wire = Signal(range(memory._data.depth), name=f"looked_at_{len(memory._read_ports)}")
+        found = Signal(len(Value.cast(memory._data[0])), name=f"found_{len(memory._read_ports)}")
+        self.m.d.comb += wire.eq(address)
+        memory.read_port(domain="comb", addr=wire, data=found, en=Const(1), transparent_for=())
+        return found
+
+    def queue_facts(self, inside: Mapping[str, Any], path: str, *, known: Any, ahead: Any, entry: Any) -> list[Value]:
+        """What induction has to know of a queue of Amaranth's, in a block that was looked into.
+
+        Parameters
+        ----------
+        inside, path
+            The signals of the block, and where in it the queue is.
+        known, ahead, entry
+            Whether an entry is followed, how many are before it in the queue, and what it is.
+        """
+        entry = Value.cast(entry)
+        produce, consume = inside[f"{path}.produce"], inside[f"{path}.consume"]
+        depth = self._fragments[f"{path}.storage"]._data.depth
+        buffered = f"{path}.inner_level" in inside
+        level = inside[f"{path}.inner_level" if buffered else f"{path}.level"]
+        shown: Value = inside[f"{path}.r_rdy"] if buffered else Const(0)
+
+        def turned(place: Value) -> Value:
+            return Mux(place >= depth, place - depth, place)
+
+        at_output = shown & (ahead == 0) if buffered else Const(0)
+        kept = self.stored(f"{path}.storage", turned(consume + ahead - shown))
+        output = inside[f"{path}.r_data"] if buffered else entry
+        return [
+            (produce < depth) & (consume < depth) & (level <= depth),
+            produce == turned(consume + level),
+            ~known | (ahead < level + shown),
+            ~known | ~at_output | (output == entry),
+            ~known | at_output | (kept == entry),
+        ]
 
     def stable(self, valid: Any, ready: Any, *payload: Any) -> Value:
         """Whether a channel keeps what it offers until it is taken."""
@@ -211,6 +266,13 @@ def _driven(fragment: Any, path: str = "") -> dict[str, Any]:
     return found
 
 
+def _parts(fragment: Any, path: str = "") -> dict[str, Any]:
+    found = {path: fragment}
+    for inner, name, *_ in fragment.subfragments:
+        found |= _parts(inner, f"{path}.{name}".lstrip("."))
+    return found
+
+
 _PREPARATION = """
 read_rtlil design.il
 prep -flatten -nordff -top top
@@ -238,10 +300,17 @@ _MODEL_CHECKER = Program(
 
 def mutant(module: types.ModuleType, old: str, new: str) -> Any:
     """The module with one place of its source changed, not to be found by any import."""
-    source = inspect.getsource(module)
-    if source.count(old) != 1:
-        raise ValueError(f"{old!r} must be in {module.__name__} once, not {source.count(old)} times")
-    changed = types.ModuleType(f"{module.__name__}_mutant")
-    changed.__file__ = module.__file__
-    exec(compile(source.replace(old, new), f"mutant of {module.__name__}", "exec"), changed.__dict__)
-    return changed
+    return changed(module, {old: new})
+
+
+def changed(module: types.ModuleType, texts: Mapping[str, str]) -> Any:
+    """The module with some places of its source changed, each of them once in it; of a changed one there is another."""
+    source = getattr(module, "changed_source", None) or inspect.getsource(module)
+    for old, new in texts.items():
+        if source.count(old) != 1:
+            raise ValueError(f"{old!r} must be in {module.__name__} once, not {source.count(old)} times")
+        source = source.replace(old, new)
+    result: Any = types.ModuleType(module.__name__)
+    result.__file__, result.changed_source = module.__file__, source
+    exec(compile(source, f"mutant of {module.__name__}", "exec"), result.__dict__)
+    return result
