@@ -3,8 +3,8 @@
 An exact sum does not depend on its order, so a matrix product of the machine's own arithmetic gives it wherever a
 range test proves that no partial sum can leave what that arithmetic holds exactly:
 
-- int8 products in int32, where the largest sum is below 2**31: of the operands, or of the int8 digits (`digits`) that
-  they are cut into;
+- int8 products in int32, where the largest sum is below 2**31: of the operands (`int8_gemm`), or of the int8 digits
+  (`digits`) that they are cut into;
 - one float32 product, where the largest sum, in units of the least significant bit that occurs, is at most 2**24;
 - one float64 product, where it is at most 2**53;
 - else operands cut into digits of fewer bits, a float64 product for each pair of digits, put together in 128 bits.
@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ from halfulp.sim.digits import (
     weigh,
     whole_range,
 )
+from halfulp.sim.int8_gemm import int8_plan
 from halfulp.sim.operands import Operand, as_float64, holds
 from halfulp.sim.quantise import quantise_flagged
 from halfulp.sim.vector_code import F64, I64, Code, Kernel, Lanes, address
@@ -68,6 +70,12 @@ THREADED_MACS = 1 << 28
 def emulate_gemm(a: npt.ArrayLike, b: npt.ArrayLike, spec: GemmSpec, *, seed: int = 0) -> GemmResult:
     """What `golden_gemm` gives, fast: codes A [M, K] and B [K, N] of any strides."""
     check_seed(seed)
+    plan = int8_plan(spec) if has_fast_int8() else None
+    if plan is not None:
+        # PyTorch's product is as fast, and uses several threads where they help.
+        result = plan(a, b, seed, max_macs=THREADED_MACS if _has_torch() else None)
+        if result is not None:
+            return result
     codes_a, codes_b = check_operands(a, b, spec)
     sums, exponent, overflow = None, 0, False
     if isinstance(spec.accumulator, ExactAccumulator):
@@ -173,6 +181,11 @@ def int8_counts(a: Range, b: Range, k: int) -> tuple[int, int] | None:
         return None
     exact = fits_int32(a.max_units, b.max_units, k) if pairs == 1 else fits_int32(128, 128, k * min(counts))
     return counts if exact else None
+
+
+@lru_cache(maxsize=1)
+def _has_torch() -> bool:
+    return find_spec("torch") is not None
 
 
 def _torch() -> Any:
