@@ -7,7 +7,6 @@ import gfloat.formats
 import ml_dtypes
 import numpy as np
 import pytest
-import softfloatpy
 import torch
 
 from halfulp.numerics.exact import FINITE, INFINITE, NAN, from_float64
@@ -148,20 +147,6 @@ def test_every_code_decodes_as_torch_has_it(name):
     fmt = get_format(name)
     codes = torch.from_numpy(all_codes(fmt).view(np.int8 if fmt.bits == 8 else np.int16).copy())
     assert equal_values(codes.view(TORCH[name]).to(torch.float64).numpy(), fmt.to_float64(all_codes(fmt)))
-
-
-@pytest.mark.parametrize(
-    ("name", "make", "widen"),
-    [
-        ("float16", softfloatpy.Float16, softfloatpy.f16_to_f32),
-        ("bfloat16", softfloatpy.BFloat16, softfloatpy.bf16_to_f32),
-    ],
-)
-def test_every_code_decodes_as_softfloat_has_it(name, make, widen):
-    fmt = get_format(name)
-    codes = all_codes(fmt)
-    bits = [int.from_bytes(widen(make.from_bytes(int(c).to_bytes(2, "big"))).to_bytes(), "big") for c in codes]
-    assert equal_values(np.array(bits, np.uint32).view(np.float32), fmt.to_float64(codes))
 
 
 @pytest.mark.parametrize("fmt", SMALL + MEDIUM, ids=by_name)
