@@ -9,9 +9,9 @@ from halfulp.numerics.exact import from_float64
 from halfulp.numerics.formats import get_format
 from halfulp.numerics.random_bits import output_words
 from halfulp.numerics.rounding import Rounding
-from halfulp.sim.quantise import QUICK_BLOCK, quantise_flagged
+from halfulp.sim.quantise import quantise_flagged
 from halfulp.sim.quick_code import is_quick
-from halfulp.sim.rounding_code import FLOAT32, FLOAT64
+from halfulp.sim.rounding_code import FLOAT32, FLOAT64, SEGMENT
 
 MODES = ("nearest_even", "toward_zero", "stochastic:16", "stochastic:15", "stochastic:1", "stochastic_floor:16")
 
@@ -75,8 +75,8 @@ def test_vectors_are_redone_where_they_must(name, overflow, rng):
     fmt = get_format(name)
     largest = fmt.max_units * 2.0**fmt.lsb_exponent
     for value in (np.nan, np.inf, -np.inf, largest, largest * 1.03, largest * 1.2, -3e38, np.float32(2.0**127)):
-        for at in (0, QUICK_BLOCK - 1, QUICK_BLOCK + 63, QUICK_BLOCK + 70):
-            x = rng.normal(size=(2, QUICK_BLOCK + 71)).astype(np.float32)
+        for at in (0, SEGMENT - 1, SEGMENT + 63, SEGMENT + 70):
+            x = rng.normal(size=(2, SEGMENT + 71)).astype(np.float32)
             x[1, at] = value
             for text in ("nearest_even", "stochastic:8"):
                 check(x, name, text, 0, overflow)

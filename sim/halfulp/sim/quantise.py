@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -16,13 +15,10 @@ from halfulp.numerics.random_bits import MAX_OUTPUT_BITS, check_seed, output_wor
 from halfulp.numerics.rounding import NEAREST_EVEN, Rounding, check_overflow
 from halfulp.sim.llvm import ir
 from halfulp.sim.quick_code import QuickCodes, is_aligned, is_quick
-from halfulp.sim.rounding_code import BLOCK, FLOAT32, FLOAT64, Source, round_lanes, rounds, threefry_halves
-from halfulp.sim.vector_code import F64, I8, I16, I32, I64, Code, Kernel, Lanes, address
+from halfulp.sim.rounding_code import BLOCK, FLOAT32, FLOAT64, SEGMENT, OutputHalves, Source, round_lanes, rounds
+from halfulp.sim.vector_code import F64, I1, I8, I16, I32, I64, Code, Kernel, Lanes, address
 
 __all__ = ["Quantised", "dequantise", "quantise", "quantise_flagged"]
-
-QUICK_BLOCK = 256
-"""Numbers that are rounded at a time where random words are what takes long: several vectors of those under way."""
 
 LITTLE_ENDIAN = sys.byteorder == "little"
 
@@ -101,24 +97,22 @@ def quantise_flagged(
     # Only Threefry needs to know of rows.
     columns = values.shape[-1] if mode.is_stochastic and words is None and values.ndim else values.size
     rows = values.size // columns if columns else 0
-    flags = np.zeros(2, np.uint8)
     given_words = words is not None
     way = "plain"
     if isinstance(fmt, FloatFormat) and not given_words and is_quick(source, fmt, mode, scale):
         way = "aligned" if is_aligned(source, fmt, scale) else "quick"
     kernel = _kernel(source, fmt, mode, overflow, signed_zero, given_words, integers, way)
-    kernel(
+    flags = kernel(
         address(values),
         address(codes),
         address(words) if given_words else 0,
-        address(flags),
         rows,
         columns,
         seed & 0xFFFF_FFFF,
         seed >> 32,
         scale,
     )
-    return Quantised(codes, bool(flags[0]), bool(flags[1]))
+    return Quantised(codes, bool(flags & 1), bool(flags & 2))
 
 
 def _check_words(
@@ -168,130 +162,128 @@ def _kernel(
     integers: bool,
     way: str,
 ) -> Kernel:
-    """Kernel over [rows, columns]: numbers, codes, words, flags, rows, columns, key low and high, scale.
+    """Kernel over [rows, columns]: numbers, codes, words, rows, columns, key low and high, scale.
 
-    `integers`: the numbers are int32, taken as float64. `way`: ``plain``; ``quick``, all but codes
-    beyond a limit by `QuickCodes`; ``aligned``, the same where `is_aligned`.
+    It gives the flags: 1, a NaN without a code; 2, a number beyond the largest. `integers`: the numbers are int32,
+    taken as float64. `way`: ``plain``; ``quick``, all but codes beyond a limit by `QuickCodes`; ``aligned``, the same
+    where `is_aligned`.
     """
-    code = Code("quantise", "ppppiiiii")
-    x, out, words, flags, rows, columns, low, high, scale = code.arguments
-    element = {8: I8, 16: I16, 32: I32}[8 * fmt.container_bytes]
-    number = I32 if integers else source.integer
-    vector = ir.VectorType(source.integer, source.lanes)
-    flag_vector = ir.VectorType(ir.IntType(1), source.lanes)
-    key = code.spread(low.narrow(I32), BLOCK // 4), code.spread(high.narrow(I32), BLOCK // 4)
-    scales = code.spread(scale.narrow(source.integer), source.lanes)
-    x_tail, out_tail = code.buffer(number, BLOCK), code.buffer(element, BLOCK)
-    words_tail = code.buffer(I32, BLOCK)
-    for memory, kind in ((x_tail, number), (words_tail, I32)):
-        zero = code.constant(kind, 0)
-        code.loop(0, code.constant(I64, BLOCK), 1, [], lambda n, m=memory, z=zero: _store(code, z, m, n))
-    halves_memory = code.buffer(I16, QUICK_BLOCK)
-    random_from_seed = mode.is_stochastic and not given_words
-    quickly = None
-    if way != "plain":
-        assert isinstance(fmt, FloatFormat)  # what is quick
-        quickly = QuickCodes(source, fmt, mode, overflow, scales, aligned=way == "aligned")
+    return _Quantiser(source, fmt, mode, overflow, signed_zero, given_words, integers, way).kernel
 
-    def load(base: Lanes, index: Lanes) -> Lanes:
-        read = code.load(base, index, ir.VectorType(number, source.lanes))
-        return read.to_float(F64).bits_as(vector) if integers else read
 
-    def block(row: Lanes, size: int, column: Lanes, invalid: Lanes, too_large: Lanes) -> list[Lanes]:
-        start = row * columns + column
-        rest = columns - column
-        zero = start.constant(0)
-        whole = zero.less_signed(rest - (size - 1))
+class _Quantiser:
+    def __init__(
+        self,
+        source: Source,
+        fmt: Format,
+        mode: Rounding,
+        overflow: str,
+        signed_zero: bool,
+        given_words: bool,
+        integers: bool,
+        way: str,
+    ) -> None:
+        self.source, self.fmt, self.mode, self.overflow, self.signed_zero = source, fmt, mode, overflow, signed_zero
+        self.given_words, self.integers = given_words, integers
+        self.code = code = Code("quantise", "pppiiiii")
+        self.x, self.out, self.words, rows, self.columns, low, high, scale = code.arguments
+        self.element = {8: I8, 16: I16, 32: I32}[8 * fmt.container_bytes]
+        self.number = I32 if integers else source.integer
+        self.scales = code.spread(scale.narrow(source.integer), source.lanes)
+        self.x_tail, self.out_tail = code.buffer(self.number, BLOCK), code.buffer(self.element, BLOCK)
+        self.words_tail = code.buffer(I32, BLOCK)
+        for memory, kind in ((self.x_tail, self.number), (self.words_tail, I32)):
+            zero = code.constant(kind, 0)
+            code.loop(0, code.constant(I64, BLOCK), 1, [], lambda n, m=memory, z=zero: _store(code, z, m, n))
+        self.quickly = None
+        if way != "plain":
+            assert isinstance(fmt, FloatFormat)  # what is quick
+            self.quickly = QuickCodes(source, fmt, mode, overflow, self.scales, aligned=way == "aligned")
+        self.halves = None
+        if mode.is_stochastic and not given_words:
+            place = self.quickly.place if self.quickly else (0xFFFF, 0)
+            self.halves = OutputHalves(code, (low, high), place)
+        never = code.constant(ir.VectorType(I1, source.lanes), 0)
+        found = code.loop(0, rows, 1, [never, never], self._row)
+        invalid, beyond = ((flag.bits_as(ir.IntType(source.lanes)) > 0).widen(I64) for flag in found)
+        self.kernel = code.compile(invalid | (beyond << 1))
+
+    def _row(self, row: Lanes, *flags: Lanes) -> list[Lanes]:
+        code, columns = self.code, self.columns
+
+        def segment(first: Lanes, *flags: Lanes) -> list[Lanes]:
+            last = (first + SEGMENT).smaller_signed(columns)
+            if self.halves is not None:
+                self.halves.fill(row, first, last - first)
+            return code.loop(first, last, BLOCK, flags, lambda column, *f: self._block(row, column, column - first, *f))
+
+        if self.halves is not None:
+            return code.loop(0, columns, SEGMENT, flags, segment)
+        return code.loop(0, columns, BLOCK, flags, lambda column, *f: self._block(row, column, column, *f))
+
+    def _block(self, row: Lanes, column: Lanes, at_half: Lanes, invalid: Lanes, too_large: Lanes) -> list[Lanes]:
+        """`BLOCK` numbers, or what is left of a row, by way of the tails; the random halves begin `at_half`."""
+        code, lanes = self.code, self.source.lanes
+        start, rest, zero = row * self.columns + column, self.columns - column, column.constant(0)
+        whole = zero.less_signed(rest - (BLOCK - 1))
         count = whole.choose(zero, rest)
-        code.copy(count, number, (x, start), (x_tail, zero))
-        x_at = whole.choose(x, x_tail), whole.choose(start, zero)
-        out_at = whole.choose(out, out_tail), whole.choose(start, zero)
-        words_at = words, start
-        halves: list[Lanes] = []
-        if given_words:
-            code.copy(count, I32, (words, start), (words_tail, zero))
-            words_at = whole.choose(words, words_tail), whole.choose(start, zero)
-        elif random_from_seed:
-            halves = threefry_halves(code, key, code.spread(row.narrow(I32), BLOCK // 4), column, size // BLOCK)
+        code.copy(count, self.number, (self.x, start), (self.x_tail, zero))
+        at = whole.choose(start, zero)
+        x, out, words = whole.choose(self.x, self.x_tail), whole.choose(self.out, self.out_tail), self.words
+        if self.given_words:
+            code.copy(count, I32, (words, start), (self.words_tail, zero))
+            words = whole.choose(words, self.words_tail)
 
         def group(first: Lanes, invalid: Lanes, too_large: Lanes) -> list[Lanes]:
             word = None
-            if given_words:
-                word = code.load(words_at[0], words_at[1] + first, ir.VectorType(I32, source.lanes))
-            elif random_from_seed:
-                half = code.load(halves_memory, first, ir.VectorType(I16, source.lanes))
-                word = half >> (MAX_OUTPUT_BITS - mode.random_bits)
+            if self.given_words:
+                word = code.load(words, at + first, ir.VectorType(I32, lanes))
+            elif self.halves is not None:
+                word = self.halves.load(at_half + first, lanes) >> (MAX_OUTPUT_BITS - self.mode.random_bits)
             result = round_lanes(
-                load(x_at[0], x_at[1] + first),
-                source,
-                fmt,
-                mode,
-                overflow,
-                scale=scales,
-                word=word.widen(source.integer) if word else None,
-                signed_zero=signed_zero,
+                self._load(x, at + first),
+                self.source,
+                self.fmt,
+                self.mode,
+                self.overflow,
+                scale=self.scales,
+                word=word.widen(self.source.integer) if word else None,
+                signed_zero=self.signed_zero,
             )
-            code.store(result.codes.narrow(element), out_at[0], out_at[1] + first)
+            code.store(result.codes.narrow(self.element), out, at + first)
             return [invalid | result.invalid, too_large | result.overflow]
 
-        def plainly(_: Lanes, invalid: Lanes, too_large: Lanes) -> list[Lanes]:
-            for n, some in enumerate(halves):
-                code.store(some, halves_memory, n * BLOCK)
-            return code.loop(0, code.constant(I64, size), source.lanes, [invalid, too_large], group)
+        def plainly(_: Lanes, *flags: Lanes) -> list[Lanes]:
+            return code.loop(0, code.constant(I64, BLOCK), lanes, flags, group)
 
-        if quickly is None:
+        if self.quickly is None:
             flags = plainly(zero, invalid, too_large)
         else:
-            largest = _quick_block(code, quickly, size, halves, x_at, out_at, element, load, signed_zero=signed_zero)
-            again = largest.at_least(quickly.limit).bits_as(ir.IntType(source.lanes)) > 0
-            beyond = largest > largest.constant(quickly.fmt.max_code)
+            largest = self._quick_block(self.quickly, x, out, at, at_half)
+            again = largest.at_least(self.quickly.limit).bits_as(ir.IntType(lanes)) > 0
+            beyond = largest > largest.constant(self.quickly.fmt.max_code)
             never = beyond ^ beyond
-            too_large = too_large | code.spread(again, source.lanes).choose(never, beyond)
+            too_large = too_large | code.spread(again, lanes).choose(never, beyond)
             flags = code.loop(0, again.widen(I64), 1, [invalid, too_large], plainly)
-        code.copy(count, element, (out_tail, zero), (out, start))
+        code.copy(count, self.element, (self.out_tail, zero), (self.out, start))
         return flags
 
-    def each_row(row: Lanes, invalid: Lanes, too_large: Lanes) -> list[Lanes]:
-        flags, most = [invalid, too_large], columns.constant(0)
-        if quickly and random_from_seed:
-            most = columns & -QUICK_BLOCK
-            flags = code.loop(0, most, QUICK_BLOCK, flags, lambda column, *f: block(row, QUICK_BLOCK, column, *f))
-        return code.loop(most, columns, BLOCK, flags, lambda column, *f: block(row, BLOCK, column, *f))
+    def _quick_block(self, quickly: QuickCodes, x: Lanes, out: Lanes, at: Lanes, at_half: Lanes) -> Lanes:
+        """Write one block; the largest codes that were met, before they were saturated."""
+        lanes = self.source.lanes
+        largest = self.scales.constant(0)
+        for first in range(0, BLOCK, lanes):
+            bits = self._load(x, at + first)
+            found = quickly(bits, None if self.halves is None else self.halves.load(at_half + first, lanes))
+            largest = (found > largest).choose(found, largest)
+            codes = quickly.signed(found, bits, signed_zero=self.signed_zero)
+            self.code.store(codes.narrow(self.element), out, at + first)
+        return largest
 
-    never = code.constant(flag_vector, 0)
-    found = code.loop(0, rows, 1, [never, never], each_row)
-    for n, lanes in enumerate(found):
-        whole = lanes.bits_as(ir.IntType(source.lanes))
-        code.store((whole > 0).widen(I8), flags, n)
-    return code.compile()
-
-
-def _quick_block(
-    code: Code,
-    quickly: QuickCodes,
-    size: int,
-    halves: list[Lanes],
-    x_at: tuple[Lanes, Lanes],
-    out_at: tuple[Lanes, Lanes],
-    element: ir.IntType,
-    load: Callable[[Lanes, Lanes], Lanes],
-    *,
-    signed_zero: bool,
-) -> Lanes:
-    """Write one block; the largest codes that were met, before they were saturated."""
-    lanes = quickly.source.lanes
-    placed = [quickly.place_halves(some) for some in halves]
-    largest = quickly.scale.constant(0)
-    for first in range(0, size, lanes):
-        bits = load(x_at[0], x_at[1] + first)
-        half = None
-        if placed:
-            some, start = placed[first // BLOCK], first % BLOCK
-            half = some.shuffle(some, range(start, start + lanes))
-        found = quickly(bits, half)
-        largest = (found > largest).choose(found, largest)
-        code.store(quickly.signed(found, bits, signed_zero=signed_zero).narrow(element), out_at[0], out_at[1] + first)
-    return largest
+    def _load(self, base: Lanes, index: Lanes) -> Lanes:
+        read = self.code.load(base, index, ir.VectorType(self.number, self.source.lanes))
+        vector = ir.VectorType(self.source.integer, self.source.lanes)
+        return read.to_float(F64).bits_as(vector) if self.integers else read
 
 
 def _store(code: Code, value: Lanes, base: Lanes, index: Lanes) -> list[Lanes]:

@@ -71,11 +71,17 @@ class QuickCodes:
         self.limit = special if overflow == "saturate" else special.smaller(fmt.max_code + 1)
         """A vector with this code or one beyond it is not right."""
 
-    def place_halves(self, halves: Lanes) -> Lanes:
-        """Prepare random halves (16-bit lanes): what is added to a code's fraction, and its half bit where it fits."""
+    @property
+    def place(self) -> tuple[int, int]:
+        """Masks of a random half's bits that are added to a code's fraction, and of its half bit where that fits."""
         r = self.rounding.random_bits
-        top = halves & (((1 << r) - 1) << (16 - r))
-        return top | (1 << (15 - r)) if self.rounding.kind == "stochastic" and r < 16 else top
+        half = 1 << (15 - r) if self.rounding.kind == "stochastic" and r < 16 else 0
+        return ((1 << r) - 1) << (16 - r), half
+
+    def place_halves(self, halves: Lanes) -> Lanes:
+        """Prepare random halves (16-bit lanes): see `place`."""
+        stay, be_set = self.place
+        return (halves & stay) | be_set
 
     def __call__(self, bits: Lanes, half: Lanes | None) -> Lanes:
         """The codes without signs and beyond the largest; `half` from `place_halves`."""

@@ -9,27 +9,30 @@ lowest one can decide, and both may be cut off.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from halfulp.numerics.formats import FloatFormat, Format, ScaledIntegerFormat
 from halfulp.numerics.random_bits import THREEFRY_PARITY, THREEFRY_ROTATIONS
 from halfulp.numerics.rounding import Rounding
 from halfulp.sim.llvm import ir
-from halfulp.sim.vector_code import I16, I32, I64, Code, Lanes
+from halfulp.sim.vector_code import I16, I32, I64, Code, Kernel, Lanes
 
 __all__ = [
+    "BLOCK",
     "FLOAT32",
     "FLOAT64",
+    "SEGMENT",
+    "OutputHalves",
     "RoundedLanes",
     "Source",
     "round_lanes",
     "round_magnitude",
     "rounds",
-    "threefry_halves",
 ]
 
-BLOCK = 64
-"""Columns that one vector of 16 Threefry counters serves."""
+BLOCK, SEGMENT = 64, 512
+"""Columns that one vector of 16 Threefry counters serves, and those of as many as are worked on at a time."""
 
 
 class Source(NamedTuple):
@@ -205,15 +208,58 @@ def _threefry_vectors(key: tuple[Lanes, Lanes], counters: list[tuple[Lanes, Lane
     return found
 
 
-def threefry_halves(code: Code, key: tuple[Lanes, Lanes], row: Lanes, first: Lanes, blocks: int = 1) -> list[Lanes]:
-    """Write Threefry-2x32 for output (row, column `first`) and the columns after it: 64 lanes of 16 bits a block.
+class OutputHalves:
+    """The random bits of outputs next to each other in a row, 16 for each, in memory for the call's duration.
 
-    `key` and `row` are vectors of 16 equal 32-bit lanes, `first` a 64-bit scalar that 64 divides.
+    `key`: the two words, 64-bit scalars; `place`: masks of the bits that stay, and of those that are set.
     """
+
+    def __init__(self, code: Code, key: tuple[Lanes, Lanes], place: tuple[int, int] = (0xFFFF, 0)) -> None:
+        self.code = code
+        self.memory = code.buffer(I16, SEGMENT)
+        self._where = code.constant(I64, _halves_kernel().address)
+        self._rest = [*key, *(code.constant(I64, mask) for mask in place)]
+
+    def fill(self, row: Lanes, first: Lanes, count: Lanes) -> None:
+        """Write those of columns `first`, which 64 divides, to `first` + `count`, at least 1 and at most `SEGMENT`.
+
+        What is behind them may be written too.
+        """
+        self.code.call(self._where, HALVES, self.memory, row, first, count, *self._rest)
+
+    def load(self, at: Lanes, lanes: int) -> Lanes:
+        """Those of so many columns from the one that is `at` behind the first."""
+        return self.code.load(self.memory, at, ir.VectorType(I16, lanes))
+
+
+HALVES = "piiiiiii"
+
+
+@lru_cache(maxsize=1)
+def _halves_kernel() -> Kernel:
+    """Kernel (`HALVES`) over memory, row, first column, count, key low and high, bits that stay, bits that are set.
+
+    Several vectors of counters are worked on at a time, for a round of each has to wait for the one before.
+    """
+    code = Code("output_halves", HALVES)
+    memory, row, first, count, low, high, stay, be_set = code.arguments
     lanes = BLOCK // 4
-    kind = ir.VectorType(I32, lanes)
+    kind, halves = ir.VectorType(I32, lanes), ir.VectorType(I16, BLOCK)
+    rows, *key = (code.spread(x.narrow(I32), lanes) for x in (row, low, high))
     quarter = code.spread((first >> 2).narrow(I32), lanes) + code.count_up(kind)
+    stays, is_set = (code.spread(x.narrow(I16), BLOCK) for x in (stay, be_set))
     # Words 0 and 1 alternate, and halves go low before high: the order of lanes, on a little-endian machine.
     order = [n // 2 + lanes * (n % 2) for n in range(2 * lanes)]
-    words = _threefry_vectors(key, [(row, quarter + block * lanes) for block in range(blocks)])
-    return [a.shuffle(b, order).bits_as(ir.VectorType(I16, BLOCK)) for a, b in words]
+    done = 0
+    for blocks in (1, 4, SEGMENT // BLOCK):  # a few too many at a time are quicker than one after another
+
+        def put(_: Lanes, blocks: int = blocks) -> list[Lanes]:
+            words = _threefry_vectors((key[0], key[1]), [(rows, quarter + n * lanes) for n in range(blocks)])
+            for n, (a, b) in enumerate(words):
+                code.store((a.shuffle(b, order).bits_as(halves) & stays) | is_set, memory, n * BLOCK)
+            return []
+
+        wanted = (count > done) & ~(count > blocks * BLOCK)
+        code.loop(0, wanted.widen(I64), 1, [], put)
+        done = blocks * BLOCK
+    return code.compile()

@@ -241,9 +241,10 @@ class Code:
         return index if isinstance(index, Lanes) else self.constant(I64, index)
 
     def buffer(self, kind: Any, count: int) -> Lanes:
-        """Memory for `count` values of type `kind`, for the call's duration."""
+        """Memory for `count` values of type `kind`, for the call's duration, aligned as 512 bits are."""
         with self.builder.goto_entry_block():
             memory = self.builder.alloca(kind, count)
+            memory.align = 64  # pyright: ignore[reportAttributeAccessIssue]  (llvmlite has no types: None stands first)
             return Lanes(self, self.builder.bitcast(memory, ir.PointerType(I8)))
 
     def loop(
