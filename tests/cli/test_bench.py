@@ -7,7 +7,7 @@ import json
 import pytest
 
 from halfulp.cli.bench import THREAD_VARIABLES
-from halfulp.host import benchmark, numerics_benchmark
+from halfulp.host import benchmark, numerics_benchmark, peers
 from halfulp.numerics.gemm import GemmSpec
 
 
@@ -54,11 +54,12 @@ def test_bad_options(halfulp):
 
 @pytest.fixture
 def small_numerics(monkeypatch):
-    """Small sizes; the real ones take half a minute."""
+    """Small sizes and quick peers; the real ones take a minute."""
     monkeypatch.setattr(numerics_benchmark, "SHORTEST_S", 1e-4)
     monkeypatch.setattr(numerics_benchmark, "QUANTISED", (64, 70))
     monkeypatch.setattr(numerics_benchmark, "PEER_SHAPE", (4, 5, 6))
     monkeypatch.setattr(numerics_benchmark, "GOLDEN_SHAPE", (2, 3, 4))
+    monkeypatch.setattr(peers, "PEERS", [peer for peer in peers.PEERS if peer.package in ("torch", "ml_dtypes")])
     run = numerics_benchmark.run_numerics_benchmark
     monkeypatch.setattr(
         numerics_benchmark, "run_numerics_benchmark", lambda **options: run(shapes=((8, 16, 8),), **options)
@@ -86,9 +87,43 @@ def test_numerics(halfulp, small_numerics):
     assert figures["halfulp", "float32 to mxfp4_e2m1 along columns, nearest_even"]["target"] == 0.8
     assert figures["halfulp", "nvfp4 × nvfp4, e8m23 a block"]["reference"] == "torch float32 matmul"
     assert any(by.startswith("ml_dtypes") for by, _ in figures)
+    assert found["broken_peers"] == {}
+    for ratio, quoted in zip(found["over_nearest_peer"], (0.103e9, 0.047e9), strict=True):
+        rate = figures["halfulp", ratio["what"]]["per_s_median"]
+        assert (ratio["peer_per_s"], ratio["is_measured"], ratio["target"]) == (quoted, False, 20)
+        assert ratio["ratio"] == rate / quoted
+        assert ratio["reached"] == (rate >= 20 * quoted)
+
+
+def test_peers_that_break_are_told_of_and_the_rest_is_measured(halfulp, small_numerics, monkeypatch):
+    """One from the start, one in the second round; MPTorch is what the GEMMs that it can do are held against."""
+    calls = iter([None] * 3)
+
+    def installed(given, *, broken, tell):
+        broken["qtorch 0.3.0"] = "ImportError: built for another torch"
+        yield peers.PeerWork("pychop 0.6.2", "float32 to e4m3, nearest", lambda: next(calls))
+        yield peers.PeerWork("mptorch 0.3.0", peers.NEAREST, lambda: given.a @ given.b, is_gemm=True)
+
+    monkeypatch.setattr(numerics_benchmark, "installed_peers", installed)
+    monkeypatch.setattr(numerics_benchmark, "SHORTEST_S", 0.0)
+    nearest = numerics_benchmark.ROUNDED[peers.NEAREST]
+    monkeypatch.setattr(numerics_benchmark, "GEMMS", {nearest: numerics_benchmark.GEMMS[nearest]})
+    monkeypatch.setattr(numerics_benchmark, "BLOCK_FORMATS", ())
+    found = json.loads(halfulp("bench", "numerics", "--rounds", 3, "--json").out)
+    assert found["broken_peers"] == {
+        "qtorch 0.3.0": "ImportError: built for another torch",
+        "pychop 0.6.2": "StopIteration",
+    }
+    figures = {f["by"]: f for f in found["figures"]}
+    assert "pychop 0.6.2" not in figures
+    quoted, measured = found["over_nearest_peer"]
+    assert (quoted["what"], quoted["is_measured"]) == (nearest, False)
+    assert (measured["peer"], measured["is_measured"]) == ("mptorch 0.3.0", True)
+    assert measured["peer_per_s"] == figures["mptorch 0.3.0"]["per_s_median"]
     outcome = halfulp("bench", "numerics", "--rounds", 1)
     assert outcome.code == 0
-    assert "int8 × int8, exact" in outcome.out
+    assert "does not work: ImportError: built for another torch" in outcome.out
+    assert "over the nearest peer" in outcome.out
 
 
 def test_numerics_takes_one_thread(halfulp):

@@ -1,28 +1,28 @@
 """Measures the emulator's kernels, the golden model and installed peers, each as a ratio to the same machine's best.
 
 GEMMs are held against torch's float32 matrix product of the same shape, quantising against a copy of the same float32
-numbers, in the same rounds. Everything runs on one thread, and what counts is that thread's processor time: other
-programs on the machine then change a figure little.
+numbers, in the same rounds. Everything runs on one thread, and what counts is the process's processor time, a peer's
+own threads included: other programs on the machine then change a figure little.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from halfulp.host.peers import MPTORCH, NEAREST, STOCHASTIC, PeerInput, installed_peers, quietly, what_went_wrong
 from halfulp.numerics.block_formats import get_block_format
 from halfulp.numerics.block_gemm import BlockGemmSpec
 from halfulp.numerics.exact import from_float64
-from halfulp.numerics.formats import Format
+from halfulp.numerics.formats import Format, get_format
 from halfulp.numerics.gemm import GemmSpec, golden_gemm
 from halfulp.numerics.rounding import Rounding
 from halfulp.sim.block_quantise import quantise_blocks
@@ -31,7 +31,7 @@ from halfulp.sim.emulator import emulate_gemm
 from halfulp.sim.quantise import quantise
 from halfulp.sim.vector_code import host_features
 
-__all__ = ["NumericsFigure", "load_average", "run_numerics_benchmark"]
+__all__ = ["NumericsBenchmark", "NumericsFigure", "PeerRatio", "load_average", "run_numerics_benchmark"]
 
 Call = Callable[[], object]
 
@@ -47,10 +47,15 @@ SHORTEST_S = 0.01
 """A quick call is repeated until a timing takes at least this long."""
 
 FULL_RANGE = "e5m2 × e5m2, exact, full range"
+ROUNDED = {NEAREST: "e4m3 × e4m3, e6m5 nearest", STOCHASTIC: "e4m3 × e4m3, e6m5 stochastic:13"}
+"""The GEMMs that the nearest peer can do as well: as peers call them, and as they are called here."""
+
+NEAREST_PEER_TARGET = 20
+"""How many times as fast as an optimised build of the nearest peer they are to be."""
 
 GEMMS: dict[str, tuple[GemmSpec, float, float]] = {
-    "e4m3 × e4m3, e6m5 stochastic:13": (GemmSpec("e4m3", "e4m3", "float32", "e6m5:stochastic:13"), 0.30, 0.15),
-    "e4m3 × e4m3, e6m5 nearest": (GemmSpec("e4m3", "e4m3", "float32", "e6m5"), 0.15, 0.08),
+    ROUNDED[STOCHASTIC]: (GemmSpec("e4m3", "e4m3", "float32", "e6m5:stochastic:13"), 0.30, 0.15),
+    ROUNDED[NEAREST]: (GemmSpec("e4m3", "e4m3", "float32", "e6m5"), 0.15, 0.08),
     "e4m3 × e4m3, exact": (GemmSpec("e4m3", "e4m3", "float32"), 0.45, 0.45),
     "int8 × int8, exact": (GemmSpec("int8", "int8", "int32"), 3.7, 3.7),
     "e2m1 × e2m1, exact": (GemmSpec("e2m1", "e2m1", "float32"), 3.7, 3.7),
@@ -115,6 +120,62 @@ class NumericsFigure:
         return (self.rate if self.ratio is None else self.ratio) >= self.target
 
 
+@dataclass(frozen=True, kw_only=True)
+class PeerRatio:
+    """A GEMM's rate over that of the nearest peer, MPTorch.
+
+    what, size: as in `NumericsFigure`; peer: its name and version, or where its figure is quoted from; rate, peer_rate:
+    MACs a second; is_measured: whether the peer ran here, as it was built; else its figure is the quoted one of an
+    optimised build on another machine; target: what the ratio is to be.
+    """
+
+    what: str
+    size: tuple[int, ...]
+    rate: float
+    peer: str
+    peer_rate: float
+    is_measured: bool
+    target: float = NEAREST_PEER_TARGET
+
+    @property
+    def ratio(self) -> float:
+        """How many times as fast."""
+        return self.rate / self.peer_rate
+
+    @property
+    def reached(self) -> bool:
+        """Whether that is as much as it is to be."""
+        return self.ratio >= self.target
+
+
+class NumericsBenchmark(NamedTuple):
+    """What was measured.
+
+    figures: the references, this project's, then peers'; over_nearest_peer: the ratios to MPTorch; broken: by peer,
+    what is wrong with those that are installed and do not work.
+    """
+
+    figures: list[NumericsFigure]
+    over_nearest_peer: list[PeerRatio]
+    broken: dict[str, str]
+
+
+@dataclass
+class _Timed:
+    """A figure and what it is of. repeats: calls in a timing, found in the first."""
+
+    figure: NumericsFigure
+    call: Call
+    is_peer: bool = False
+    repeats: int = 0
+
+    def rate(self) -> float:
+        """MACs or elements a second of one timing."""
+        if not self.repeats:
+            self.repeats = max(1, round(SHORTEST_S / max(_seconds(self.call, 1), 1e-7)))
+        return self.figure.work / _seconds(self.call, self.repeats)
+
+
 def load_average() -> float:
     """How many processes wanted a processor, on average over the last minute."""
     return os.getloadavg()[0]
@@ -122,7 +183,7 @@ def load_average() -> float:
 
 def run_numerics_benchmark(
     *, rounds: int = 5, progress: Callable[[str], None] | None = None, shapes: Sequence[tuple[int, int, int]] = SHAPES
-) -> list[NumericsFigure]:
+) -> NumericsBenchmark:
     """Measure all of it, interleaved: in each round every figure once, the references first.
 
     Parameters
@@ -133,11 +194,6 @@ def run_numerics_benchmark(
         Called with a line of text before long work.
     shapes
         M, K, N of the emulator's GEMMs.
-
-    Returns
-    -------
-    list of NumericsFigure
-        The references, this project's figures, then those of peers that are installed.
     """
     if rounds < 1:
         raise ValueError(f"rounds must be 1 or more, not {rounds!r}")
@@ -145,33 +201,45 @@ def run_numerics_benchmark(
     random = np.random.default_rng(0)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    broken: dict[str, str] = {}
     try:
-        plan: list[tuple[NumericsFigure, Call, int]] = []
+        plan: list[_Timed] = []
         for figure, call in _plan(random, shapes):
             tell(f"{figure.by}: {figure.what}")
             call()  # what is made at the first call does not count
-            plan.append((figure, call, max(1, round(SHORTEST_S / max(_seconds(call, 1), 1e-7)))))
+            plan.append(_Timed(figure, call))
+        plan.extend(_peers(random, broken, tell))
         for number in range(rounds):
             tell(f"round {number + 1} of {rounds}")
             references: dict[tuple[str, tuple[int, ...]], float] = {}
-            for figure, call, repeats in plan:
-                rate = figure.work / _seconds(call, repeats)
+            for timed in tuple(plan):
+                figure = timed.figure
+                try:
+                    with quietly() if timed.is_peer else nullcontext():
+                        rate = timed.rate()
+                except Exception as error:
+                    if not timed.is_peer:
+                        raise
+                    broken[figure.by] = what_went_wrong(error)
+                    plan.remove(timed)
+                    continue
                 figure.rates.append(rate)
                 if figure.reference:
                     figure.ratios.append(rate / references[figure.reference, figure.size])
                 else:
                     references[figure.what, figure.size] = rate
-        return [figure for figure, _, _ in plan]
+        figures = [timed.figure for timed in plan]
+        return NumericsBenchmark(figures, list(_over_nearest_peer(figures)), broken)
     finally:
         torch.set_num_threads(before)
 
 
 def _seconds(call: Call, repeats: int) -> float:
-    """Processor time of one call, in the thread that calls."""
-    start = time.thread_time()
+    """Processor time of one call, all threads together."""
+    start = time.process_time()
     for _ in range(repeats):
         call()
-    return (time.thread_time() - start) / repeats
+    return (time.process_time() - start) / repeats
 
 
 MATMUL, COPY = "torch float32 matmul", "copy of float32"
@@ -220,7 +288,6 @@ def _plan(random: np.random.Generator, shapes: Sequence[tuple[int, int, int]]) -
         NumericsFigure("halfulp", "golden model, e6m5 stochastic:13", GOLDEN_SHAPE, target=1e6),
         lambda: golden_gemm(a, b, spec, seed=1),
     )
-    yield from _peers(random, numbers)
 
 
 def _block_gemm(name: str, shape: tuple[int, int, int], random: np.random.Generator) -> Call:
@@ -247,44 +314,29 @@ def _codes(what: str, fmt: Format, shape: tuple[int, ...], random: np.random.Gen
     return fmt.encode(from_float64((1.0 if fmt.has_nan else fmt.max_units / 3) * numbers)).codes
 
 
-def _peers(random: np.random.Generator, numbers: np.ndarray) -> Iterator[tuple[NumericsFigure, Call]]:
+def _peers(random: np.random.Generator, broken: dict[str, str], tell: Callable[[str], None]) -> Iterator[_Timed]:
     """Peers' figures for the same work, of those that are installed."""
-    tensor = torch.from_numpy(numbers)
-    yield (
-        NumericsFigure(f"torch {torch.__version__}", "float32 to e4m3, nearest", QUANTISED, COPY),
-        lambda: tensor.to(torch.float8_e4m3fn),
-    )
-    if ml_dtypes := _installed("ml_dtypes"):
-        name = f"ml_dtypes {version('ml_dtypes')}"
-        yield (
-            NumericsFigure(name, "float32 to e4m3, nearest", QUANTISED, COPY),
-            lambda: numbers.astype(ml_dtypes.float8_e4m3fn),
-        )
-    if gfloat := _installed("gfloat"):
-        formats = importlib.import_module("gfloat.formats")
-        few = numbers[:64]
-        yield (
-            NumericsFigure(f"gfloat {version('gfloat')}", "float32 to e4m3, nearest (64 rows)", QUANTISED, COPY),
-            lambda: [gfloat.round_ndarray(formats.format_info_ocp_e4m3, few) for _ in range(len(numbers) // len(few))],
-        )
-    if apytypes := _installed("apytypes"):
-        m, k, n = PEER_SHAPE
-        a, b = (apytypes.APyFloatArray.from_float(random.standard_normal(s), 4, 3) for s in ((m, k), (k, n)))
-        for what, mode in (("nearest", "TIES_EVEN"), ("stochastic", "STOCH_WEIGHTED")):
-            yield (
-                NumericsFigure(f"apytypes {version('apytypes')}", f"e4m3 × e4m3, e6m5 {what}", PEER_SHAPE, MATMUL),
-                lambda mode=mode: _apytypes_product(apytypes, a, b, getattr(apytypes.QuantizationMode, mode)),
-            )
+    m, k, n = PEER_SHAPE
+    e4m3 = get_format("e4m3")
+    a, b = (e4m3.to_float64(_codes("", e4m3, s, random)).astype(np.float32) for s in ((m, k), (k, n)))
+    given = PeerInput(a=a, b=b, numbers=random.standard_normal(QUANTISED, np.float32))
+    for work in installed_peers(given, broken=broken, tell=tell):
+        size, reference = (PEER_SHAPE, MATMUL) if work.is_gemm else (QUANTISED, COPY)
+        yield _Timed(NumericsFigure(work.by, work.what, size, reference), work.call, is_peer=True)
 
 
-def _apytypes_product(apytypes: Any, a: Any, b: Any, mode: Any) -> Any:
-    with apytypes.APyFloatAccumulatorContext(exp_bits=6, man_bits=5, quantization=mode):
-        return a @ b
-
-
-def _installed(name: str) -> Any:
-    """The module, or None where it is not installed."""
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        return None
+def _over_nearest_peer(figures: Sequence[NumericsFigure]) -> Iterator[PeerRatio]:
+    for theirs, ours in ROUNDED.items():
+        peers = [("MPTorch, quoted", MPTORCH[theirs], False)]
+        peers += [(f.by, f.rate, True) for f in figures if f.by.startswith("mptorch") and f.what == theirs]
+        for figure in figures:
+            if (figure.by, figure.what) == ("halfulp", ours):
+                for peer, rate, is_measured in peers:
+                    yield PeerRatio(
+                        what=ours,
+                        size=figure.size,
+                        rate=figure.rate,
+                        peer=peer,
+                        peer_rate=rate,
+                        is_measured=is_measured,
+                    )
