@@ -26,7 +26,7 @@ PYNQ_TESTS := tests/hw/test_handoff.py tests/sim/test_board_clock.py tests/sim/t
 # Of `make fuzz`: a number repeats a run that failed.
 SEED ?= fresh
 
-.PHONY: help setup demo test proofs verify mutants pynq boards lint format fuzz pictures wheel clean distclean
+.PHONY: help setup demo test proofs verify mutants pynq boards netlists lint format fuzz pictures wheel clean distclean
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
@@ -109,6 +109,12 @@ pynq: setup ## the tests of PYNQ boards with each of PYNQ_VERSIONS
 # Half an hour on a slow machine: place and route of a whole core.
 boards: setup ## real bitstreams by the open tools: of a small design for each tool chain, of a core for a ULX3S
 	$(BIN)/python -m pytest -m "boards or not boards" tests/boards/test_bitstream.py $(ARGS)
+
+# A quarter of an hour: each is synthesised, made plain Verilog of some ten thousand cells, and compiled.
+netlists: setup ## what synthesis makes of cores for boards, cell by cell, against the golden model
+	$(BIN)/halfulp verify docs/configs/int8_2x2_serial.toml --netlist ulx3s
+	$(BIN)/halfulp verify docs/configs/int8_8x8.toml --netlist ulx3s
+	$(BIN)/halfulp verify docs/configs/int4_1x2_serial.toml --netlist ice40-hx8k
 
 # The stubs of Amaranth want Python 3.11; without them its whole interface is unknown to pyright.
 lint: setup ## style, format and types

@@ -1,60 +1,16 @@
-"""Netlists of synthesised designs proved equal to their sources, by own models of the cells."""
+"""Netlists of synthesised designs proved equal to their sources, by our models of the cells."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from halfulp.boards.netlist import cell_models, with_buses
 from halfulp.boards.programs import PROGRAMS, ProgramError, run_program
 
-__all__ = ["NotEquivalentError", "prove_equivalent", "with_buses"]
-
-CELLS = Path(__file__).parent / "ecp5_cells.v"
-
-_NUMBERED = re.compile(r"(DI[AB]|DO[AB]|AD[AB]|CS[AB]|[ABCP])(\d+)")
-_WITH_BUSES = ("DP16KD", "MULT18X18D")
-
-
-def with_buses(netlist: dict[str, Any]) -> dict[str, Any]:
-    """A netlist in Yosys' JSON, in which cells that have a port for every bit have buses, and no initial contents.
-
-    Raises
-    ------
-    ValueError
-        Where a memory begins as something other than 0, or a cell has no model.
-    """
-    models = set(re.findall(r"^module (\w+)", CELLS.read_text(), re.MULTILINE))
-    modules = {
-        name: module
-        for name, module in netlist["modules"].items()
-        if not int(module["attributes"].get("blackbox", "0"), 2)
-    }
-    for module in modules.values():
-        for cell in module["cells"].values():
-            kind, parameters = cell["type"], cell["parameters"]
-            if kind not in models | set(modules):
-                raise ValueError(f"there is no model of the cell {kind}")
-            for name in [each for each in parameters if each.startswith("INITVAL")]:
-                if "1" in parameters.pop(name):
-                    raise ValueError(f"the contents of a {kind} must begin as 0")
-            if kind in _WITH_BUSES:
-                _join(cell)
-    return {**netlist, "modules": modules}
-
-
-def _join(cell: dict[str, Any]) -> None:
-    bits: defaultdict[str, dict[int, Any]] = defaultdict(dict)
-    for name in list(cell["connections"]):
-        if match := _NUMBERED.fullmatch(name):
-            bits[match[1]][int(match[2])] = cell["connections"].pop(name)[0]
-            cell["port_directions"].pop(name)
-    for bus, each in bits.items():
-        cell["connections"][bus] = [each[number] for number in range(len(each))]
-        cell["port_directions"][bus] = "output" if bus in ("DOA", "DOB", "P") else "input"
-
+__all__ = ["NotEquivalentError", "prove_equivalent"]
 
 _EQUIVALENCE = """
 read_verilog block.v
@@ -93,7 +49,7 @@ def prove_equivalent(verilog: str, netlist: dict[str, Any], *, top: str, folder:
     """
     (folder / "block.v").write_text(verilog)
     (folder / "gate.json").write_text(json.dumps(with_buses(netlist)))
-    (folder / "cells.v").write_text(CELLS.read_text())
+    (folder / "cells.v").write_text(cell_models("ecp5"))
     (folder / "equivalence.ys").write_text(_EQUIVALENCE.format(top=top))
     log = folder / "equivalence.log"
     try:

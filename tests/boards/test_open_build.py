@@ -152,7 +152,16 @@ def test_what_no_board_can_do_is_refused(options: dict[str, Any], message: str, 
 
 def test_a_board_of_vivados_is_refused():
     with pytest.raises(ValueError, match="board pynq-z2 is built by vivado, not by open tools"):
-        design_parameters(BOARDS.get("pynq-z2"))
+        design_parameters(BOARDS.get("pynq-z2"), CONFIG)
+
+
+def test_memory_is_as_large_as_addresses_reach():
+    board, small = BOARDS.get("ulx3s"), CONFIG.replace(address_bits=13)
+    assert design_parameters(board, CONFIG)["memory_bytes"] == 65536
+    assert design_parameters(board, small)["memory_bytes"] == 8192
+    assert design_parameters(board, small, memory_bytes=4096)["memory_bytes"] == 4096
+    with pytest.raises(ValueError, match="address_bits = 13 reach 8192 bytes of memory, not 16384"):
+        design_parameters(board, small, memory_bytes=16384)
 
 
 def test_the_report_and_what_is_saved(tools: FakeTools, no_design: None, tmp_path: Path):

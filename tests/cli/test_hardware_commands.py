@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from halfulp.host.netlist_check import NetlistCheck, NetlistGemm
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.config_file import load_config
 from halfulp.sim.cosim import BenchResult, BenchTest
@@ -125,3 +126,39 @@ def test_verify_refuses_an_unknown_simulator(halfulp, config_file):
     assert halfulp("verify", config_file, "--simulator", "verilater").error == (
         "unknown simulator 'verilater'; nearest: 'verilator'"
     )
+
+
+def test_verify_of_a_netlist(halfulp, config_file, monkeypatch):
+    asked = []
+
+    def check_netlist(board: Any, config: ArrayConfig, *, tests: int, seed: int, progress: Any) -> NetlistCheck:
+        asked.append((board.name, tests, seed))
+        told = "" if seed else "C[0, 0] is 0x1, not 0x2"
+        return NetlistCheck(cells={"LUT4": 4321}, gemms=(NetlistGemm(name="2 × 3 × 4", message=told, seconds=1.0),))
+
+    monkeypatch.setattr("halfulp.host.netlist_check.check_netlist", check_netlist)
+    outcome = halfulp("verify", config_file, "--netlist", "ulx3s", "--seed", 5)
+    assert outcome.code == 0
+    assert "netlist for ulx3s, seed 5" in outcome.out
+    assert "cells: 4,321 LUT4" in outcome.out
+    outcome = halfulp("verify", config_file, "--netlist", "ulx3s", "--tests", 9, "--json")
+    assert outcome.code == 1
+    told = json.loads(outcome.out)
+    assert (told["passed"], told["cells"], told["tests"][0]["message"]) == (
+        False,
+        {"LUT4": 4321},
+        "C[0, 0] is 0x1, not 0x2",
+    )
+    assert asked == [("ulx3s", 3, 5), ("ulx3s", 9, 0)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--netlist", "ulx4"], "unknown board 'ulx4'; nearest: 'ulx3s'"),
+        (["--netlist", "ulx3s", "--waves"], "--waves is of the core before synthesis, not of a netlist"),
+        (["--netlist", "ulx3s", "--simulator", "icarus"], "a netlist is simulated by verilator, not by icarus"),
+    ],
+)
+def test_verify_refuses_what_netlists_do_not_have(halfulp, config_file, options, message):
+    assert message in halfulp("verify", config_file, *options).error

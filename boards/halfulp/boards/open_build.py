@@ -16,7 +16,7 @@ from halfulp.boards.board import Board, SerialBoard
 from halfulp.boards.place import TOOLCHAINS, Placement, place_and_route
 from halfulp.boards.pll import PllPlan, plan_pll
 from halfulp.boards.programs import PROGRAMS, ProgramError
-from halfulp.boards.synthesis import Area, synthesise
+from halfulp.boards.synthesis import Area, Synthesis, synthesise
 from halfulp.hw.cache import cached, digest, sources_digest
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.config_file import config_toml
@@ -24,8 +24,10 @@ from halfulp.numerics.formats import FloatFormat
 
 __all__ = [
     "SHARED_FROM",
+    "BoardNetlist",
     "OpenBuild",
     "ResourceError",
+    "board_netlist",
     "build_open",
     "build_report",
     "design_parameters",
@@ -78,6 +80,29 @@ class OpenBuild:
         return self.placement.folder / TOOLCHAINS[self.board.flow].bitstream
 
 
+@dataclass(frozen=True, kw_only=True)
+class BoardNetlist:
+    """What synthesis makes of a core for a board.
+
+    Attributes
+    ----------
+    synthesis
+        Of all that is between the pins.
+    constraints
+        Text of the file that tells place and route of pins and clock.
+    frequency
+        Of the core's clock, Hz, as the PLL makes it.
+    baud, memory_bytes
+        Of the serial link and of the memory beside the core.
+    """
+
+    synthesis: Synthesis
+    constraints: str
+    frequency: float
+    baud: int
+    memory_bytes: int
+
+
 def build_open(
     board: Board,
     config: ArrayConfig,
@@ -95,7 +120,7 @@ def build_open(
     board, config
         What for, and what.
     clock_mhz, baud, memory_bytes
-        What the board's file says unless given.
+        What the board's file says unless given, memory as far as the core's addresses reach.
     seed
         Of place and route: another one gives another clock, by some per cent.
     progress
@@ -111,15 +136,60 @@ def build_open(
         Where the core does not fit the part or misses its clock: nothing is built then.
     """
     serial = serial_part(board)
-    frequency, pll = _clock(serial, board.clock_mhz if clock_mhz is None else clock_mhz)
-    design = design_parameters(board, clock_mhz=clock_mhz, baud=baud, memory_bytes=memory_bytes)
     toolchain = TOOLCHAINS[board.flow]
     for name in ("yosys", toolchain.place, toolchain.pack):
         PROGRAMS[name].command()  # what is missing is told before minutes are spent
+    made = board_netlist(board, config, clock_mhz=clock_mhz, baud=baud, memory_bytes=memory_bytes, progress=progress)
+    what = f"{config.name} for {board.name}"
+    placement = place_and_route(
+        made.synthesis.netlist,
+        flow=board.flow,
+        options=serial.nextpnr,
+        constraints=made.constraints,
+        frequency=made.frequency,
+        seed=seed,
+        what=f"place and route of {what}",
+        pack=serial.pack,
+        progress=progress,
+    )
+    if placement.fmax < made.frequency:
+        reached = placement.fmax / 1e6
+        raise ResourceError(
+            f"{what} reaches {reached:.1f} MHz of {made.frequency / 1e6:g}: "
+            f"ask for less with --clock {reached * 0.95:.0f}, or try --seed {seed + 1}"
+        )
+    return OpenBuild(
+        board=board,
+        config=config,
+        frequency=made.frequency,
+        baud=made.baud,
+        memory_bytes=made.memory_bytes,
+        area=made.synthesis.area,
+        placement=placement,
+    )
+
+
+def board_netlist(
+    board: Board,
+    config: ArrayConfig,
+    *,
+    clock_mhz: float | None = None,
+    baud: int | None = None,
+    memory_bytes: int | None = None,
+    progress: Callable[[str], None] = lambda stage: None,
+) -> BoardNetlist:
+    """Synthesise all that a board's part is to hold, or take it from the cache: what place and route begins with.
+
+    Takes the arguments and raises the errors of `build_open`.
+    """
+    serial = serial_part(board)
+    _, pll = _clock(serial, board.clock_mhz if clock_mhz is None else clock_mhz)
+    design = design_parameters(board, config, clock_mhz=clock_mhz, baud=baud, memory_bytes=memory_bytes)
+    PROGRAMS["yosys"].command()
     what = f"{config.name} for {board.name}"
     progress("generating")
     sources = {"design.v": serial_design(config, **design)}
-    sources["top.il"], constraints = _board_files(serial, toolchain.constraints, pll)
+    sources["top.il"], constraints = _board_files(serial, TOOLCHAINS[board.flow].constraints, pll)
     progress("synthesising")
     synthesis = synthesise(
         sources,
@@ -130,36 +200,20 @@ def build_open(
         share_elements=config.rows * config.columns >= SHARED_FROM,
     )
     _check_fit(board, synthesis.area, what)
-    placement = place_and_route(
-        synthesis.netlist,
-        flow=board.flow,
-        options=serial.nextpnr,
-        constraints=constraints,
-        frequency=frequency,
-        seed=seed,
-        what=f"place and route of {what}",
-        pack=serial.pack,
-        progress=progress,
-    )
-    if placement.fmax < frequency:
-        reached = placement.fmax / 1e6
-        raise ResourceError(
-            f"{what} reaches {reached:.1f} MHz of {frequency / 1e6:g}: "
-            f"ask for less with --clock {reached * 0.95:.0f}, or try --seed {seed + 1}"
-        )
-    return OpenBuild(
-        board=board,
-        config=config,
-        **design,
-        area=synthesis.area,
-        placement=placement,
-    )
+    return BoardNetlist(synthesis=synthesis, constraints=constraints, **design)
 
 
 def design_parameters(
-    board: Board, *, clock_mhz: float | None = None, baud: int | None = None, memory_bytes: int | None = None
+    board: Board,
+    config: ArrayConfig,
+    *,
+    clock_mhz: float | None = None,
+    baud: int | None = None,
+    memory_bytes: int | None = None,
 ) -> dict[str, Any]:
     """What `serial_design` takes beside the configuration, with the board's own values where none are given.
+
+    Of the board's memory a core has as much as its addresses reach.
 
     Raises
     ------
@@ -171,11 +225,14 @@ def design_parameters(
     serial = serial_part(board)
     frequency, _ = _clock(serial, board.clock_mhz if clock_mhz is None else clock_mhz)
     rate = serial.baud if baud is None else baud
-    memory = serial.memory_bytes if memory_bytes is None else memory_bytes
+    reached = 1 << config.address_bits
+    memory = min(serial.memory_bytes, reached) if memory_bytes is None else memory_bytes
     # Refused here, before there is any hardware, for hardware that nobody uses is warned of.
     BitRate(clock_frequency=frequency, baud=rate)
     if memory % 64 or memory <= 0:
         raise ValueError(f"memory_bytes must be a positive multiple of 64, not {memory}")
+    if memory > reached:
+        raise ValueError(f"address_bits = {config.address_bits} reach {reached} bytes of memory, not {memory}")
     return {"frequency": frequency, "baud": rate, "memory_bytes": memory}
 
 

@@ -175,7 +175,7 @@ def _fit(board: Board, config: ArrayConfig, json: bool, options: Mapping[str, An
     from halfulp.boards.open_build import design_parameters
 
     with timed(board.name) as progress:
-        found = fit_board(board, config, progress=progress, **design_parameters(board, **options))
+        found = fit_board(board, config, progress=progress, **design_parameters(board, config, **options))
     fitted = found.config
     if json:
         print_json(

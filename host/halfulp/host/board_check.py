@@ -21,7 +21,16 @@ from halfulp.numerics.formats import CodeArray, FloatFormat, Format
 from halfulp.numerics.gemm import GemmSpec, exact_gemm, round_output
 from halfulp.numerics.rounding import Rounding
 
-__all__ = ["CHECKS", "BoardCheck", "CheckFailedError", "Outcome", "check_board", "run_check"]
+__all__ = [
+    "CHECKS",
+    "BoardCheck",
+    "CheckFailedError",
+    "Outcome",
+    "check_board",
+    "compare_gemm",
+    "core_specs",
+    "run_check",
+]
 
 PATTERNS = (0, 0xFFFF_FFFF, 0x5555_5555, 0xAAAA_AAAA)
 
@@ -92,6 +101,16 @@ def run_check(check: BoardCheck, device: Device, rng: np.random.Generator) -> Ou
     return Outcome(check, state, seen, time.perf_counter() - start)
 
 
+def core_specs(config: ArrayConfig) -> list[AnyGemmSpec]:
+    """A GEMM of every combination of formats and rounding that a core has."""
+    specs = []
+    for a, b, out in product(*config.operands, config.out_formats):
+        for kind in config.roundings:
+            rounding = Rounding.parse(f"{kind}:8" if kind.startswith("stochastic") else kind)
+            specs.append(gemm_spec(a, b, out, _accumulator(config), rounding, _scale(out)))
+    return specs
+
+
 def _check_identity(device: Device, _: np.random.Generator) -> str:
     registers = _registers(device)
     for _attempt in range(100):
@@ -117,22 +136,17 @@ def _check_registers(device: Device, rng: np.random.Generator) -> str:
 
 
 def _check_formats(device: Device, rng: np.random.Generator) -> str:
-    config = _config(device)
-    count = 0
-    for a, b, out in product(*config.operands, config.out_formats):
-        for kind in config.roundings:
-            rounding = Rounding.parse(f"{kind}:8" if kind.startswith("stochastic") else kind)
-            spec = gemm_spec(a, b, out, _accumulator(config), rounding, _scale(out))
-            _compare(device, spec, (9, 10, 40), rng)
-            count += 1
-    return f"{count} combinations of formats and rounding equal the golden model"
+    specs = core_specs(_config(device))
+    for spec in specs:
+        compare_gemm(device, spec, (9, 10, 40), rng)
+    return f"{len(specs)} combinations of formats and rounding equal the golden model"
 
 
 def _check_shapes(device: Device, rng: np.random.Generator) -> str:
     spec = _spec(device)
     for shape in ODD_SHAPES:
         for across_a, across_b in product((False, True), repeat=2):
-            _compare(device, spec, shape, rng, across_a=across_a, across_b=across_b)
+            compare_gemm(device, spec, shape, rng, across_a=across_a, across_b=across_b)
     return f"{len(ODD_SHAPES)} shapes in 4 layouts"
 
 
@@ -140,7 +154,7 @@ def _check_caches(device: Device, rng: np.random.Generator) -> str:
     # The pool hands the same memory out again and again, so stale lines of the processor's caches show at once.
     rounds = 100
     for _ in range(rounds):
-        _compare(device, _spec(device), (32, 32, 64), rng)
+        compare_gemm(device, _spec(device), (32, 32, 64), rng)
     return f"{rounds} GEMMs in the same memory, each with other numbers"
 
 
@@ -204,7 +218,7 @@ def _check_interrupt(device: Device, rng: np.random.Generator) -> str:
     line = getattr(_driver(device).bus, "interrupt_line", None)
     if line is None:
         raise _NotHere("no interrupt is wired, or it cannot be had from here; the driver polls")
-    _compare(device, _spec(device), (64, 64, min(2048, _config(device).max_k)), rng)
+    compare_gemm(device, _spec(device), (64, 64, min(2048, _config(device).max_k)), rng)
     return "comes"
 
 
@@ -220,7 +234,7 @@ def _check_reset(device: Device, rng: np.random.Generator) -> str:
         driver.submit(a, b, spec)
         driver.submit(a, b, spec)
         driver.reset()
-        _compare(device, spec, (17, 13, 40), rng)
+        compare_gemm(device, spec, (17, 13, 40), rng)
     return f"{rounds} resets in the middle of GEMMs, the next one right each time"
 
 
@@ -316,7 +330,7 @@ def _random_codes(rng: np.random.Generator, fmt: Format, shape: tuple[int, int],
     return rng.integers(0, 1 << fmt.bits, shape, np.int64).astype(fmt.code_dtype)
 
 
-def _compare(
+def compare_gemm(
     device: Device,
     spec: AnyGemmSpec,
     shape: tuple[int, int, int],
@@ -325,7 +339,19 @@ def _compare(
     across_a: bool = False,
     across_b: bool = True,
 ) -> None:
-    """One GEMM; an operand may lie in memory across K rather than along it."""
+    """One GEMM of random numbers; raise `CheckFailedError` where the golden model gives anything else.
+
+    Parameters
+    ----------
+    device
+        Of one core.
+    spec, rng
+        Of which formats, and where the numbers come from.
+    shape
+        M, N, K; K is cut to what the core takes.
+    across_a, across_b
+        Whether that operand lies in memory across K rather than along it.
+    """
     m, n, k = shape
     k = min(k, _config(device).max_k)
     a = _random(rng, spec.a, (m, k), 1, turned=across_a)

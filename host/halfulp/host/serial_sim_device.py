@@ -27,6 +27,8 @@ class SerialSimDevice(SimulatedDevice[SerialDevice]):
         See `SimulatedDevice`.
     timeout_s
         See `Driver`.
+    reply_timeout_s
+        See `SerialLink`.
     **board_options
         To `halfulp.sim.serial_board.VirtualSerialBoard`.
     """
@@ -38,15 +40,16 @@ class SerialSimDevice(SimulatedDevice[SerialDevice]):
         *,
         verify: float = 0.0,
         timeout_s: float = 60.0,
+        reply_timeout_s: float = 0.25,
         progress: Callable[[str], None] | None = None,
         **board_options: Any,
     ) -> None:
         super().__init__(name, cores, verify=verify, progress=progress)
-        self._timeout_s = timeout_s
+        self._timeouts = {"timeout_s": timeout_s, "reply_timeout_s": reply_timeout_s}
         self._board_options = board_options
 
     def _open_core(self, config: ArrayConfig) -> SerialDevice:
-        return _open_board(self.name, config, self._timeout_s, **self._board_options)
+        return _open_board(self.name, config, self._timeouts, **self._board_options)
 
 
 def open_serial_sim(argument: str, *, requirements: Iterable[Requirement] = (), **options: Any) -> SerialSimDevice:
@@ -55,7 +58,7 @@ def open_serial_sim(argument: str, *, requirements: Iterable[Requirement] = (), 
     return check_requirements(SerialSimDevice(f"serial-sim:{argument}", cores, **options), requirements)
 
 
-def _open_board(name: str, config: ArrayConfig, timeout_s: float, **board_options: Any) -> SerialDevice:
+def _open_board(name: str, config: ArrayConfig, timeouts: dict[str, float], **board_options: Any) -> SerialDevice:
     from halfulp.sim.serial_board import VirtualSerialBoard
 
     board = VirtualSerialBoard(config, **board_options)
@@ -66,11 +69,11 @@ def _open_board(name: str, config: ArrayConfig, timeout_s: float, **board_option
                 name,
                 port,
                 baud=DEFAULT_BAUD,
-                timeout_s=timeout_s,
                 retries=RETRIES,
                 expected=config,
                 is_simulated=True,
                 on_close=board.close,
+                **timeouts,
             )
         except BaseException:
             port.close()

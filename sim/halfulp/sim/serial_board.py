@@ -35,6 +35,8 @@ CLOCKS_AT_REST = 400_000
 """After so many clocks without a byte the simulation waits for one: whatever still runs in the core is looked at by
 its host, which wakes it.
 """
+CLOCKS_AT_REST_OF_CELLS = 20_000
+"""The same of a netlist, whose clocks are dear."""
 
 _ROOM = 4096
 _LONGEST_SLEEP_S = 0.1
@@ -102,6 +104,9 @@ class VirtualSerialBoard:
         Of the line between the pins and the pseudo-terminal.
     seed
         Of the faults.
+    netlist
+        Verilog of all of the board instead, top ``halfulp_core`` with the ports ``aclk``, ``aresetn``, ``rx`` and
+        ``tx``, in which a bit takes `clocks_a_bit`; of single cells, so it is compiled quickly and runs slowly.
 
     Attributes
     ----------
@@ -118,13 +123,16 @@ class VirtualSerialBoard:
         clocks_a_bit: int = CLOCKS_A_BIT,
         faults: LineFaults | None = None,
         seed: int = 0,
+        netlist: str | None = None,
     ) -> None:
         if memory_bytes is None:
             memory_bytes = 1 << min(15, config.address_bits)
-        verilog = serial_verilog(
+        verilog = netlist or serial_verilog(
             config, memory_bytes=memory_bytes, buffer_bytes=buffer_bytes, clocks_a_bit=clocks_a_bit
         )
-        self._library = _load(build_library(f"serial-{config.name}", verilog, harness=HARNESS))
+        quick = netlist is not None
+        self._library = _load(build_library(f"serial-{config.name}", verilog, harness=HARNESS, quick=quick))
+        self._clocks_at_rest = CLOCKS_AT_REST_OF_CELLS if quick else CLOCKS_AT_REST
         self.faults = faults or LineFaults()
         self._rng = np.random.default_rng(seed)
         self._closes = threading.Event()
@@ -173,7 +181,7 @@ class VirtualSerialBoard:
         received, came = (ctypes.c_uint8 * _ROOM)(), ctypes.c_uint32()
         at_rest = 0
         while not self._closes.is_set():
-            sleeps = at_rest > CLOCKS_AT_REST
+            sleeps = at_rest > self._clocks_at_rest
             patience_s = _LONGEST_SLEEP_S if sleeps else 0 if to_core else _TURNAROUND_S
             if to_host:
                 with contextlib.suppress(BlockingIOError):

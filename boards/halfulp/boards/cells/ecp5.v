@@ -111,3 +111,27 @@ module DP16KD(
   assign DOA = DATA_WIDTH_B == 36 ? read_b[17:0] : read_a[17:0];
   assign DOB = DATA_WIDTH_B == 36 ? read_b[35:18] : read_b[17:0];
 endmodule
+
+// A pin, which is either an input or an output.
+module TRELLIS_IO(inout B, input I, T, output O);
+  parameter DIR = "INPUT";
+  generate
+    if (DIR == "INPUT") assign O = B;
+    else assign B = I;
+  endgenerate
+endmodule
+
+// Locked from the start. Its rate is another matter: all that runs on its clock counts clocks.
+module EHXPLLL(
+  input CLKI, CLKFB, RST, STDBY, PHASESEL0, PHASESEL1, PHASEDIR, PHASESTEP, PHASELOADREG, PLLWAKESYNC, ENCLKOP,
+  output CLKOP, LOCK
+);
+  parameter CLKI_DIV = 1;
+  parameter CLKFB_DIV = 1;
+  parameter CLKOP_DIV = 1;
+  parameter CLKOP_CPHASE = 0;
+  parameter CLKOP_FPHASE = 0;
+  parameter CLKOP_ENABLE = "ENABLED";
+  parameter FEEDBK_PATH = "CLKOP";
+  assign CLKOP = CLKI, LOCK = 1'b1;
+endmodule

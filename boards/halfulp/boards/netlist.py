@@ -1,0 +1,166 @@
+"""A board's netlist as plain Verilog: what synthesis has made of a core, cell by cell, for simulators and provers.
+
+Yosys' own models of the cells serve where there are any that simulate; the rest, after the vendors' documents, are in
+the folder `cells`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter, defaultdict
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from halfulp.boards.board import Board
+from halfulp.boards.open_build import serial_part
+from halfulp.boards.programs import PROGRAMS, run_program
+from halfulp.hw.cache import cached, digest
+
+__all__ = ["MODELS", "board_verilog", "cell_counts", "cell_models", "plain_verilog", "with_buses"]
+
+MODELS = {"ecp5": "", "ice40": "+/ice40/cells_sim.v"}
+"""Flows whose cells have models, with the file of Yosys' own that ours go beside."""
+
+TIMEOUT = 1800.0
+"""Seconds for Yosys."""
+
+_NUMBERED = re.compile(r"(DI[AB]|DO[AB]|AD[AB]|CS[AB]|[ABCP])(\d+)")
+_WITH_BUSES = ("DP16KD", "MULT18X18D")
+
+_BOARD = """module halfulp_core(input aclk, input aresetn, input rx, output tx);
+  top board(.{clock}(aclk), .uart_0__rx__io(rx), .uart_0__tx__io(tx));
+endmodule
+"""
+
+# Each bit is a signal of its own afterwards: of vectors that are driven bit by bit, simulators make loops.
+_SCRIPT = """{theirs}
+read_json netlist.json
+read_verilog -icells -overwrite cells.v
+read_verilog around.v
+hierarchy -check -top {top}
+proc
+flatten
+opt_expr
+rename -hide w:* c:*
+splitnets
+opt_clean -purge
+write_verilog -noattr simulation.v
+"""
+
+
+def cell_models(flow: str) -> str:
+    """Verilog of our models of a flow's cells; raise ValueError where there are none."""
+    if flow not in MODELS:
+        raise ValueError(f"netlists of {flow} are not simulated: there are models of {', '.join(MODELS)} only")
+    return files("halfulp.boards").joinpath("cells").joinpath(f"{flow}.v").read_text(encoding="utf-8")
+
+
+def board_verilog(netlist: Path, *, board: Board) -> str:
+    """Verilog of all that is between a board's pins, after synthesis; from the cache where it is there.
+
+    Parameters
+    ----------
+    netlist
+        Yosys' JSON of a board's top.
+    board
+        Which board.
+
+    Returns
+    -------
+    One module without cells, `halfulp_core`, with the ports ``aclk``, the board's oscillator; ``rx`` and ``tx``; and
+    ``aresetn``, which does nothing, for a board has no reset. The core's clock is the oscillator's here, whatever the
+    PLL is set to.
+
+    Raises
+    ------
+    ValueError
+        Where there are no models of the part's cells, or a memory is used as none of them is; see `with_buses`.
+    ProgramError
+        Where Yosys is missing, fails (as it does where a cell has no model) or takes too long.
+    """
+    serial_part(board)
+    ports = json.loads(netlist.read_bytes())["modules"]["top"]["ports"]
+    clock = next(name for name in ports if name.startswith("clk"))
+    return plain_verilog(netlist, flow=board.flow, top="halfulp_core", around=_BOARD.format(clock=clock))
+
+
+def plain_verilog(netlist: Path, *, flow: str, top: str, around: str = "") -> str:
+    """Verilog of a netlist as one module without cells; from the cache where it is there.
+
+    Parameters
+    ----------
+    netlist
+        Yosys' JSON.
+    flow
+        A key of `MODELS`.
+    top
+        The module.
+    around
+        Verilog of `top`, where it is around what is in the netlist.
+
+    Raises
+    ------
+    ValueError, ProgramError
+        As `board_verilog`.
+    """
+    models = cell_models(flow)
+    theirs = f"read_verilog -icells {MODELS[flow]}" if MODELS[flow] else ""
+    script = _SCRIPT.format(theirs=theirs, top=top)
+    given = netlist.read_bytes()
+
+    def build(folder: Path) -> None:
+        modules = json.dumps(with_buses(json.loads(given)))
+        texts = {"netlist.json": modules, "cells.v": models, "around.v": around, "simulation.ys": script}
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        arguments = ["-q", "-s", "simulation.ys"]
+        run_program(f"netlist of {top}", PROGRAMS["yosys"], arguments, folder, log="yosys.log", timeout=TIMEOUT)
+        (folder / "netlist.json").unlink()
+
+    key = digest(PROGRAMS["yosys"].version(), script, models, around, given)
+    return (cached("netlist", key, build) / "simulation.v").read_text(encoding="utf-8")
+
+
+def cell_counts(netlist: Path) -> dict[str, int]:
+    """Cells of a netlist's top, by kind, the most frequent first."""
+    cells = json.loads(netlist.read_bytes())["modules"]["top"]["cells"].values()
+    return dict(Counter(cell["type"] for cell in cells).most_common())
+
+
+def with_buses(netlist: dict[str, Any]) -> dict[str, Any]:
+    """A netlist in Yosys' JSON without the cells' empty modules, in which an ECP5's cells have buses.
+
+    Raises
+    ------
+    ValueError
+        Where a memory of an ECP5 begins as something other than 0, or is written to from both of its sides.
+    """
+    modules = {
+        name: module
+        for name, module in netlist["modules"].items()
+        if not int(module["attributes"].get("blackbox", "0"), 2)
+    }
+    for module in modules.values():
+        for cell in module["cells"].values():
+            for name in [each for each in cell["parameters"] if each.startswith("INITVAL")]:
+                if "1" in cell["parameters"].pop(name):
+                    raise ValueError(f"the contents of a {cell['type']} must begin as 0")
+            if cell["connections"].get("WEB", ["0"]) != ["0"]:
+                raise ValueError("there is no model of a DP16KD whose side B writes")
+            if cell["type"] in _WITH_BUSES:
+                _join(cell)
+    return {**netlist, "modules": modules}
+
+
+def _join(cell: dict[str, Any]) -> None:
+    """Make buses of ports that have a number each."""
+    bits: defaultdict[str, dict[int, Any]] = defaultdict(dict)
+    for name in list(cell["connections"]):
+        if match := _NUMBERED.fullmatch(name):
+            bits[match[1]][int(match[2])] = cell["connections"].pop(name)[0]
+            cell["port_directions"].pop(name)
+    for bus, each in bits.items():
+        cell["connections"][bus] = [each[number] for number in range(len(each))]
+        cell["port_directions"][bus] = "output" if bus in ("DOA", "DOB", "P") else "input"
