@@ -162,6 +162,7 @@ class Core(wiring.Component):
             drain.captured.eq(array.captured),
             drain.feed_last.eq(engine.feed.valid & engine.feed.last),
             engine.drain_free.eq(drain.free),
+            engine.at_rest.eq(~supervisor.busy),
             self.interrupt.eq(registers.interrupt),
         ]
 

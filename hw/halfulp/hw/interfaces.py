@@ -144,7 +144,7 @@ class ArrayFeedSignature(wiring.Signature):
     `first` and `last` mark the tile's first and last step; nothing is accumulated where `valid` is 0 (a bubble may
     stand between any two steps). `a_format` and `b_format` are constant over a tile and belong to the step like
     `first` (not skewed: the array delays them). Interleaved P times, a step comes at most every P clocks, always a
-    multiple of P clocks behind the one before.
+    multiple of P clocks behind the one before, unless all of that one's tile has left the array.
 
     `seed`, where the accumulator is rounded at random: the words of the tile that starts next, all R + C of them
     between the first step of the tile before, from 20 clocks behind it and in the order of the index, and its own.

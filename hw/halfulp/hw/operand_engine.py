@@ -50,6 +50,8 @@ class OperandEngine(wiring.Component):
         The array waits for operands; for results to leave.
     error, error_address
         Pulse: a read failed; address of its burst.
+    at_rest
+        No GEMM is under way in the core, nor anything of one in the array: the next step may come in any clock.
     flush
         Drop everything. Bursts in flight are taken; hold it until `idle`.
     idle
@@ -65,6 +67,7 @@ class OperandEngine(wiring.Component):
     write_stall: Signal
     error: Signal
     error_address: Signal
+    at_rest: Signal
     flush: Signal
     idle: Signal
 
@@ -81,6 +84,7 @@ class OperandEngine(wiring.Component):
                 "write_stall": Out(1),
                 "error": Out(1),
                 "error_address": Out(config.address_bits),
+                "at_rest": In(1),
                 "flush": In(1),
                 "idle": Out(1),
             }
@@ -145,6 +149,7 @@ class OperandEngine(wiring.Component):
             loader.freed.eq(Cat(a.freed, b.freed)),
             loader.freed_parity.eq(Cat(a.freed_parity, b.freed_parity)),
             sequencer.drain_free.eq(self.drain_free),
+            sequencer.at_rest.eq(self.at_rest),
             self.read_stall.eq(sequencer.read_stall),
             self.write_stall.eq(sequencer.write_stall),
             self.error.eq(reader.error),

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from halfulp.hw.config import BURST_BEATS, ArrayConfig
@@ -156,7 +157,7 @@ class GemmPlan:
     a_across_k: bool = False
     b_across_k: bool = False
 
-    @property
+    @cached_property
     def operands(self) -> tuple[OperandPlan, OperandPlan]:
         """A and B."""
         config = self.config
@@ -181,28 +182,28 @@ class GemmPlan:
             ),
         )
 
-    @property
+    @cached_property
     def chunked(self) -> bool:
         """Whether K is cut in chunks: two slots of the whole of it do not fit."""
         return max(operand.words(self.k) for operand in self.operands) > self.config.buffer_depth // 2
 
-    @property
+    @cached_property
     def segment_steps(self) -> int:
         """Steps of K a slot."""
         return chunk_steps(self.config) if self.chunked else self.k
 
-    @property
+    @cached_property
     def slot_words(self) -> tuple[int, int]:
         """Words a slot of A and of B."""
         a, b = self.operands
         return a.words(self.segment_steps), b.words(self.segment_steps)
 
-    @property
+    @cached_property
     def group(self) -> int:
         """Most panels of the resident operand that stay in the buffer."""
         return 1 if self.chunked else min(MAX_GROUP, self.config.buffer_depth // max(self.slot_words))
 
-    @property
+    @cached_property
     def resident(self) -> int:
         """The operand whose panels stay: 0 A, 1 B."""
         return int(self.m * self.config.columns > self.n * self.config.rows)

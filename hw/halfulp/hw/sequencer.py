@@ -47,7 +47,7 @@ class Sequencer(wiring.Component):
         Offered from the clock after its first segment is taken.
     tile_pending
         The tile is still offered.
-    drain_free, read_stall, write_stall
+    drain_free, read_stall, write_stall, at_rest
         As in `OperandEngine`.
     idle
         No step is waiting, nor on its way to the array.
@@ -67,6 +67,7 @@ class Sequencer(wiring.Component):
     drain_free: Signal
     read_stall: Signal
     write_stall: Signal
+    at_rest: Signal
     idle: Signal
 
     def __init__(self, *, config: ArrayConfig) -> None:
@@ -87,6 +88,7 @@ class Sequencer(wiring.Component):
                 "drain_free": In(1),
                 "read_stall": Out(1),
                 "write_stall": Out(1),
+                "at_rest": In(1),
                 "idle": Out(1),
             }
         )
@@ -110,7 +112,7 @@ class Sequencer(wiring.Component):
         here = [self._follow(m, number, take=take, go=go, final=final) for number in (0, 1)]
         arrived = here[0] & here[1]
         ends = final & ends_tile
-        turn = self._take_turns(m)
+        turn = self._take_turns(m, go)
         m.d.comb += [
             may_end.eq(self.drain_free & (last_coming == 0) & (~offered | tile.ready)),
             go.eq(active & arrived & (~ends | may_end) & turn),
@@ -160,13 +162,21 @@ class Sequencer(wiring.Component):
             m.d.comb += leaving.eq(coming[-3:])
         return m
 
-    def _take_turns(self, m: Module) -> Value:
-        """Whether a step can be issued in this clock, of an interleaved array: every P clocks."""
+    def _take_turns(self, m: Module, go: Value) -> Value:
+        """Whether a step can be issued in this clock, of an interleaved array: every P clocks from the first step on.
+
+        A core at rest takes the first step in any clock, so that a GEMM's clocks do not depend on when it is started.
+        """
         interval = self._config.interleave
         if interval == 1:
             return Const(1)
         clock = Signal(range(interval), name="clock_of_step")
-        m.d.sync += clock.eq(Mux(clock == interval - 1, 0, clock + 1))
+        is_fresh = Signal(init=1, name="no_step_since_rest")
+        with m.If(self.at_rest):
+            m.d.sync += is_fresh.eq(1)
+        with m.Elif(go):
+            m.d.sync += is_fresh.eq(0)
+        m.d.sync += clock.eq(Mux((is_fresh & ~go) | (clock == interval - 1), 0, clock + 1))
         return clock == 0
 
     def _for_a_step(self, m: Module, name: str, turn: Value, state: Value) -> Value:
