@@ -5,18 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from halfulp.hw.config import ArrayConfig
+from halfulp.hw.config_file import load_config
 from halfulp.hw.schedule import GemmPlan
 from halfulp.sim.cycle_count import count_cycles, dense_gemm
-from halfulp.sim.cycle_model import predict, roofline
+from halfulp.sim.cycle_model import predict, roofline, walk_gemm
 from halfulp.sim.memory_timing import MemoryTiming
 from halfulp.sim.rtl import RtlCore
 
-# test_core's core, so that it is built once: chunks of K from 129 steps on, write-bound with 4-byte results.
+ROOT = Path(__file__).parents[2]
+# Those of test_core, test_float_core and test_block_core, so that they are built once. The first: chunks of K from 129
+# steps on, write-bound with 4-byte results.
 CONFIG = ArrayConfig(
     rows=2,
     columns=4,
@@ -27,7 +31,48 @@ CONFIG = ArrayConfig(
     buffer_depth=64,
     reads_outstanding=4,
 )
-OUT_BYTES = tuple(fmt.container_bytes for fmt in CONFIG.out_formats)
+IN_TURN = ArrayConfig(
+    rows=3,
+    columns=2,
+    interleave=3,
+    lanes=1,
+    buffer_depth=64,
+    accumulator="e6m5:stochastic:13",
+    a_formats=("e4m3", "e5m2"),
+    b_formats=("e5m2",),
+    out_formats=("float32", "e4m3"),
+)
+BLOCKS = ArrayConfig(
+    rows=2,
+    columns=1,
+    lanes=1,
+    buffer_depth=64,
+    a_formats=("mxint8", "mxfp4_e2m1"),
+    b_formats=("mxint8",),
+    out_formats=("float32", "bfloat16"),
+    accumulator="e6m5:stochastic:13",
+    roundings=("nearest_even", "stochastic"),
+)
+CORES = {
+    "exact sums": CONFIG,
+    "sums rounded at random, 3 in turn": IN_TURN,
+    "blocks, rounded at random": BLOCKS,
+}
+VERIFIED = {
+    "rounded to nearest, 2 in turn": IN_TURN.replace(rows=4, interleave=2, accumulator="e6m5", bus_width=32),
+    "2-byte operands, 128-bit bus": CONFIG.replace(a_formats=("int12", "int8"), b_formats=("int12",), bus_width=128),
+    **{
+        name: load_config(ROOT / "docs" / "configs" / f"{name}.toml") for name in ("fp12_4x2", "mxfp8_2x3", "nvfp4_2x2")
+    },
+    **{
+        name: load_config(ROOT / "docs" / "configs" / f"{name}.toml")
+        for name in ("fp12_4x2", "mxfp8_2x3", "nvfp4_2x2", "tiny_2x3", "window_2x2")
+    },
+}
+EVERY_CORE = [
+    *(pytest.param(config, id=name) for name, config in CORES.items()),
+    *(pytest.param(config, id=name, marks=pytest.mark.verify) for name, config in VERIFIED.items()),
+]
 MEMORIES = {
     "ideal": MemoryTiming(),
     "latency": MemoryTiming(read_latency=60, write_latency=35),
@@ -40,10 +85,10 @@ MEMORIES = {
 def open_core() -> Iterator:
     opened = []
 
-    def open_one(memory: MemoryTiming) -> tuple[RtlCore, int]:
+    def open_one(config: ArrayConfig, memory: MemoryTiming) -> tuple[RtlCore, int]:
         """A core on this memory, and the address of 16 MiB of it."""
         core = RtlCore(
-            CONFIG,
+            config,
             memory_bytes=1 << 25,
             read_latency=memory.read_latency,
             write_latency=memory.write_latency,
@@ -58,7 +103,7 @@ def open_core() -> Iterator:
         core.close()
 
 
-def random_gemm(rng: np.random.Generator, base: int) -> tuple[GemmPlan, int, int, int]:
+def random_gemm(rng: np.random.Generator, config: ArrayConfig, base: int) -> tuple[GemmPlan, int, int, int]:
     """A GEMM of any layout, aligned or not; number of its output format, address and stride of C."""
 
     def one(*choices: int) -> int:
@@ -70,9 +115,10 @@ def random_gemm(rng: np.random.Generator, base: int) -> tuple[GemmPlan, int, int
         k = one(1, 2, 8, 16, 64, 128, 129, 256, int(rng.integers(1, 40)), int(rng.integers(1, 700)))
         if m * n * k <= 60_000:
             break
+    k = min(config.steps(k), config.max_k)
     a_across_k, b_across_k = (bool(bit) for bit in rng.integers(0, 2, 2))
-    out_format = int(rng.integers(len(OUT_BYTES)))
-    size = OUT_BYTES[out_format]
+    out_format = int(rng.integers(len(config.out_formats)))
+    sizes = config.a_bytes, config.b_bytes, config.out_formats[out_format].container_bytes
     pads = [one(0, 0, 1, 3, 8, int(rng.integers(0, 100))) for _ in range(3)]
     skews = [one(0, 0, int(rng.integers(0, 16)), int(rng.integers(0, 4096))) for _ in range(3)]
     widths = (m if a_across_k else k, n if b_across_k else k, n)
@@ -80,36 +126,49 @@ def random_gemm(rng: np.random.Generator, base: int) -> tuple[GemmPlan, int, int
     if rng.random() < 0.3:  # rows that begin alike in a bus word, or in a page
         strides = [-(-stride // unit) * unit for stride, unit in zip(strides, (8, one(8, 256), 64), strict=True)]
     plan = GemmPlan(
-        config=CONFIG,
+        config=config,
         m=m,
         n=n,
         k=k,
-        a_address=base + skews[0],
-        b_address=base + (1 << 22) + skews[1],
-        a_stride=strides[0],
-        b_stride=strides[1],
+        a_address=base + sizes[0] * skews[0],
+        b_address=base + (1 << 22) + sizes[1] * skews[1],
+        a_stride=sizes[0] * strides[0],
+        b_stride=sizes[1] * strides[1],
         a_across_k=a_across_k,
         b_across_k=b_across_k,
     )
-    return plan, out_format, base + (1 << 23) + size * skews[2], size * strides[2]
+    return plan, out_format, base + (1 << 23) + sizes[2] * skews[2], sizes[2] * strides[2]
 
 
 @pytest.mark.parametrize("name", list(MEMORIES))
+@pytest.mark.parametrize("config", EVERY_CORE)
 def test_it_equals_the_cores_counter_on_random_gemms(
-    open_core, rng: np.random.Generator, name: str, request: pytest.FixtureRequest
+    open_core, rng: np.random.Generator, config: ArrayConfig, name: str, request: pytest.FixtureRequest
 ):
     memory = MEMORIES[name]
-    core, base = open_core(memory)
+    core, base = open_core(config, memory)
     for _ in range(1000 if request.config.option.fuzz else 60):
-        plan, out_format, c_address, c_stride = random_gemm(rng, base)
+        plan, out_format, c_address, c_stride = random_gemm(rng, config, base)
         counted = count_cycles(core, plan, out_format=out_format, c_address=c_address, c_stride=c_stride)
-        model = predict(plan, out_bytes=OUT_BYTES[out_format], c_address=c_address, c_stride=c_stride, memory=memory)
+        size = config.out_formats[out_format].container_bytes
+        model = predict(plan, out_bytes=size, c_address=c_address, c_stride=c_stride, memory=memory)
         assert model.cycles == counted, f"{plan}, C at {c_address:#x}, stride {c_stride}, format {out_format}"
+
+
+def test_clocks_do_not_depend_on_when_a_gemm_is_started(open_core):
+    """A step comes every third clock of this core, whose first one is that of the first step."""
+    core, base = open_core(IN_TURN, MemoryTiming())
+    plan, c_address, _ = dense_gemm(IN_TURN, 7, 9, 5, across_k=(False, True), out_bytes=4, base=base)
+    counts = []
+    for idle in range(1, 2 * IN_TURN.interleave + 1):
+        core.advance(idle)
+        counts.append(count_cycles(core, plan, c_address=c_address, c_stride=20))
+    assert counts == [predict(plan, c_address=c_address).cycles] * len(counts)
 
 
 @pytest.mark.parametrize("across", [(False, False), (False, True), (True, False), (True, True)])
 def test_it_equals_the_counter_where_most_of_the_tiles_are_passed_over(open_core, across: tuple[bool, bool]):
-    core, base = open_core(MemoryTiming())
+    core, base = open_core(CONFIG, MemoryTiming())
     a_across_k, b_across_k = across
     for m, k, n in ((4, 64, 1600), (300, 16, 64), (64, 256, 64)):
         plan = GemmPlan(
@@ -146,10 +205,33 @@ def test_a_16_by_16_core_keeps_to_its_roofline_in_every_layout(across: tuple[boo
             assert model.macs_per_cycle >= 0.85 * roofline(plan, out_bytes=out_bytes), (m, k, n, out_bytes)
 
 
+def test_shortcuts_change_nothing(rng: np.random.Generator, request: pytest.FixtureRequest):
+    """Most of a GEMM is not walked: its cycles and bytes are those of walking each tile and line."""
+    fast = ArrayConfig(rows=8, columns=8), ArrayConfig(rows=4, columns=8, bus_width=128, reads_outstanding=4)
+    configs = *fast, CONFIG, IN_TURN, BLOCKS
+    memories = *MEMORIES.values(), MemoryTiming(read_latency=20)
+
+    def length(limit: int) -> int:
+        size = min(int(2 ** rng.uniform(0, 9)), limit)
+        return size // 8 * 8 if size >= 8 and rng.random() < 0.7 else size
+
+    for _ in range(5000 if request.config.option.fuzz else 120):
+        config = configs[int(rng.integers(len(configs)))]
+        size = config.out_formats[0].container_bytes
+        m, n, k = length(512), length(512), length(config.max_k)
+        if m * n * k > 1 << 20:
+            continue
+        across = bool(rng.integers(2)), bool(rng.integers(2))
+        plan, c_address, _ = dense_gemm(config, m, k, n, across_k=across, out_bytes=size, base=0)
+        memory = memories[int(rng.integers(len(memories)))] if rng.random() < 0.5 else MemoryTiming()
+        walked = walk_gemm(plan, memory, size, c_address, n * size, shortcuts=False)
+        assert predict(plan, out_bytes=size, c_address=c_address, memory=memory) == walked, (plan, memory)
+
+
 def test_bytes_moved_are_those_of_the_plans_bursts_and_of_c(rng: np.random.Generator):
     for _ in range(100):
-        plan, out_format, c_address, c_stride = random_gemm(rng, 0)
-        size = OUT_BYTES[out_format]
+        plan, out_format, c_address, c_stride = random_gemm(rng, CONFIG, 0)
+        size = CONFIG.out_formats[out_format].container_bytes
         model = predict(plan, out_bytes=size, c_address=c_address, c_stride=c_stride)
         assert model.read_bytes == 8 * sum(burst.beats for burst in plan.bursts())
         least = sum((row + plan.n * size - 1) // 8 - row // 8 + 1 for row in range(0, plan.m * c_stride, c_stride))
@@ -177,9 +259,8 @@ def test_what_no_gemm_and_no_memory_can_be_is_refused():
     plan = layer((False, False), 1, 1, 1)
     with pytest.raises(ValueError, match="m must be 1 or more, not 0"):
         predict(replace(plan, m=0))
-    fp12 = ArrayConfig(accumulator="e6m5:stochastic:13", interleave=4)
-    with pytest.raises(ValueError, match="not accumulator e6m5:stochastic:13 with interleave 4"):
-        predict(GemmPlan(config=fp12, m=1, n=1, k=1))
+    with pytest.raises(ValueError, match="k counts scales and elements: 34 ends in a scale, of blocks of 32"):
+        predict(GemmPlan(config=BLOCKS, m=1, n=1, k=34))
     with pytest.raises(ValueError, match="out_bytes must be 1, 2 or 4, not 3"):
         predict(plan, out_bytes=3)
     with pytest.raises(ValueError, match="bandwidth must be above 0 and at most 1 beat a clock, not 0"):
@@ -191,7 +272,7 @@ def test_what_no_gemm_and_no_memory_can_be_is_refused():
 
 
 def test_the_counter_refuses_what_the_core_refuses(open_core):
-    core, base = open_core(MemoryTiming())
+    core, base = open_core(CONFIG, MemoryTiming())
     plan, c_address, _ = dense_gemm(CONFIG, 1, 9000, 1, across_k=(False, False), out_bytes=4, base=base)
     with pytest.raises(RuntimeError, match="the core refused 1 x 9000 x 1: status 0x"):
         count_cycles(core, plan, c_address=c_address, c_stride=4)

@@ -20,6 +20,8 @@ def dense_gemm(
 
     Parameters
     ----------
+    k
+        Elements; of block-scaled operands, each block's scale lies before them.
     across_k
         Whether A, and B, lie across K.
     out_bytes
@@ -27,6 +29,7 @@ def dense_gemm(
     base
         Address of A, a multiple of 4096.
     """
+    k = config.steps(k)
     sizes = m * k * config.a_bytes, k * n * config.b_bytes, m * n * out_bytes
     a_pages, b_pages, c_pages = (-(-size // PAGE_BYTES) * PAGE_BYTES for size in sizes)
     plan = GemmPlan(

@@ -11,19 +11,19 @@ pauses. Standard library only, but for what the hardware's own sources need.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from halfulp.hw.array import first_capture
-from halfulp.hw.operand_buffer import OperandBuffer
-from halfulp.hw.schedule import GemmPlan, block_steps
+from halfulp.hw.schedule import GemmPlan
 from halfulp.hw.tile_walk import TileWalk
+from halfulp.sim.core_clocks import core_clocks
 from halfulp.sim.drain_model import DrainModel
 from halfulp.sim.load_model import NEXT_GROUP, NEXT_PANEL, LoadModel
 from halfulp.sim.memory_timing import MemoryTiming, line_pattern
 
-__all__ = ["GemmCycles", "predict", "roofline"]
+__all__ = ["GemmCycles", "predict", "roofline", "walk_gemm"]
 
 FIRST_SEGMENT = 12
 """Clocks from the start of a GEMM on a core at rest to its first segment: queue 3, planner 3, loader 2, walk 4."""
@@ -31,13 +31,16 @@ FIRST_SEGMENT = 12
 ARRIVAL_LATENCY = 2
 """Clocks from a block's last beat on the bus to the first of its steps."""
 
+_LOCK = threading.Lock()
+"""Of what is remembered of cores and memories, for programs with threads."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class GemmCycles:
     """What a GEMM costs on a core.
 
-    cycles: what the core's counter shows; read_bytes, written_bytes: bus words that moved, in bytes; macs: M·N·K;
-    elements: multiply-accumulates that the array can do a clock.
+    cycles: what the core's counter shows; read_bytes, written_bytes: bus words that moved, in bytes; macs: M·N·K,
+    scales not counted; elements: multiply-accumulates that the array can do a clock.
     """
 
     cycles: int
@@ -80,7 +83,15 @@ def roofline(plan: GemmPlan, *, out_bytes: int = 4, bandwidth: float = 1.0) -> f
     config = plan.config
     read = (plan.m * config.a_bytes + plan.n * config.b_bytes) * plan.k
     words = max(read, plan.m * plan.n * out_bytes) / config.bus_bytes
-    return min(config.rows * config.columns, plan.m * plan.n * plan.k * bandwidth / words)
+    steps = config.rows * config.columns / config.interleave
+    # Scales of blocks are steps of their own, and containers in memory.
+    return min(steps, plan.m * plan.n * plan.k * bandwidth / words) * _elements(plan) / plan.k
+
+
+def _elements(plan: GemmPlan) -> int:
+    """Elements of K: what is left without the scales of blocks."""
+    block = plan.config.block
+    return plan.k - -(-plan.k // (block + 1)) if block else plan.k
 
 
 @lru_cache(maxsize=4096)
@@ -107,49 +118,60 @@ def predict(
     """
     if out_bytes not in (1, 2, 4):
         raise ValueError(f"out_bytes must be 1, 2 or 4, not {out_bytes!r}")
-    if plan.config.interleave != 1 or plan.config.step_random_bits:
-        raise ValueError(
-            "the cycle model knows a step a clock and accumulators without random bits, "
-            f"not accumulator {plan.config.accumulator} with interleave {plan.config.interleave}"
-        )
-    if plan.config.block:
-        raise ValueError(f"the cycle model knows plain operands, not blocks of {plan.config.block}")
     for name in ("m", "n", "k"):
         if getattr(plan, name) < 1:
             raise ValueError(f"{name} must be 1 or more, not {getattr(plan, name)!r}")
+    if plan.config.block and plan.k % (plan.config.block + 1) == 1:
+        raise ValueError(f"k counts scales and elements: {plan.k} ends in a scale, of blocks of {plan.config.block}")
     stride = plan.n * out_bytes if c_stride is None else c_stride
-    walk = _Walk(plan, memory, out_bytes, c_address, stride)
+    with _LOCK:
+        return walk_gemm(plan, memory, out_bytes, c_address, stride)
+
+
+def walk_gemm(
+    plan: GemmPlan, memory: MemoryTiming, out_bytes: int, c_address: int, c_stride: int, *, shortcuts: bool = True
+) -> GemmCycles:
+    """What `predict` gives, not remembered; without `shortcuts` tile by tile and line by line, for comparison."""
+    walk = _Walk(plan, memory, out_bytes, c_address, c_stride, shortcuts)
     walk.run()
     config = plan.config
     return GemmCycles(
         cycles=walk.drain.answered,
         read_bytes=walk.load.beats * config.bus_bytes,
         written_bytes=walk.drain.beats * config.bus_bytes,
-        macs=plan.m * plan.n * plan.k,
-        elements=config.rows * config.columns,
+        macs=plan.m * plan.n * _elements(plan),
+        elements=config.rows * config.columns // config.interleave,
     )
 
 
 class _Walk:
     """The tiles of a GEMM in order, and the clocks of their steps."""
 
-    def __init__(self, plan: GemmPlan, memory: MemoryTiming, out_bytes: int, c_address: int, c_stride: int) -> None:
-        config = plan.config
-        self.load = LoadModel(plan, memory)
-        self.drain = DrainModel(config, memory, out_bytes)
+    def __init__(
+        self, plan: GemmPlan, memory: MemoryTiming, out_bytes: int, c_address: int, c_stride: int, shortcuts: bool
+    ) -> None:
+        self.load = LoadModel(plan, memory, streams=shortcuts)
+        self.drain = DrainModel(plan.config, memory, out_bytes, calm=shortcuts)
+        self._shortcuts = shortcuts
         self._plan = plan
-        self._chunked, self._segment_steps = plan.chunked, plan.segment_steps
-        self._slacks = tuple(operand.slack for operand in plan.operands)
-        self._out_bytes = out_bytes
-        self._c_address, self._c_stride = c_address, c_stride
-        self._operands = plan.operands
+        self._core = core = core_clocks(plan.config)
+        self._operands = a, b = plan.operands
         self._resident = plan.resident
-        self._block_steps = block_steps(config)
-        self._capture_latency = OperandBuffer.latency + first_capture(config) + config.rows + config.columns - 2
+        self._chunked, self._segment_steps = plan.chunked, plan.segment_steps
+        self._out_bytes, self._c_address, self._c_stride = out_bytes, c_address, c_stride
+        # Bytes from a tile's results to those of the next panel of A, and of B.
+        self._pitches = a.lanes * c_stride, b.lanes * out_bytes
+        # Panels that are not short of rows, and the clocks of a tile's steps.
+        self._whole = tuple(operand.size // operand.lanes for operand in plan.operands)
+        self._steps = core.interval * plan.k
         # When the next segment is ready, and when the last step of the one before was issued.
         self._ready = FIRST_SEGMENT
         self._last = FIRST_SEGMENT
-        self._last_of_tile = -OperandBuffer.latency
+        self._last_of_tile = -core.feed
+        # The GEMM's first step, from which on there is one every so many clocks.
+        self._first: int | None = None
+        # From when on the next tile's first random words may be made.
+        self._may_make = 0
 
     def run(self) -> None:
         """Walk all groups."""
@@ -169,83 +191,158 @@ class _Walk:
                 number += self._skip(repeats, number, alike, start + size, 0)
 
     def _group(self, start: int, size: int, columns: int, *, first: bool) -> None:
-        """The tiles of one group: those of `GemmPlan.tiles`."""
+        """The tiles of one group: those of `GemmPlan.tiles`, in rows and columns of which the first tile is loaded."""
         chunked = self._chunked
-        loaded = [0, 0]
         repeats = _Repeats()
-        y = 0
-        for x, y in _growth(size, columns):
-            new = (x >= loaded[0], y >= loaded[1])
-            loaded = [max(loaded[0], x + 1), max(loaded[1], y + 1)]
-            pause = NEXT_PANEL if x or y else 0 if first else NEXT_GROUP
-            self._tile(start + x, y, new, pause, y == columns - 1, x == size - 1)
+        pause = 0 if first else NEXT_GROUP
+        for y in range(min(size, columns)):
+            self._tiles(start, size, columns, (0, y), y + 1, along_resident=True, new=(y == 0, True), pause=pause)
+            pause = NEXT_PANEL
+            if y < size - 1:
+                self._tiles(start, size, columns, (y + 1, 0), y + 1, along_resident=False, new=(True, False))
+        for x in range(columns + 1, size):
+            self._tiles(start, size, columns, (x, 0), columns, along_resident=False, new=(True, False))
         y = size
         while y < columns:
-            for x in range(size):
-                self._tile(start + x, y, (chunked, x == 0), NEXT_PANEL, y == columns - 1, x == size - 1)
+            self._tiles(start, size, columns, (0, y), size, along_resident=True, new=(chunked, True))
             y += 1
             # The last column frees the residents, and may be short of lanes.
             if y < columns - 1:
                 y += self._skip(repeats, y, columns - 1, start, y)
 
+    def _tiles(
+        self,
+        start: int,
+        size: int,
+        columns: int,
+        begin: tuple[int, int],
+        count: int,
+        *,
+        along_resident: bool,
+        new: tuple[bool, bool],
+        pause: int = NEXT_PANEL,
+    ) -> None:
+        """So many tiles along one operand, from resident and streamed panel `begin` of the group on.
+
+        new: which panels are loaded for the first one.
+        """
+        x, y = begin
+        number, count = 0, min(count, size - x if along_resident else columns - y)
+        may_repeat = self._shortcuts and not self._chunked
+        while number < count:
+            free_resident, free_streamed = y == columns - 1, x == size - 1
+            if number and may_repeat and self.drain.calm:
+                # All but a last one that may be short of rows.
+                which = self._resident if along_resident else 1 - self._resident
+                last = (start + x if along_resident else y) + count - number
+                times = count - number - (last > self._whole[which])
+                if times and self._repeat(times, self._pitches[which]):
+                    ends = range(self._last - (times - 1) * self._steps, self._last + 1, self._steps)
+                    number += times
+                    x, y = (x + times, y) if along_resident else (x, y + times)
+                    self._free(self._resident, ends if free_resident else ends[-1:] if y == columns else ())
+                    self._free(1 - self._resident, ends if free_streamed else ends[-1:] if x == size else ())
+                    continue
+            self._tile(start + x, y, new, pause, free_resident, free_streamed)
+            number, new, pause = number + 1, (self._chunked, False), NEXT_PANEL
+            x, y = (x + 1, y) if along_resident else (x, y + 1)
+
+    def _free(self, operand: int, ends: Iterable[int]) -> None:
+        """Slots are free after steps issued in these clocks."""
+        lanes = self._operands[operand].lanes
+        for end in ends:
+            self.load.free(operand, end + lanes)
+
+    def _repeat(self, times: int, pitch: int) -> bool:
+        """Pass over tiles like the last one that take as many clocks as their steps; return whether these do.
+
+        pitch: bytes from the results of one to those of the next.
+        """
+        core, steps = self._core, self._steps
+        if max(self._ready, self._may_make + core.words if core.words else 0) > self._last:
+            return False
+        if steps < max(TileWalk.period, core.interval + core.feed + 1 + core.words):
+            return False
+        if not self.drain.repeats(steps, pitch):
+            return False
+        self.drain.repeat(times, steps)
+        self._last += times * steps
+        self._last_of_tile = self._last
+        self._ready = self._last - steps + TileWalk.period
+        self._may_make = self._last - steps + core.interval + core.feed + 1
+        return True
+
     def _tile(
         self, x: int, y: int, new: tuple[bool, bool], pause: int, free_resident: bool, free_streamed: bool
     ) -> None:
         """A tile: resident and streamed panel, which of them are loaded for it, and which are needed no more."""
-        plan, drain, load = self._plan, self.drain, self.load
+        core, drain = self._core, self.drain
         a, b = self._operands
+        whole = self._plan.k
         panels = (y, x) if self._resident else (x, y)
         news = new[::-1] if self._resident else new
         frees = (free_streamed, free_resident) if self._resident else (free_resident, free_streamed)
-        loads = tuple((operand, panels[operand]) for operand in (0, 1) if news[operand])
-        accepted = 0
-        for k in range(0, plan.k, self._segment_steps):
-            steps = min(self._segment_steps, plan.k - k)
+        loads = tuple([(operand, panels[operand]) for operand in (0, 1) if news[operand]])
+        accepted = k = 0
+        while k < whole:
+            steps = min(self._segment_steps, whole - k)
             taken = max(self._ready, self._last)
+            if k == 0 and core.words:
+                taken = max(taken, max(self._ready, self._may_make) + core.words)
             self._ready = taken + TileWalk.period
-            end = taken + steps
+            # The first step, and when the last one would be had it come at once.
+            first = taken + 1
+            way = core.interval * (steps - 1)
+            end = first + way
             if k == 0:
                 accepted = drain.accept(taken + 1)
             if loads:
-                arrivals = load.load(loads, k, steps, pause=pause if k == 0 else 0)
-                for (operand, _), blocks in zip(loads, arrivals, strict=True):
-                    end = max(end, self._end(blocks, steps, self._slacks[operand]))
-            if k + steps == plan.k:
-                again = self._last_of_tile + OperandBuffer.latency + 1
-                end = self._last_of_tile = max(end, accepted, drain.last_step, again)
+                clock, loaded = self.load.load(loads, k, steps, pause=pause if k == 0 else 0)
+                clock += ARRIVAL_LATENCY
+                first = max(first, clock + max(loaded.starts))
+                end = max(end, clock + way + max(loaded.waits))
+            k += steps
+            if k == whole:
+                end = max(end, accepted, drain.last_step, self._last_of_tile + core.feed + 1)
+            if self._first is None:
+                self._first = end if whole == 1 else first
+            end = self._step_at(end)
+            if k == steps:
+                self._may_make = (end if whole == 1 else self._step_at(first)) + core.feed + 1
             self._last = end
-            for operand, lanes in ((0, a.lanes), (1, b.lanes)):
-                if frees[operand] or self._chunked:
-                    load.free(operand, end + lanes)
+            if self._chunked or frees[0]:
+                self.load.free(0, end + a.lanes)
+            if self._chunked or frees[1]:
+                self.load.free(1, end + b.lanes)
+        self._last_of_tile = self._last
         row, column = panels[0] * a.lanes, panels[1] * b.lanes
         drain.drain(
             accepted=accepted,
-            captured=self._last + self._capture_latency,
-            rows=min(a.lanes, plan.m - row),
-            row_bytes=min(b.lanes, plan.n - column) * self._out_bytes,
+            captured=self._last + core.capture,
+            rows=min(a.lanes, self._plan.m - row),
+            row_bytes=min(b.lanes, self._plan.n - column) * self._out_bytes,
             address=self._c_address + row * self._c_stride + column * self._out_bytes,
             stride=self._c_stride,
         )
 
-    def _end(self, blocks: list[int], steps: int, slack: int) -> int:
-        """The first clock in which a segment's last step can be issued, by when its blocks arrive."""
-        last = steps - 1
-        waits = (
-            arrival - max(0, number * self._block_steps - slack)
-            for number, arrival in enumerate(blocks)
-            if number * self._block_steps - slack <= last
-        )
-        return max(waits) + ARRIVAL_LATENCY + last
+    def _step_at(self, clock: int) -> int:
+        """The first clock from this one on in which a step may be issued."""
+        assert self._first is not None
+        return clock + (self._first - clock) % self._core.interval
 
     def _skip(self, repeats: _Repeats, number: int, end: int, x: int, y: int) -> int:
         """Pass over columns or groups that repeat what went before: up to `end`; return how many.
 
         x, y: the panels that come next.
         """
+        if not self._shortcuts:
+            return 0
         clock = self._last
         panels = (y, x) if self._resident else (x, y)
         where = [self._lines(operand, panel) for operand, panel in enumerate(panels)]
-        key = (*where, self._place(*panels), self._ready - clock, self.load.state(clock), self.drain.state(clock))
+        words = max(self._ready, self._may_make) - clock
+        place = self._place(*panels)
+        key = (*where, place, self._ready - clock, words, self.load.state(clock), self.drain.state(clock))
         counts = repeats.find(key, number, (clock, self.load.beats, self.drain.beats))
         if counts is None:
             return 0
@@ -254,6 +351,7 @@ class _Walk:
         self._ready += times * clocks
         self._last += times * clocks
         self._last_of_tile += times * clocks
+        self._may_make += times * clocks
         self.load.skip(times * clocks, times * read)
         self.drain.skip(times * clocks, times * written)
         return times * period
@@ -261,7 +359,7 @@ class _Walk:
     def _lines(self, number: int, panel: int) -> tuple[int, int]:
         """How a panel's lines are cut into bursts."""
         operand = self._operands[number]
-        pitch, length = operand.stride, min(self._plan.k, self._block_steps) * operand.element_bytes
+        pitch, length = operand.stride, min(self._plan.k, self._core.block_steps) * operand.element_bytes
         if operand.across_k:
             pitch, length = operand.element_bytes, operand.lanes * operand.element_bytes
         pitch *= operand.lanes
@@ -272,7 +370,7 @@ class _Walk:
         a, b = self._operands
         length = b.lanes * self._out_bytes
         address = self._c_address + row * a.lanes * self._c_stride + column * length
-        return line_pattern(address, self._c_stride, length, self._plan.config.bus_bytes, length)
+        return line_pattern(address, self._c_stride, length, self._core.bus_bytes, length)
 
 
 class _Repeats:
@@ -288,16 +386,3 @@ class _Repeats:
         if before is None:
             return None
         return number - before[0], tuple(now - then for now, then in zip(counts, before[1], strict=True))
-
-
-def _growth(size: int, columns: int) -> Iterator[tuple[int, int]]:
-    """The tiles with which a group begins, until all of its panels are there or the streamed ones have passed."""
-    for y in range(min(size, columns)):
-        for x in range(min(y, size - 1) + 1):
-            yield x, y
-        if y < size - 1:
-            for column in range(y + 1):
-                yield y + 1, column
-    for x in range(columns + 1, size):
-        for y in range(columns):
-            yield x, y

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections import deque
+from functools import lru_cache
 from typing import NamedTuple
 
-from halfulp.hw.array import first_capture
 from halfulp.hw.config import ArrayConfig
-from halfulp.hw.drain import position_latency, result_latency
-from halfulp.hw.row_buffer import buffered_rows
-from halfulp.sim.memory_timing import Credit, MemoryTiming, later, line_pattern
-from halfulp.sim.write_model import WriteModel, WriteState
+from halfulp.sim.core_clocks import core_clocks
+from halfulp.sim.memory_timing import PAGE_BYTES, WHOLE_BEAT, Credit, MemoryTiming, later, line_pattern
+from halfulp.sim.write_model import Pushes, WriteModel, WriteState, row_pushes
 
-__all__ = ["DrainModel"]
+__all__ = ["DrainModel", "TileRows"]
+
+MOST_STATES = 50_000
+"""So many are remembered of a core and memory, of which the next GEMM can make use."""
+
+
+class TileRows(NamedTuple):
+    """What decides how a tile is written: rows of results, bytes of each, address and stride reduced to patterns."""
+
+    rows: int
+    row_bytes: int
+    address: int
+    stride: int
 
 
 class _Halts(NamedTuple):
@@ -28,40 +39,41 @@ class _Halts(NamedTuple):
 
 
 class _RigidPipeline:
-    """A pipeline that moves as a whole, and halts while what is at its end is not taken."""
+    """A pipeline that moves as a whole, and halts while what is at its end is not taken: one item after the other.
+
+    Attributes
+    ----------
+    arrival
+        The clock from which on the last item that entered is at the end.
+    """
 
     def __init__(self, length: int, state: _Halts) -> None:
+        self.arrival = 0
         self._length = length
         self._entered = state.entered
         self._halts = deque(state.halts)
-        # Clocks of all halts; of those that are over for the next entry.
-        self._halted = sum(end - start for start, end in state.halts)
-        self._passed = 0
-        self._slots: deque[int] = deque()
+        # Clocks of all halts, less those that are over for the next entry.
+        self._ahead = sum(end - start for start, end in state.halts)
 
     def enter(self, clock: int) -> int:
         """Put an item in, at this clock or as soon after it as possible; return when."""
-        clock = max(clock, self._entered + 1)
-        while self._halts and self._halts[0][0] <= clock:
-            start, end = self._halts.popleft()
-            self._passed += end - start
-            clock = max(clock, end)
+        if clock <= self._entered:
+            clock = self._entered + 1
+        halts = self._halts
+        while halts and halts[0][0] <= clock:
+            start, end = halts.popleft()
+            self._ahead -= end - start
+            if end > clock:
+                clock = end
         self._entered = clock
-        self._slots.append(clock - self._passed)
+        self.arrival = clock + self._length + self._ahead
         return clock
 
-    @property
-    def arrival(self) -> int:
-        """The clock from which on the oldest item is at the end."""
-        return self._slots[0] + self._length + self._halted
-
     def leave(self, clock: int) -> None:
-        """The oldest item is taken in this clock."""
-        arrival = self.arrival
-        self._slots.popleft()
-        if clock > arrival:
-            self._halts.append((arrival, clock))
-            self._halted += clock - arrival
+        """The item is taken in this clock."""
+        if clock > self.arrival:
+            self._halts.append((self.arrival, clock))
+            self._ahead += clock - self.arrival
 
     @property
     def state(self) -> _Halts:
@@ -99,8 +111,117 @@ class _State(NamedTuple):
         )
 
 
+class _Drained(NamedTuple):
+    """What a tile does to a drain: the state's number then, the clock of the last response, and bus words."""
+
+    number: int
+    answered: int
+    beats: int
+
+
+class _Table:
+    """What tiles do to the drain of one core on one memory, from which states: found out once for all GEMMs.
+
+    Clocks are counted from a tile's acceptance. States have numbers, for they are large; 0 is rest.
+    """
+
+    def __init__(self, config: ArrayConfig, memory: MemoryTiming, code_bytes: int) -> None:
+        self.core = core_clocks(config)
+        self._memory = memory
+        self._code_bytes = code_bytes
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all but rest."""
+        self.states: list[_State] = []
+        self._numbers: dict[_State, int] = {}
+        self._tiles: dict[tuple[int, int, TileRows], _Drained] = {}
+        self._waits: dict[tuple[int, int], int] = {}
+        self._pushes: dict[tuple[int, int], tuple[Pushes, ...]] = {}
+        writes = WriteState(saved=Credit(self._memory.rate).saved)
+        self._number_of(_State((0, 0), (0, 0), 0, 0, (), _Halts(), _Halts(), writes))
+
+    def after(self, number: int, clocks: int) -> int:
+        """The state that this one is so many clocks later."""
+        later_number = self._waits.get((number, clocks))
+        if later_number is None:
+            later_number = self._number_of(self.states[number].after(clocks, self._memory.rate))
+            self._waits[number, clocks] = later_number
+        return later_number
+
+    def drain(self, number: int, captured: int, tile: TileRows) -> _Drained:
+        """Drain a tile that is captured in this clock."""
+        key = number, captured, tile
+        known = self._tiles.get(key)
+        if known is None:
+            known = self._tiles[key] = self._run(self.states[number], captured, *tile)
+        return known
+
+    def _number_of(self, state: _State) -> int:
+        number = self._numbers.setdefault(state, len(self.states))
+        if number == len(self.states):
+            self.states.append(state)
+        return number
+
+    def _run(self, state: _State, captured: int, rows: int, row_bytes: int, address: int, stride: int) -> _Drained:
+        core = self.core
+        writer = WriteModel(self._memory, state.writes)
+        positions = _RigidPipeline(core.position, state.positions)
+        results = _RigidPipeline(core.result, state.results)
+        released = list(state.released)
+        move = captured
+        if len(released) > core.rows - rows:
+            move = max(move, released[rows - core.rows - 1] + 1)
+        start = entered = max(1, state.entered, state.closed[0] + 1)
+        left = read = 0
+        for row in range(rows):
+            available = move + 2 + row
+            for pushes in self._pushes_of(address + row * stride, row_bytes):
+                entered = positions.enter(entered + 1)
+                read = results.enter(max(available, positions.arrival))
+                positions.leave(read)
+                left = max(results.arrival, writer.ready)
+                results.leave(left)
+                writer.take(left, pushes)
+            released.append(read)
+        after = _State(
+            (state.started[1], start),
+            (state.closed[1], left),
+            entered,
+            move + self.core.moved(rows),
+            tuple(released[-core.rows :]),
+            positions.state,
+            results.state,
+            writer.state,
+        )
+        return _Drained(self._number_of(after), after.writes.answers[-1], writer.beats)
+
+    def _pushes_of(self, address: int, row_bytes: int) -> tuple[Pushes, ...]:
+        key = address % PAGE_BYTES, row_bytes
+        row = self._pushes.get(key)
+        if row is None:
+            row = self._pushes[key] = row_pushes(*key, self.core.lanes * self._code_bytes, self.core.bus_bytes)
+        return row
+
+
+@lru_cache(maxsize=256)
+def _table(config: ArrayConfig, memory: MemoryTiming, code_bytes: int) -> _Table:
+    return _Table(config, memory, code_bytes)
+
+
+class _Calm(NamedTuple):
+    """A tile that found the drain done with all before: when it was accepted and captured."""
+
+    accepted: int
+    captured: int
+    tile: TileRows
+
+
 class DrainModel:
     """Takes tiles in the order of their computation.
+
+    While each tile is captured long after the results of the one before are in memory, as in a GEMM with a large K, its
+    results take as long as from rest, and of the state only its last two tiles count. `calm` is true until one is not.
 
     Parameters
     ----------
@@ -110,6 +231,8 @@ class DrainModel:
         Where results go.
     code_bytes
         Bytes a result.
+    calm
+        False: keep the whole state from the start, for comparison.
 
     Attributes
     ----------
@@ -119,49 +242,95 @@ class DrainModel:
         The clock of the last response.
     """
 
-    def __init__(self, config: ArrayConfig, memory: MemoryTiming, code_bytes: int) -> None:
+    def __init__(self, config: ArrayConfig, memory: MemoryTiming, code_bytes: int, *, calm: bool = True) -> None:
         self.beats = 0
         self.answered = 0
-        self._config = config
-        self._memory = memory
-        self._code_bytes = code_bytes
-        self._first_capture = first_capture(config)
+        self.calm = calm
+        self._table = table = _table(config, memory, code_bytes)
+        if len(table.states) > MOST_STATES:
+            table.clear()
+        self._core = table.core
         self._clock = 0  # from which the state's clocks are counted: the last tile's acceptance
-        # States by number, for a state is large: what was seen to follow from one is found by its number.
-        self._states: list[_State] = []
-        self._numbers: dict[_State, int] = {}
-        self._tiles: dict[object, tuple[int, int, int]] = {}
-        self._waits: dict[tuple[int, int], int] = {}
-        writes = WriteState(saved=Credit(memory.rate).saved)
-        self._number = self._number_of(_State((0, 0), (0, 0), 0, 0, (), _Halts(), _Halts(), writes))
+        self._number = 0
+        self._tiles: list[_Calm] = []
+        # The last tile's bus words, and how long before capture all before has to be in memory: then it is written, the
+        # bus has saved up its credit, and the next tile but one is not yet accepted.
+        self._beats = 0
+        self._margin = self._core.capture + WHOLE_BEAT // memory.rate + 2
 
     def accept(self, offered: int) -> int:
         """The clock in which a tile is accepted that is offered from this clock on."""
-        return max(offered, self._clock + self._states[self._number].started[0] + 1)
+        if self.calm:
+            return offered
+        return max(offered, self._clock + self._table.states[self._number].started[0] + 1)
 
     @property
     def last_step(self) -> int:
         """From which clock on a last step may be issued."""
-        return self._clock + self._states[self._number].last_step
+        if not self.calm:
+            return self._clock + self._table.states[self._number].last_step
+        if not self._tiles:
+            return 0
+        return self._tiles[-1].captured + self._core.moved(self._tiles[-1].tile.rows)
 
     def drain(self, *, accepted: int, captured: int, rows: int, row_bytes: int, address: int, stride: int) -> None:
         """Drain a tile of so many rows of results, which is accepted, and captured, in these clocks.
 
         row_bytes, address, stride: bytes of a row of results, where the first one goes, and to the next one.
         """
+        tile = TileRows(rows, row_bytes, *line_pattern(address, stride, row_bytes, self._core.bus_bytes))
+        if self.calm and not self._stays_calm(accepted, captured):
+            self._lose_calm()
+        if self.calm:
+            waits = self._core.position
+            drained = self._table.drain(0, waits, tile)
+            self.answered = captured - waits + drained.answered
+            self._beats = drained.beats
+            self.beats += drained.beats
+            self._tiles = [*self._tiles[-1:], _Calm(accepted, captured, tile)]
+            return
         self._count_from(accepted)
-        pattern = line_pattern(address, stride, row_bytes, self._config.bus_bytes)
-        key = self._number, captured - accepted, rows, row_bytes, pattern
-        known = self._tiles.get(key)
-        if known is None:
-            state, answered, beats = self._run(captured - accepted, rows, row_bytes, *pattern)
-            known = self._tiles[key] = self._number_of(state), answered, beats
-        self._number, answered, beats = known
+        self._number, answered, beats = self._table.drain(self._number, captured - accepted, tile)
         self.answered = accepted + answered
         self.beats += beats
 
-    def state(self, clock: int) -> int:
-        """A number for all that decides what comes, clocks counted from this one, not before the last acceptance."""
+    def _stays_calm(self, accepted: int, captured: int) -> bool:
+        """Whether results can be read as soon as they are captured, and all before is in memory."""
+        is_early = accepted + self._core.position <= captured
+        return is_early and (not self._tiles or self.answered + self._margin < captured)
+
+    def _lose_calm(self) -> None:
+        """The state after the last tile, from the one in which the last but one began: rest, as far as it counts."""
+        self.calm = False
+        for accepted, captured, tile in self._tiles:
+            self._count_from(accepted)
+            self._number = self._table.drain(self._number, captured - accepted, tile).number
+        self._tiles = []
+
+    def repeats(self, clocks: int, pitch: int) -> bool:
+        """Whether tiles like the last one, so many clocks and bytes apart, each take as long as it did.
+
+        They are accepted in the clock after the last step of the one before, each.
+        """
+        captured, tile = self._tiles[-1].captured, self._tiles[-1].tile
+        size = max(self._core.bus_bytes, 1 << (tile.row_bytes - 1).bit_length())
+        is_early = self._core.position < clocks + self._core.capture
+        return tile.stride == 0 == pitch % size and is_early and self.answered + self._margin < captured + clocks
+
+    def repeat(self, times: int, clocks: int) -> None:
+        """Drain as many tiles more that repeat the last one."""
+        last = self._tiles[-1]
+        captured = last.captured + times * clocks
+        after = _Calm(captured - self._core.capture - clocks + 1, captured, last.tile)
+        before = _Calm(after.accepted - clocks, captured - clocks, last.tile) if times > 1 else last
+        self._tiles = [before, after]
+        self.answered += times * clocks
+        self.beats += times * self._beats
+
+    def state(self, clock: int) -> object:
+        """All that decides what comes, clocks counted from this one, not before the last acceptance."""
+        if self.calm:
+            return tuple((accepted - clock, captured - clock, tile) for accepted, captured, tile in self._tiles)
         self._count_from(clock)
         return self._number
 
@@ -170,54 +339,8 @@ class DrainModel:
         self._clock += clocks
         self.answered += clocks
         self.beats += beats
+        self._tiles = [_Calm(accepted + clocks, captured + clocks, tile) for accepted, captured, tile in self._tiles]
 
     def _count_from(self, clock: int) -> None:
-        waits = clock - self._clock
-        number = self._waits.get((self._number, waits))
-        if number is None:
-            number = self._number_of(self._states[self._number].after(waits, self._memory.rate))
-            self._waits[self._number, waits] = number
-        self._number, self._clock = number, clock
-
-    def _number_of(self, state: _State) -> int:
-        number = self._numbers.setdefault(state, len(self._states))
-        if number == len(self._states):
-            self._states.append(state)
-        return number
-
-    def _run(self, captured: int, rows: int, row_bytes: int, address: int, stride: int) -> tuple[_State, int, int]:
-        """Drain a tile from the present state; return the state, the clock of the last response, and beats."""
-        config, state = self._config, self._states[self._number]
-        writer = WriteModel(config, self._memory, state.writes)
-        positions = _RigidPipeline(position_latency(config), state.positions)
-        results = _RigidPipeline(result_latency(config), state.results)
-        depth = buffered_rows(config)
-        group_bytes = config.lanes * self._code_bytes
-        released = list(state.released)
-        move = captured
-        if len(released) > depth - rows:
-            move = max(move, released[rows - depth - 1] + 1)
-        start = entered = max(1, state.entered, state.closed[0] + 1)
-        left = read = 0
-        for row in range(rows):
-            for begin in range(0, row_bytes, group_bytes):
-                size = min(group_bytes, row_bytes - begin)
-                entered = positions.enter(entered + 1)
-                read = results.enter(max(move + 2 + row, positions.arrival))
-                positions.leave(read)
-                left = max(results.arrival, writer.ready)
-                results.leave(left)
-                writer.take(left, address + row * stride + begin, size, begin + size == row_bytes)
-            released.append(read)
-        last_step = move + 1 + max(0, rows - self._first_capture - 1)
-        after = _State(
-            (state.started[1], start),
-            (state.closed[1], left),
-            entered,
-            last_step,
-            tuple(released[-depth:]),
-            positions.state,
-            results.state,
-            writer.state,
-        )
-        return after, after.writes.answers[-1], writer.beats
+        self._number = self._table.after(self._number, clock - self._clock)
+        self._clock = clock

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
-from halfulp.hw.config import BURST_BEATS
-from halfulp.hw.schedule import GemmPlan, block_steps
-from halfulp.sim.memory_timing import PAGE_BYTES, Credit, MemoryTiming, later, line_pattern
+from halfulp.hw.config import BURST_BEATS, ArrayConfig
+from halfulp.hw.schedule import GemmPlan
+from halfulp.sim.core_clocks import core_clocks
+from halfulp.sim.memory_timing import PAGE_BYTES, WHOLE_BEAT, Credit, MemoryTiming, later, line_pattern
 
 __all__ = ["FIRST_BLOCK", "NEXT_GROUP", "NEXT_PANEL", "LoadModel"]
 
@@ -17,15 +21,31 @@ FIRST_BLOCK = 10
 NEXT_PANEL, NEXT_GROUP = 2, 4
 """Clocks that the loader takes more for a block with which a panel (or pair), or a group, begins."""
 
+MOST_STATES = 50_000
+"""So many are remembered of a core and memory, of which the next GEMM can make use."""
 
-class _Piece(NamedTuple):
-    """Blocks of one panel, reduced to what decides their clocks: where lines begin, and how many they are."""
 
-    operand: int
+class _Panel(NamedTuple):
+    """What decides the clocks of the part of a panel that one slot holds.
+
+    across_k, element_bytes, slack, lanes: as in `OperandPlan`; address, stride: reduced to a pattern; steps: of K.
+    """
+
+    across_k: bool
+    element_bytes: int
+    slack: int
     lanes: int
     address: int
     stride: int
-    allowed: int  # clocks until its slot may be allocated, 0 where it need not wait or has one
+    steps: int
+
+
+class _Block(NamedTuple):
+    """A block of lines that are alike: bus words from the first one's start to its page's end, beats, and how many."""
+
+    words: int
+    beats: int
+    lines: int
 
 
 class _State(NamedTuple):
@@ -42,6 +62,258 @@ class _State(NamedTuple):
     saved: int
     counted: int
 
+    def after(self, clocks: int, rate: int) -> _State:
+        """The same, counted from so many clocks later; what was before that counts no more."""
+        counted, saved = self.counted - clocks, self.saved
+        if counted < 0:
+            credit = Credit(rate, counted, saved)
+            credit.advance(0)
+            counted, saved = 0, credit.saved
+        return _State(
+            max(0, self.accepted - clocks),
+            max(0, self.begun - clocks),
+            max(0, self.requested - clocks),
+            later(self.ends, clocks),
+            saved,
+            counted,
+        )
+
+
+class _Loaded(NamedTuple):
+    """What a load does, in clocks from its beginning.
+
+    clocks: until the loader's next block; state: number of the state then; starts, waits: of each panel, when its first
+    block has arrived, and by how much steps without a gap have to be late to find all blocks; beats: bus words.
+    """
+
+    clocks: int
+    state: int
+    starts: tuple[int, ...]
+    waits: tuple[int, ...]
+    beats: int
+
+
+class _Table:
+    """What loads take on one core and memory, from which states: found out once for all GEMMs.
+
+    States and panels have numbers, for they are large; state 0 is rest.
+    """
+
+    def __init__(self, config: ArrayConfig, memory: MemoryTiming, streams: bool) -> None:
+        self.core = core_clocks(config)
+        self._memory = memory
+        self._most_ends = max(self.core.reads, memory.outstanding)
+        # A request that has room in the reader has room in the memory.
+        self._may_stream = streams and memory.rate == WHOLE_BEAT and memory.outstanding >= self.core.reads
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all but rest."""
+        self.states: list[_State] = []
+        self._panels: list[_Panel] = []
+        self._numbers: dict[_State, int] = {}
+        self._panel_numbers: dict[_Panel, int] = {}
+        self._waits: dict[tuple[int, int], int] = {}
+        self._loads: dict[tuple[int, tuple[int, ...], tuple[int, ...]], _Loaded] = {}
+        self._state_number(_State(0, 0, 0, (), Credit(self._memory.rate).saved, 0))
+
+    def panel_number(self, panel: _Panel) -> int:
+        """The number of a panel."""
+        number = self._panel_numbers.setdefault(panel, len(self._panels))
+        if number == len(self._panels):
+            self._panels.append(panel)
+        return number
+
+    def after(self, state: int, clocks: int) -> int:
+        """The state that this one is so many clocks later."""
+        number = self._waits.get((state, clocks))
+        if number is None:
+            number = self._state_number(self.states[state].after(clocks, self._memory.rate))
+            self._waits[state, clocks] = number
+        return number
+
+    def load(self, state: int, panels: tuple[int, ...], allowed: tuple[int, ...]) -> _Loaded:
+        """Load panels block by block in turn, from a state; allowed: clocks until their slots may be allocated."""
+        known = self._loads.get((state, panels, allowed))
+        if known is None:
+            which = [self._panels[number] for number in panels]
+            known = self._stream(which, allowed, self.states[state]) if self._may_stream else None
+            known = known or self._run(which, allowed, self.states[state])
+            self._loads[state, panels, allowed] = known
+        return known
+
+    def _loaded(
+        self, panels: Sequence[_Panel], clock: int, state: _State, arrivals: Sequence[Sequence[int]], beats: int
+    ) -> _Loaded:
+        """What came of a load, the loader's next block in this clock."""
+        return _Loaded(
+            clock,
+            self._state_number(state.after(clock, self._memory.rate)),
+            tuple(blocks[0] for blocks in arrivals),
+            tuple(self._wait(panel, blocks) for panel, blocks in zip(panels, arrivals, strict=True)),
+            beats,
+        )
+
+    def _wait(self, panel: _Panel, arrivals: Iterable[int]) -> int:
+        """By how much steps have to be late: each needs the block in which its bus word may end."""
+        interval = self.core.interval
+        firsts = (max(0, block - panel.slack) for block in range(0, panel.steps, self.core.block_steps))
+        return max(at - interval * first for at, first in zip(arrivals, firsts, strict=True) if first < panel.steps)
+
+    def _state_number(self, state: _State) -> int:
+        number = self._numbers.setdefault(state, len(self.states))
+        if number == len(self.states):
+            self.states.append(state)
+        return number
+
+    def _run(self, panels: Sequence[_Panel], allowed: Sequence[int], state: _State) -> _Loaded:
+        """Load line by line, burst by burst."""
+        memory, depth, room = self._memory, self.core.reads, self._memory.outstanding
+        latency, is_whole = memory.read_latency, memory.rate == WHOLE_BEAT
+        credit = Credit(memory.rate, state.counted, state.saved)
+        accepted, begun, requested, ends = state.accepted, state.begun, state.requested, list(state.ends)
+        clock = total = 0
+        arrivals: list[list[int]] = [[] for _ in panels]
+        for k in range(0, panels[0].steps, self.core.block_steps):
+            for panel, since, arrived in zip(panels, allowed, arrivals, strict=True):
+                if k == 0 and since > clock:
+                    clock = since
+                offered, end = clock, 0
+                for word, beats in self._lines(panel, k):
+                    # A line is registered when the one before has been taken, and taken when that one is all begun.
+                    offered = offered + 1 if offered >= accepted else accepted
+                    accepted = offered + 1 if offered >= begun else begun
+                    begun = accepted - 1
+                    total += beats
+                    while beats:
+                        burst = beats if beats < BURST_BEATS else BURST_BEATS
+                        if burst > word:
+                            burst = word
+                        beats -= burst
+                        word = BURST_BEATS
+                        begun = requested if requested > begun + 2 else begun + 2
+                        if len(ends) >= depth and ends[-depth] >= begun:
+                            begun = ends[-depth] + 1
+                        requested = begun + 1
+                        if len(ends) >= room and ends[-room] >= requested:
+                            requested = ends[-room] + 1
+                        first = requested + latency
+                        if ends and ends[-1] >= first:
+                            first = ends[-1] + 1
+                        end = first + burst - 1 if is_whole else credit.send(first, burst)
+                        ends.append(end)
+                clock = offered + 1
+                arrived.append(end)
+        last = _State(accepted, begun, requested, tuple(ends[-self._most_ends :]), credit.saved, credit.clock)
+        return self._loaded(panels, clock, last, arrivals, total)
+
+    def _stream(self, panels: Sequence[_Panel], allowed: Sequence[int], state: _State) -> _Loaded | None:
+        """The same where lines are alike, a burst each, and data follow each other without a gap; None where not.
+
+        Requests then run ahead of the data, a line a clock and two where a block begins, until as many bursts are in
+        flight as the reader allows; from there on each waits for an end. No line has less than two beats, so that what
+        once waits does so until the last.
+        """
+        parts = self._parts(panels)
+        if parts is None:
+            return None
+        depth, latency, before = self.core.reads, self._memory.read_latency, state.ends
+        least = min(block.beats for block in parts)
+        # The first line.
+        offered = max(allowed[0] + 1, state.accepted)
+        begun = max(max(offered + 1, state.begun) + 1, state.requested)
+        if len(before) >= depth:
+            begun = max(begun, before[-depth] + 1)
+        first = begun + 1 + latency
+        if before:
+            first = max(first, before[-1] + 1)
+        end = first + parts[0].beats - 1
+        # Each request has to be there when the data before have come.
+        waited_for = before[max(0, len(before) + 1 - depth) :]
+        nth = depth - len(waited_for) - 1
+        if (depth - 1) * least <= latency or any(
+            at + latency >= end + (nth + number) * least for number, at in enumerate(waited_for)
+        ):
+            return None
+        if any(b - a < 2 for a, b in itertools.pairwise(waited_for)):
+            return None
+
+        ends: list[int] = []
+        latest = end - parts[0].beats
+        for block in parts:
+            latest += block.beats * block.lines
+            ends.append(latest)
+
+        def begun_at(part: int, line: int) -> int:
+            """When a line of a part was begun, its last being 0."""
+            number = sum(block.lines for block in parts[: part + 1]) - line
+            ahead = begun + number - 1 + part
+            waits = len(before) + number - depth
+            if waits <= 0:
+                return ahead
+            if waits <= len(before):
+                return max(ahead, before[waits - 1] + 1)
+            behind = depth + line
+            while behind >= parts[part].lines:
+                behind -= parts[part].lines
+                part -= 1
+            return max(ahead, ends[part] - behind * parts[part].beats + 1)
+
+        if len(panels) > 1 and allowed[1] > begun_at(0, 2) + 1:
+            return None
+        final = len(parts) - 1
+        clock = begun_at(final, 2) + 1
+        last = begun_at(final, 0)
+        flying: list[int] = []
+        for at, block in zip(reversed(ends), reversed(parts), strict=True):
+            flying.extend(range(at, at - block.beats * min(block.lines, self._most_ends), -block.beats))
+            if len(flying) >= self._most_ends:
+                break
+        flying = [*before, *reversed(flying)][-self._most_ends :]
+        after = _State(begun_at(final, 1), last, last + 1, tuple(flying), state.saved, state.counted)
+        arrivals = [ends[number :: len(panels)] for number in range(len(panels))]
+        return self._loaded(panels, clock, after, arrivals, sum(block.beats * block.lines for block in parts))
+
+    def _parts(self, panels: Sequence[_Panel]) -> list[_Block] | None:
+        """The lines of all blocks in order; None where those of a block are not alike, too few, short or long."""
+        parts = []
+        for k in range(0, panels[0].steps, self.core.block_steps):
+            for panel in panels:
+                if panel.stride:
+                    return None
+                (words, beats), count = self._line(panel, k, 0), self._count(panel, k)
+                if count < 3 or not 2 <= beats <= min(BURST_BEATS, words):
+                    return None
+                parts.append(_Block(words, beats, count))
+        return parts
+
+    def _count(self, panel: _Panel, k: int) -> int:
+        """Lines of a block."""
+        return min(self.core.block_steps, panel.steps - k) if panel.across_k else panel.lanes
+
+    def _lines(self, panel: _Panel, k: int) -> list[tuple[int, int]]:
+        """Of each line of a block: bus words from its first one to the page's end, and its beats."""
+        count = self._count(panel, k)
+        if not panel.stride:
+            return [self._line(panel, k, 0)] * count
+        return [self._line(panel, k, number) for number in range(count)]
+
+    def _line(self, panel: _Panel, k: int, number: int) -> tuple[int, int]:
+        """The same of one line."""
+        bus, here, whole = self.core.bus_bytes, min(self.core.block_steps, panel.steps - k), 0
+        if panel.across_k:
+            at, length = panel.address + (k + number) * panel.stride, panel.lanes * panel.element_bytes
+        else:
+            at, length = panel.address + k * panel.element_bytes + number * panel.stride, here * panel.element_bytes
+            # But for the last block of a slot, which takes the word that a row runs into.
+            whole = length // bus if k + here < panel.steps else 0
+        return (PAGE_BYTES - at % PAGE_BYTES + bus - 1) // bus, whole or (at % bus + length + bus - 1) // bus
+
+
+@lru_cache(maxsize=256)
+def _table(config: ArrayConfig, memory: MemoryTiming, streams: bool) -> _Table:
+    return _Table(config, memory, streams)
+
 
 class LoadModel:
     """Loads panels in the order in which they are asked for, as the core does.
@@ -52,6 +324,8 @@ class LoadModel:
         The GEMM.
     memory
         Where its operands lie.
+    streams
+        False: load line by line even where data come without a gap, for comparison.
 
     Attributes
     ----------
@@ -59,27 +333,26 @@ class LoadModel:
         Bus words read so far.
     """
 
-    def __init__(self, plan: GemmPlan, memory: MemoryTiming) -> None:
+    def __init__(self, plan: GemmPlan, memory: MemoryTiming, *, streams: bool = True) -> None:
         config = plan.config
         self.beats = 0
-        self._plan = plan
         self._operands = plan.operands
-        self._block_steps = block_steps(config)
-        self._memory = memory
-        self._bus_bytes = config.bus_bytes
-        self._most_ends = max(config.reads_outstanding, memory.outstanding)
+        self._table = _table(config, memory, streams)
+        if len(self._table.states) > MOST_STATES:
+            self._table.clear()
+        self._block_steps = self._table.core.block_steps
         self._clock = FIRST_BLOCK
-        saved = Credit(memory.rate).saved
-        self._state = _State(0, 0, 0, (), saved, 0)
+        self._state = 0
         # Since when a slot is free, for each that is.
         self._free: list[deque[int]] = [deque([-2] * (config.buffer_depth // words)) for words in plan.slot_words]
-        self._known: dict[object, tuple[int, _State, list[list[int]], int]] = {}
+        # Numbers of panels that lie as all others of their operand do, by operand and first step.
+        self._alike: dict[tuple[int, int], int] = {}
 
     def free(self, operand: int, clock: int) -> None:
         """A slot is reported free in this clock."""
         self._free[operand].append(clock)
 
-    def load(self, panels: tuple[tuple[int, int], ...], k: int, steps: int, *, pause: int) -> list[list[int]]:
+    def load(self, panels: Sequence[tuple[int, int]], k: int, steps: int, *, pause: int) -> tuple[int, _Loaded]:
         """Load the steps k … k + steps − 1 of panels, which begin and end with slots.
 
         Parameters
@@ -91,38 +364,44 @@ class LoadModel:
 
         Returns
         -------
-        list of list of int
-            A panel each, the clock of each block's last beat.
+        A clock, and what comes of the load, counted from it.
         """
-        self._pass(pause)
-        pieces = []
-        for number, panel in panels:
-            operand, bus = self._operands[number], self._bus_bytes
-            start = panel * operand.lanes
-            lanes = min(operand.lanes, operand.size - start)
-            size = operand.element_bytes
-            if operand.across_k:
-                address, length = operand.address + k * operand.stride + start * size, lanes * size
-            else:
-                address = operand.address + start * operand.stride + k * size
-                length = min(steps, self._block_steps) * size
-            # The loader sees a free slot two clocks after it is told of it.
-            allowed = max(0, self._free[number].popleft() + 2 - self._clock)
-            pieces.append(_Piece(number, lanes, *line_pattern(address, operand.stride, length, bus), allowed))
-        key = steps, *pieces, self._state
-        known = self._known.get(key)
-        if known is None:
-            known = self._known[key] = self._run(steps, pieces, self._state)
-        duration, self._state, arrivals, beats = known
+        if pause:
+            self._clock += pause
+            self._state = self._table.after(self._state, pause)
         clock = self._clock
-        self._clock += duration
-        self.beats += beats
-        return [[clock + end for end in ends] for ends in arrivals]
+        # The loader sees a free slot two clocks after it is told of it.
+        allowed = tuple([max(0, self._free[operand].popleft() + 2 - clock) for operand, _ in panels])
+        numbers = tuple([self._number(operand, panel, k, steps) for operand, panel in panels])
+        loaded = self._table.load(self._state, numbers, allowed)
+        self._clock += loaded.clocks
+        self._state = loaded.state
+        self.beats += loaded.beats
+        return clock, loaded
+
+    def _number(self, operand: int, panel: int, k: int, steps: int) -> int:
+        """The number of a panel's part."""
+        plan = self._operands[operand]
+        start, size = panel * plan.lanes, plan.element_bytes
+        is_whole = start + plan.lanes <= plan.size
+        if is_whole and (operand, k) in self._alike:
+            return self._alike[operand, k]
+        lanes = min(plan.lanes, plan.size - start)
+        if plan.across_k:
+            address, length, pitch = plan.address + k * plan.stride + start * size, lanes * size, plan.lanes * size
+        else:
+            address, length = plan.address + start * plan.stride + k * size, min(steps, self._block_steps) * size
+            pitch = plan.lanes * plan.stride
+        place, following = (line_pattern(at, plan.stride, length, plan.bus_bytes) for at in (address, address + pitch))
+        number = self._table.panel_number(_Panel(plan.across_k, size, plan.slack, lanes, *place, steps))
+        if is_whole and place == following:
+            self._alike[operand, k] = number
+        return number
 
     def state(self, clock: int) -> tuple[object, ...]:
         """All that decides what comes, clocks counted from this one."""
         now = self._clock
-        free = tuple(tuple(max(0, at + 2 - now) for at in slots) for slots in self._free)
+        free = tuple([tuple([at + 2 - now if at + 2 > now else 0 for at in slots]) for slots in self._free])
         return now - clock, self._state, free
 
     def skip(self, clocks: int, beats: int) -> None:
@@ -132,81 +411,3 @@ class LoadModel:
         for slots in self._free:
             for number, at in enumerate(slots):
                 slots[number] = at + clocks
-
-    def _pass(self, clocks: int) -> None:
-        if clocks:
-            self._clock += clocks
-            self._state = _after(self._state, clocks, self._memory.rate)
-
-    def _run(self, steps: int, pieces: list[_Piece], state: _State) -> tuple[int, _State, list[list[int]], int]:
-        """Load pieces from a state; return clocks until the next block, the state then, arrivals, and beats."""
-        memory, depth = self._memory, self._plan.config.reads_outstanding
-        credit = Credit(memory.rate, state.counted, state.saved)
-        accepted, begun, requested, ends = state.accepted, state.begun, state.requested, list(state.ends)
-        clock = total = 0
-        arrivals: list[list[int]] = [[] for _ in pieces]
-        for k in range(0, steps, self._block_steps):
-            for piece, arrived in zip(pieces, arrivals, strict=True):
-                if k == 0:
-                    clock = max(clock, piece.allowed)
-                offered, end = clock, 0
-                for word, beats in self._lines(piece, k, steps):
-                    # A line is registered when the one before has been taken, and taken when that one is all begun.
-                    offered = max(offered + 1, accepted)
-                    accepted = max(offered + 1, begun)
-                    begun = accepted - 1
-                    total += beats
-                    while beats:
-                        burst = min(beats, BURST_BEATS, word)
-                        beats -= burst
-                        word = BURST_BEATS
-                        begun = max(begun + 2, requested)
-                        if len(ends) >= depth:
-                            begun = max(begun, ends[-depth] + 1)
-                        requested = begun + 1
-                        if len(ends) >= memory.outstanding:
-                            requested = max(requested, ends[-memory.outstanding] + 1)
-                        first = requested + memory.read_latency
-                        if ends:
-                            first = max(first, ends[-1] + 1)
-                        end = credit.send(first, burst)
-                        ends.append(end)
-                clock = offered + 1
-                arrived.append(end)
-        last = _State(accepted, begun, requested, tuple(ends[-self._most_ends :]), credit.saved, credit.clock)
-        return clock, _after(last, clock, memory.rate), arrivals, total
-
-    def _lines(self, piece: _Piece, k: int, steps: int) -> list[tuple[int, int]]:
-        """Of each line of a block: bus words from its first one to the page's end, and its beats."""
-        operand = self._operands[piece.operand]
-        bus, size = operand.bus_bytes, operand.element_bytes
-        here = min(self._block_steps, steps - k)
-        whole = 0
-        if operand.across_k:
-            address, count, length = piece.address + k * piece.stride, here, piece.lanes * size
-        else:
-            address, count, length = piece.address + k * size, piece.lanes, here * size
-            # But for the last block of a slot, which takes the word that a row runs into.
-            whole = length // bus if k + here < steps else 0
-        return [
-            ((PAGE_BYTES - at % PAGE_BYTES + bus - 1) // bus, whole or (at % bus + length + bus - 1) // bus)
-            for at in (address + number * piece.stride for number in range(count))
-        ]
-
-
-def _after(state: _State, clocks: int, rate: int) -> _State:
-    """A state, clocks counted from so many later; what was before that counts no more."""
-    counted = state.counted - clocks
-    saved = state.saved
-    if counted < 0:
-        credit = Credit(rate, counted, saved)
-        credit.advance(0)
-        counted, saved = 0, credit.saved
-    return _State(
-        max(0, state.accepted - clocks),
-        max(0, state.begun - clocks),
-        max(0, state.requested - clocks),
-        later(state.ends, clocks),
-        saved,
-        counted,
-    )

@@ -4,17 +4,43 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from halfulp.hw.config import BURST_BEATS, ArrayConfig
+from halfulp.hw.config import BURST_BEATS
 from halfulp.hw.writer import PAGE_BYTES, WORD_DEPTH, WRITES_OUTSTANDING
 from halfulp.sim.memory_timing import WHOLE_BEAT, Credit, MemoryTiming, later
 
-__all__ = ["WriteModel", "WriteState"]
+__all__ = ["Pushes", "WriteModel", "WriteState", "row_pushes"]
 
 BURST_DEPTH = WORD_DEPTH // 2
 """Bursts that wait for the bus."""
 
 QUEUE_LATENCY = 3
 """Clocks from a push into a queue of the writer to the first in which the bus has it."""
+
+Pushes = tuple[tuple[int, int], ...]
+"""The bus words that a group completes: words of the burst before each, and beats of the burst that it ends or 0."""
+
+
+def row_pushes(address: int, row_bytes: int, group_bytes: int, bus_bytes: int) -> tuple[Pushes, ...]:
+    """What each group of a row of results completes, the row's first byte at this address."""
+    row: list[Pushes] = []
+    pending, page_words = 0, PAGE_BYTES // bus_bytes
+    for begin in range(0, row_bytes, group_bytes):
+        size = min(group_bytes, row_bytes - begin)
+        is_last = begin + size == row_bytes
+        word, end = (address + begin) // bus_bytes, (address + begin) % bus_bytes + size
+        behind = (end - 1) // bus_bytes
+        pushes: list[tuple[int, int]] = []
+        # The word that a group ends in stays behind, for the next group of the row.
+        for number in range(behind + (is_last or end % bus_bytes == 0)):
+            closes = (
+                (is_last and number == behind)
+                or pending == BURST_BEATS - 1
+                or (word + number) % page_words == page_words - 1
+            )
+            pushes.append((pending, pending + 1 if closes else 0))
+            pending = 0 if closes else pending + 1
+        row.append(tuple(pushes))
+    return tuple(row)
 
 
 class WriteState(NamedTuple):
@@ -63,17 +89,18 @@ class WriteModel:
 
     Attributes
     ----------
+    ready
+        From which clock on a group is taken.
     beats
         Bus words written.
     """
 
-    def __init__(self, config: ArrayConfig, memory: MemoryTiming, state: WriteState) -> None:
+    def __init__(self, memory: MemoryTiming, state: WriteState) -> None:
         self.beats = 0
-        self._bus = config.bus_bytes
+        self.ready = state.moved
         self._latency = memory.write_latency
         self._outstanding = memory.outstanding
         self._credit = Credit(memory.rate, state.counted, state.saved)
-        self._moved = state.moved
         self._finished = state.finished
         self._sent = list(state.sent)
         self._begun = list(state.begun)
@@ -81,18 +108,12 @@ class WriteModel:
         self._answers = list(state.answers)
         self._addressed = state.addressed
         self._last_beat = state.last_beat
-        self._pending = 0  # words of the burst that is being gathered
-
-    @property
-    def ready(self) -> int:
-        """From which clock on a group is taken."""
-        return self._moved
 
     @property
     def state(self) -> WriteState:
         """The state now, after a row's last group."""
         return WriteState(
-            self._moved,
+            self.ready,
             self._finished,
             tuple(self._sent[-WORD_DEPTH:]),
             tuple(self._begun[-BURST_DEPTH:]),
@@ -104,32 +125,26 @@ class WriteModel:
             self._credit.clock,
         )
 
-    def take(self, clock: int, address: int, size: int, last_of_row: bool) -> None:
-        """Take a group of `size` bytes in this clock."""
-        bus, page_words = self._bus, PAGE_BYTES // self._bus
-        self._moved = max(clock + 1, self._finished)
-        now = self._moved
-        word, end = address // bus, address % bus + size
-        behind = (end - 1) // bus
-        # The word that a group ends in stays behind, for the next group of the row.
-        pushes = behind + (last_of_row or end % bus == 0)
-        for number in range(pushes):
+    def take(self, clock: int, pushes: Pushes) -> None:
+        """Take a group in this clock, with the bus words that it completes."""
+        now = clock + 1
+        if now < self._finished:
+            now = self._finished
+        self.ready = now
+        if not pushes:
+            self._finished = now + 1
+            return
+        sent = self._sent
+        for pending, beats in pushes:
             now += 1
-            closes = (
-                (last_of_row and number == behind)
-                or self._pending == BURST_BEATS - 1
-                or (word + number) % page_words == page_words - 1
-            )
-            waiting = WORD_DEPTH - self._pending
-            if len(self._sent) >= waiting:
-                now = max(now, self._sent[-waiting] + 1)
-            if closes and len(self._begun) >= BURST_DEPTH:
-                now = max(now, self._begun[-BURST_DEPTH] + 1)
-            self._pending += 1
-            if closes:
-                self._send(now, self._pending)
-                self._pending = 0
-        self._finished = now if pushes else now + 1
+            waiting = WORD_DEPTH - pending
+            if len(sent) >= waiting and sent[-waiting] >= now:
+                now = sent[-waiting] + 1
+            if beats:
+                if len(self._begun) >= BURST_DEPTH:
+                    now = max(now, self._begun[-BURST_DEPTH] + 1)
+                self._send(now, beats)
+        self._finished = now
 
     def _send(self, pushed: int, beats: int) -> None:
         """Put a burst on the bus whose last word was pushed in this clock."""

@@ -1,0 +1,65 @@
+"""What the cycle model has to know of a core: sizes, and the latencies of its blocks, read once a configuration."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+from halfulp.hw.array import first_capture
+from halfulp.hw.config import ArrayConfig
+from halfulp.hw.drain import position_latency, result_latency
+from halfulp.hw.operand_buffer import OperandBuffer
+from halfulp.hw.row_buffer import buffered_rows
+from halfulp.hw.schedule import block_steps
+from halfulp.hw.threefry import Threefry
+
+__all__ = ["CoreClocks", "core_clocks"]
+
+
+class CoreClocks(NamedTuple):
+    """Numbers of one core; clocks where nothing else is said.
+
+    bus_bytes, lanes, block_steps: as in `ArrayConfig` and `schedule`; reads: read bursts in flight; interval: from a
+    step of K to the next; feed: from a step to the array's edge; capture: from a tile's last step until all of its sums
+    are captured; first_capture: of these, from the array's edge to the first sum; words: from when a tile's first
+    random words may be made until it may start, 0 where there are none; position, result: `position_latency` and
+    `result_latency` of the drain; rows: of results that the drain holds.
+    """
+
+    bus_bytes: int
+    lanes: int
+    block_steps: int
+    reads: int
+    interval: int
+    feed: int
+    capture: int
+    first_capture: int
+    words: int
+    position: int
+    result: int
+    rows: int
+
+    def moved(self, rows: int) -> int:
+        """Clocks from when so many rows of results begin to move out of the array until a last step may be issued."""
+        return 1 + max(0, rows - self.first_capture - 1)
+
+
+@lru_cache(maxsize=1024)
+def core_clocks(config: ArrayConfig) -> CoreClocks:
+    """The numbers of this core."""
+    outputs = config.rows + config.columns
+    return CoreClocks(
+        bus_bytes=config.bus_bytes,
+        lanes=config.lanes,
+        block_steps=block_steps(config),
+        reads=config.reads_outstanding,
+        interval=config.interleave,
+        feed=OperandBuffer.latency,
+        capture=OperandBuffer.latency + first_capture(config) + outputs - 2,
+        first_capture=first_capture(config),
+        # One word a clock, and the clock in which they are seen to be there.
+        words=outputs + Threefry.latency + 1 if config.step_random_bits else 0,
+        position=position_latency(config),
+        result=result_latency(config),
+        rows=buffered_rows(config),
+    )
