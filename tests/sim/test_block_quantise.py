@@ -10,6 +10,7 @@ from halfulp.numerics.formats import get_format
 from halfulp.numerics.random_bits import output_words
 from halfulp.numerics.rounding import NEAREST_EVEN, Rounding
 from halfulp.sim.block_quantise import quantise_blocks
+from halfulp.sim.block_quantise_code import CHUNK
 
 NAMES = [*BLOCK_FORMATS.names(), "bfp3", "bfp12", "bfp16"]
 MODES = ("nearest_even", "toward_zero", "stochastic:5", "stochastic_floor:16")
@@ -136,6 +137,29 @@ def test_random_bits_are_those_of_the_position_along_either_axis(rng):
         for axis in (0, 1):
             want = fmt.quantise(x, mode, axis=axis, random=words)
             same(quantise_blocks(x, fmt, mode, axis=axis, seed=2**63 + 5), want, f"{name}, axis {axis}")
+
+
+@pytest.mark.parametrize("shape", [(2, 1300), (3, 35, 80), (2, 3, 33, 70), (35, 2 * CHUNK + 16), (35, CHUNK + 5)])
+def test_random_bits_of_long_rows_and_of_many_axes(shape, rng):
+    """Whole segments of words and what is left, several chunks of columns, the last one short or overlapping."""
+    x, mode = rng.normal(size=shape).astype(np.float32), Rounding("stochastic", 7)
+    words = output_words(11, np.arange(x.size // shape[-1]), np.arange(shape[-1]), 7).reshape(shape)
+    for axis in range(-len(shape), 0):
+        for name in ("mxfp4_e2m1", "mxint8"):
+            fmt = get_block_format(name)
+            want = fmt.quantise(x, mode, axis=axis, random=words)
+            same(quantise_blocks(x, fmt, mode, axis=axis, seed=11), want, f"{name}, axis {axis}")
+
+
+def test_tensor_scales_are_goldens(rng):
+    """The largest number over 2688 in float32: ties and their neighbours, and both ends of float32 and of float64."""
+    fmt = get_block_format("nvfp4")
+    ties = (1 + (2 * rng.integers(0, 1 << 23, 40) + 1) * 2.0**-24) * 2688
+    x = np.concatenate([ties, np.nextafter(ties, 0), np.nextafter(ties, np.inf), rng.random(40) * 1e-3])
+    x = np.concatenate([x, 2688 * 2.0 ** np.array([-150.0, -127, -126, -125, -124, 126, 127, 128, 900])])
+    for number in (*x, 5e-324, 0.0):
+        found = quantise_blocks(np.array([number]), fmt)
+        assert found.tensor_scale == fmt.tensor_scale(float(number)), number
 
 
 @pytest.mark.parametrize("inner", [7, 16, 37, 70])

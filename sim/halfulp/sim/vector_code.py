@@ -237,6 +237,11 @@ class Code:
         """The pointer `count` bytes after `base`."""
         return Lanes(self, self.builder.gep(base.value, [count.value], source_etype=I8))
 
+    def prefetch(self, base: Lanes, index: Lanes, kind: Any) -> None:
+        """Ask for the cache line of an element that is soon to be read; it may be outside the array."""
+        pointer = self.builder.bitcast(self._pointer(base, index, kind)[0], ir.PointerType(I8))
+        self.intrinsic("llvm.prefetch", ir.VoidType(), Lanes(self, pointer), 0, 3, 1)
+
     def _index(self, index: Lanes | int) -> Lanes:
         return index if isinstance(index, Lanes) else self.constant(I64, index)
 
