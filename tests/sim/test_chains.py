@@ -178,6 +178,30 @@ def test_no_rounding_leaves_the_range_from_below_the_limit(text, source: Source)
     assert safe_limit(accumulator, source, largest) == 0
 
 
+@pytest.mark.parametrize("avx512", [True, False])
+def test_exact_sums_are_left_where_lanes_end(avx512, rng, monkeypatch):
+    """Sums that may come to half of 2**24 units, rounded to nearest in float32 as they are; one product more, not."""
+    if not avx512:
+        monkeypatch.setattr(chains, "_has_avx512", lambda: False)
+    spec = GemmSpec("int8", "int8", "float32", "e8m7")
+    assert isinstance(spec.accumulator, FloatAccumulator)
+    limit = safe_limit(spec.accumulator, FLOAT32, 120.0 * 121, 2.0**24)
+    depth = int(limit / (2 * 120 * 121))
+    for k, exact in ((depth, True), (depth + 1, False)):
+        a, b = rng.integers(100, 121, (5, k)).astype(np.uint8), rng.integers(100, 122, (k, 33)).astype(np.uint8)
+        a[0], b[:, 0] = 120, 121
+        lanes = proven_lanes(as_float64(a, spec.a), as_float64(b, spec.b), spec, spec.accumulator)
+        assert lanes is not None
+        assert (lanes.source is FLOAT32 and lanes.exact) == exact
+        assert lanes.exact == (exact or not chains._has_avx512())
+        check(a, b, spec, 0)
+    # The worst case of the steps between two checks stays exact.
+    total = limit
+    for _ in range(CHECK_STEPS):
+        total = (total + 120 * 121) * (1 + 2.0**-7)
+    assert total < 2.0**24
+
+
 @pytest.mark.parametrize("overflow", ["saturate", "ieee"])
 @pytest.mark.parametrize(
     "text", ["e4m3-ieee", "e4m3-ieee:stochastic:9", "e4m3-finite:toward_zero", "e5m2:stochastic:4"]

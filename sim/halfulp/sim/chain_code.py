@@ -10,6 +10,7 @@ words as [K, rows] and [K, columns].
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 from halfulp.numerics.accumulators import FloatAccumulator
@@ -63,15 +64,17 @@ def fits_lanes(accumulator: FloatAccumulator, source: Source, lsb_exponent: int)
     return room >= needed or (kind == "nearest_even" and room == 0)
 
 
-def safe_limit(accumulator: FloatAccumulator, source: Source, largest_product: float) -> float:
+def safe_limit(
+    accumulator: FloatAccumulator, source: Source, largest_product: float, exact_to: float = math.inf
+) -> float:
     """Magnitude below which a sum stays in range for `CHECK_STEPS` steps, however each is rounded; 0 where none is.
 
     A step adds at most the largest product, and rounding at most one part in 2**M. The range is the accumulator's,
-    and one in which the number that rounds to nearest is finite too.
+    one in which the number that rounds to nearest is finite too, and at most `exact_to`.
     """
     fmt = accumulator.format
     room = source.fraction_bits - fmt.mantissa_bits
-    largest = min(fmt.max_units * 2.0**fmt.lsb_exponent, 2.0 ** (source.bias - 1 - room))
+    largest = min(fmt.max_units * 2.0**fmt.lsb_exponent, 2.0 ** (source.bias - 1 - room), exact_to)
     growth = (1 + 2.0**-fmt.mantissa_bits) ** CHECK_STEPS
     return max(largest / growth * (1 - 1e-6) - CHECK_STEPS * largest_product, 0.0)
 
@@ -197,10 +200,12 @@ class _Tiles:
 class _Ranged(_Tiles):
     """Accumulators in lanes of `source`; the flag says that a sum was beyond the limit, so that nothing is proven."""
 
-    def __init__(self, accumulator: FloatAccumulator, source: Source, avx512: bool) -> None:
-        super().__init__(source, source.integer, 2, random=accumulator.rounding.is_stochastic)
+    def __init__(self, accumulator: FloatAccumulator, source: Source, avx512: bool, exact: bool) -> None:
+        vectors = 2 if avx512 else 1  # each takes two of sixteen registers without AVX-512
+        super().__init__(source, source.integer, vectors, random=accumulator.rounding.is_stochastic)
         self.accumulator = accumulator
         self.avx512 = avx512
+        self.exact = exact
         self.shift = source.fraction_bits - accumulator.format.mantissa_bits
         limit = self.code.arguments[-1].narrow(source.integer).bits_as(self.element)
         self.limit = self.code.spread(limit, self.lanes)
@@ -225,6 +230,8 @@ class _Ranged(_Tiles):
         if self.accumulator.rounding.kind == "nearest_even":
             if self.shift == 0:
                 return self._fma(a, b, total, NEAREST), never
+            if self.exact:
+                return self._nearest(self._fma(a, b, total, NEAREST)), never
             return self._nearest(self._odd_sum(total, a, b)), never
         bits = self._fma(a, b, total, TOWARD_ZERO).bits_as(self.integers)
         if row is not None and column is not None:
@@ -323,9 +330,12 @@ def overflow_value(accumulator: FloatAccumulator, largest: float) -> float:
 
 
 @lru_cache(maxsize=64)
-def ranged_kernel(accumulator: FloatAccumulator, source: Source, avx512: bool) -> Kernel:
-    """Kernel over A, B, row and column words, sums, flag, K, rows, columns, strides of A and the limit's bits."""
-    return _Ranged(accumulator, source, avx512).compile()
+def ranged_kernel(accumulator: FloatAccumulator, source: Source, avx512: bool, exact: bool) -> Kernel:
+    """Kernel over A, B, row and column words, sums, flag, K, rows, columns, strides of A and the limit's bits.
+
+    `exact`: lanes hold every sum up to the limit before it is rounded to nearest.
+    """
+    return _Ranged(accumulator, source, avx512, exact).compile()
 
 
 class _Window(_Tiles):

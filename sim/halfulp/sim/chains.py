@@ -38,28 +38,47 @@ def _bits(fmt: Format) -> int:
 
 
 class Lanes(NamedTuple):
-    """Lanes proven right for some operands, as long as no sum is beyond the limit."""
+    """Lanes proven right for some operands, as long as no sum is beyond the limit.
+
+    exact: every sum up to the limit is exact in them, so that it needs no odd one in its place.
+    """
 
     source: Source
     limit: float
+    exact: bool = False
 
 
 def proven_lanes(a: Operand, b: Operand, spec: GemmSpec, accumulator: FloatAccumulator) -> Lanes | None:
-    """The narrowest lanes that a range test proves right for these operands; None: only the general kernel is."""
+    """The fastest lanes that a range test proves right for these operands; None: only the general kernel is."""
     if a.special or b.special:
         return None
-    largest = float(a.max_units) * float(b.max_units) * 2.0 ** (a.lsb_exponent + b.lsb_exponent)
-    for source in (FLOAT32, FLOAT64):
-        if not _can_add(spec, accumulator, source):
+    lsb, depth = a.lsb_exponent + b.lsb_exponent, a.values.shape[1]
+    largest = float(a.max_units) * float(b.max_units) * 2.0**lsb
+    for source, exact in _ways(accumulator):
+        if not _can_add(spec, accumulator, source, exact=exact) or not fits_lanes(accumulator, source, lsb):
             continue
-        if fits_lanes(accumulator, source, a.lsb_exponent + b.lsb_exponent):
-            limit = safe_limit(accumulator, source, largest)
-            if limit > 0:
-                return Lanes(source, limit)
+        limit = safe_limit(accumulator, source, largest)
+        if exact:
+            # Sums are multiples of the last bit that occurs: exact up to 2**(fraction bits + 1) of those.
+            whole, limit = limit, safe_limit(accumulator, source, largest, 2.0 ** (lsb + source.fraction_bits + 1))
+            if limit < min(whole, 2 * depth * largest):
+                continue
+        if limit > 0:
+            return Lanes(source, limit, exact)
     return None
 
 
-def _can_add(spec: GemmSpec, accumulator: FloatAccumulator, source: Source) -> bool:
+def _ways(accumulator: FloatAccumulator) -> list[tuple[Source, bool]]:
+    """Lanes, and whether sums are to be exact in them: the fastest first."""
+    if accumulator.rounding.kind != "nearest_even":
+        return [(FLOAT32, False), (FLOAT64, False)]
+    odd_in_float32, exact_in_float64 = (FLOAT32, False), (FLOAT64, True)
+    # AVX-512 makes sums odd in three instructions, others in many.
+    between = [odd_in_float32, exact_in_float64] if _has_avx512() else [exact_in_float64, odd_in_float32]
+    return [(FLOAT32, True), *between, (FLOAT64, False)]
+
+
+def _can_add(spec: GemmSpec, accumulator: FloatAccumulator, source: Source, *, exact: bool) -> bool:
     """Whether operands are exact in these lanes, and this processor has the instructions that add them up."""
     significand = source.fraction_bits + 1
     if max(_bits(spec.a), _bits(spec.b)) > significand:
@@ -67,7 +86,7 @@ def _can_add(spec: GemmSpec, accumulator: FloatAccumulator, source: Source) -> b
     if _has_avx512():
         return True
     nearest = accumulator.rounding.kind == "nearest_even"
-    return "fma" in host_features() and not (nearest and _bits(spec.a) + _bits(spec.b) > significand)
+    return "fma" in host_features() and not (nearest and not exact and _bits(spec.a) + _bits(spec.b) > significand)
 
 
 def _has_avx512() -> bool:
@@ -80,13 +99,15 @@ def chain_sums(
     """The accumulated sums [M, N], exact in float32 or float64, and whether a step overflowed."""
     rows_of_b = np.ascontiguousarray(b)
     # Most operands are right for float32 lanes where the formats are, and their range comes with the values.
-    hopeful = _can_add(spec, accumulator, FLOAT32) and holds(np.float32, spec.a) and holds(np.float32, spec.b)
+    hopeful = (
+        _can_add(spec, accumulator, FLOAT32, exact=True) and holds(np.float32, spec.a) and holds(np.float32, spec.b)
+    )
     left, right = _operands(a, rows_of_b, spec, np.float32 if hopeful else np.float64)
     lanes = proven_lanes(left, right, spec, accumulator)
     if hopeful and not (lanes and lanes.source is FLOAT32):
         left, right = _operands(a, rows_of_b, spec, np.float64)
     if lanes is not None:
-        kernel = ranged_kernel(accumulator, lanes.source, _has_avx512())
+        kernel = ranged_kernel(accumulator, lanes.source, _has_avx512(), lanes.exact)
         sums, beyond = _run(kernel, left.values, right.values, accumulator, seed, lanes)
         if not beyond:
             return sums, False
