@@ -50,6 +50,9 @@ def test_bad_options(halfulp):
     assert halfulp("bench", "rtk").error == "unknown suite 'rtk'; nearest: 'rtl'"
     assert halfulp("bench", "rtl", "--rounds", 0).error == "rounds must be 1 or more, not 0"
     assert halfulp("bench", "rtl", "--threads", 0).error == "threads must be 1 or more, not 0"
+    for option in (["--clock", 3], ["--latency", 2], ["--bandwidth", 0.5], ["--rtl"]):
+        error = halfulp("bench", "rtl", *option).error
+        assert error == "--clock, --latency, --bandwidth and --rtl are of the suite model, not of 'rtl'"
 
 
 @pytest.fixture

@@ -72,6 +72,13 @@ def test_plot_is_a_png(halfulp, tmp_path):
     assert halfulp("formats", "--plot", tmp_path / "no" / "x.png").error.endswith(f"there is no folder {tmp_path}/no")
 
 
+def test_a_picture_needs_a_png_file(halfulp, tmp_path):
+    error = halfulp("formats", "e4m3", "--plot", tmp_path / "x.svg").error
+    assert error == f"{tmp_path}/x.svg: pictures are PNG files, whose names end in .png"
+    assert halfulp("formats", "--picture", "words").error == "--picture words is of --plot FILE.png, which is not given"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_several_formats_are_told_one_after_the_other(halfulp):
     out = halfulp("formats", "e2m1", "int4").out
     assert out.index("float4_e2m1fn") < out.index("int4: 4 bits")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,11 @@ def test_generate_writes_a_core(halfulp, config_file, tmp_path):
         assert str(path) in outcome.out.splitlines()
     assert "module halfulp_core" in (tmp_path / "core" / "halfulp_core.v").read_text()
     assert load_config(tmp_path / "core" / "config.toml") == load_config(config_file)
+
+
+def test_generate_helps_with_every_parameter(halfulp):
+    words = halfulp("generate", "--help").out.replace(",", " ").replace(".", " ").split()
+    assert [field.name for field in fields(ArrayConfig) if field.name not in words] == []
 
 
 def test_generate_prints_the_widths_as_json(halfulp, config_file, tmp_path, monkeypatch):

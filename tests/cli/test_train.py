@@ -51,6 +51,7 @@ def test_json_and_quiet(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
         ([*SMALL, "--device", "emulater"], "unknown device 'emulater'; nearest: 'emulator'"),
         ([*SMALL, "--check", "gold"], "unknown device 'gold'; nearest: 'golden'"),
         ([*SMALL, "--hidden", "8;8"], "--hidden takes layer sizes such as 1000,1000, not '8;8'"),
+        ([*SMALL, "--hidden", "8,"], "--hidden takes layer sizes such as 1000,1000, not '8,'"),
         ([*SMALL, "--epochs", "0"], "epochs must be at least 1, not 0"),
         ([*SMALL, "--seed", "-1"], "seed must be 0 to 2**64 - 1, not -1"),
         (["train", "--resume", "nowhere"], "no results folder 'nowhere' to resume"),

@@ -129,6 +129,13 @@ def test_a_finished_run_can_be_given_more_epochs_on_another_device(tmp_path: Pat
     assert equal(weights(more.folder), weights(whole.folder))
 
 
+def test_results_go_into_a_folder(tmp_path: Path):
+    file = tmp_path / "results"
+    file.touch()
+    with pytest.raises(ResultsError, match=r"results is a file, not a folder for results$"):
+        ResultsFolder.create(file, "run")
+
+
 def test_the_folder_holds_what_it_should(tmp_path: Path):
     result = train(config(), device=GoldenDevice(), results=tmp_path)
     assert result.folder is not None

@@ -62,6 +62,10 @@ def bench(
         return
     if model_of:
         raise ValueError(f"only the suite model takes a core and sizes, not {suite!r}: {' '.join(model_of)}")
+    if clock is not None or latency != 1 or bandwidth != 1.0 or rtl:
+        raise ValueError(f"--clock, --latency, --bandwidth and --rtl are of the suite model, not of {suite!r}")
+    if threads < 1:  # before OpenMP reads it
+        raise ValueError(f"threads must be 1 or more, not {threads}")
     # NumPy's matrix products heed only what is set before NumPy is loaded, which is now: the reference and the
     # emulator, which uses both NumPy and torch, are to have the same number of threads.
     for variable in THREAD_VARIABLES:

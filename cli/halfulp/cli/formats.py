@@ -56,19 +56,23 @@ def formats(
     ] = None,
     plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw a picture of them.")] = None,
     picture: Annotated[
-        Picture,
+        Picture | None,
         typer.Option(
-            help="What to draw: the spacing of the numbers; the error of stochastic rounding against its random bits; "
-            "the random words of an accumulator."
+            help="What to draw: the spacing of the numbers, unless told otherwise; the error of stochastic rounding "
+            "against its random bits; the random words of an accumulator."
         ),
-    ] = Picture.SPACING,
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON; of one format with all codes.")] = False,
 ) -> None:
     """The number formats: all of them, or some with their codes, range and spacing."""
     chosen = [get_any_format(name) for name in names or [*FORMATS.names(), *BLOCK_FORMATS.names()]]
     if plot is not None:
         check_output(plot)
-        write_file(plot, draw(picture.value, _plain(chosen, bool(names))))
+        if plot.suffix.lower() != ".png":
+            raise ValueError(f"{plot}: pictures are PNG files, whose names end in .png")
+        write_file(plot, draw((picture or Picture.SPACING).value, _plain(chosen, bool(names))))
+    elif picture is not None:
+        raise ValueError(f"--picture {picture.value} is of --plot FILE.png, which is not given")
     if json:
         told = [block_properties(fmt) if isinstance(fmt, BlockFormat) else _properties(fmt) for fmt in chosen]
         if len(names or ()) == 1 and isinstance(chosen[0], Format):

@@ -29,7 +29,8 @@ def generate(
     """Write a core as Verilog, with its register map, hand-off files and a report of widths.
 
     CONFIG names what differs from the default: rows, columns, a_formats, b_formats, out_formats, accumulator,
-    roundings, lanes, bus_width, buffer_depth, queue_depth, reads_outstanding.
+    roundings, lanes, bus_width, buffer_depth, queue_depth, reads_outstanding, address_bits, size_bits, interleave,
+    block, block_scale, pack_multipliers, shift_in_multipliers.
     """
     from halfulp.hw.config_file import load_config
     from halfulp.hw.generate import generate as write_core

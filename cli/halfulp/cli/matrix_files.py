@@ -29,6 +29,8 @@ def read_matrix(path: Path) -> npt.NDArray[Any]:
         try:
             matrix = np.load(file, allow_pickle=False)
         except (ValueError, EOFError, SyntaxError, TypeError, KeyError, OverflowError, MemoryError) as error:
+            if "Object arrays" in str(error):
+                raise ValueError(f"{path} must hold real numbers, not Python's objects") from error
             raise ValueError(f"{path} is a damaged .npy file: {error}") from error
     if matrix.ndim != 2:
         raise ValueError(f"{path} must hold a matrix, not an array of shape {matrix.shape}")

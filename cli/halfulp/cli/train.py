@@ -113,7 +113,7 @@ def train(
 
 def _sizes(text: str) -> tuple[int, ...]:
     try:
-        return tuple(int(size) for size in text.split(",") if size.strip())
+        return tuple(int(size) for size in text.split(",")) if text.strip() else ()
     except ValueError:
         raise ValueError(f"--hidden takes layer sizes such as 1000,1000, not {text!r}") from None
 

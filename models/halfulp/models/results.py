@@ -66,6 +66,8 @@ class ResultsFolder:
     def create(cls, parent: Path, *name: str) -> ResultsFolder:
         """Make a new folder below `parent`, named by the parts of `name`, with ``-2``, ``-3``… if it is there."""
         stem = "-".join(re.sub(r"[^\w.-]+", "_", part).strip("_-") for part in name)
+        if parent.exists() and not parent.is_dir():
+            raise ResultsError(f"{parent} is a file, not a folder for results")
         parent.mkdir(parents=True, exist_ok=True)
         number = 1
         while True:
