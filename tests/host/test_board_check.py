@@ -104,7 +104,7 @@ def test_wrong_arithmetic_is_found(device: PynqDevice, monkeypatch: pytest.Monke
 @pytest.mark.skipif(not HAS_DEVICE_CLOCKS, reason="this pynq sets no clock of a virtual board")
 def test_a_clock_of_another_rate_is_found(device: PynqDevice, monkeypatch: pytest.MonkeyPatch):
     device.is_simulated = False
-    monkeypatch.setattr("halfulp.host.board_check.LARGE_SIZE", {True: 128, False: 128})
+    monkeypatch.setattr("halfulp.host.board_check.LARGE_SIZE", 128)
     assert outcomes(device)["clock"].state == "failed"
 
 

@@ -37,8 +37,11 @@ PATTERNS = (0, 0xFFFF_FFFF, 0x5555_5555, 0xAAAA_AAAA)
 ODD_SHAPES = ((1, 1, 1), (3, 2, 5), (17, 19, 23), (33, 1, 64), (1, 33, 64))
 """M, N, K."""
 
-LARGE_SIZE = {False: 1024, True: 128}
-"""M, N, K of a large GEMM, by whether the core is simulated."""
+LARGE_SIZE, SIMULATED_LARGE_SIZE, SIMULATED_LINK_LARGE_SIZE = 1024, 128, 48
+"""M, N, K of a large GEMM: on a board, on a simulated core, and on one whose serial line is simulated bit by bit."""
+
+RESETS = {False: 10, True: 3}
+"""In the middle of GEMMs, by whether a serial line is simulated bit by bit."""
 
 LEAST_UTILISATION = 0.95
 """Share of the clocks in which a large GEMM keeps the array busy, where memory keeps up."""
@@ -151,6 +154,8 @@ def _check_shapes(device: Device, rng: np.random.Generator) -> str:
 
 
 def _check_caches(device: Device, rng: np.random.Generator) -> str:
+    if _memory_bytes(device) is not None:
+        raise _NotHere("the core's memory is its own, which no cache of the host's lies in front of")
     # The pool hands the same memory out again and again, so stale lines of the processor's caches show at once.
     rounds = 100
     for _ in range(rounds):
@@ -159,7 +164,7 @@ def _check_caches(device: Device, rng: np.random.Generator) -> str:
 
 
 def _check_large(device: Device, rng: np.random.Generator) -> str:
-    size = LARGE_SIZE[_is_simulated(device)]
+    size = _large_size(device)
     spec, k = _spec(device), min(size, _config(device).max_k)
     a, b = _random(rng, spec.a, (size, k), 1), _random(rng, spec.b, (k, size), 0)
     given = device.gemm(a, b, spec, seed=1).codes
@@ -198,9 +203,8 @@ def _check_clock(device: Device, rng: np.random.Generator) -> str:
     if _is_simulated(device):
         raise _NotHere("a simulated core has no rate of its own")
     _need_large_memory(device)
-    size = LARGE_SIZE[_is_simulated(device)]
-    spec, k = _spec(device), min(size, _config(device).max_k)
-    a, b = _random(rng, spec.a, (size, k), 1), _random(rng, spec.b, (k, size), 0)
+    spec, k = _spec(device), min(LARGE_SIZE, _config(device).max_k)
+    a, b = _random(rng, spec.a, (LARGE_SIZE, k), 1), _random(rng, spec.b, (k, LARGE_SIZE), 0)
     driver = _driver(device)
     job = driver.submit(a, b, spec)
     start = time.perf_counter()
@@ -229,7 +233,7 @@ def _check_reset(device: Device, rng: np.random.Generator) -> str:
     while (room := _memory_bytes(device)) is not None and 2 * (2 * size * 4 * k + 4 * size * (size + 16)) > room:
         size, k = max(size // 2, 1), max(k // 2, 1)
     a, b = _random(rng, spec.a, (size, k), 1), _random(rng, spec.b, (k, size), 0)
-    rounds = 10
+    rounds = RESETS[_is_simulated_link(device)]
     for _ in range(rounds):
         driver.submit(a, b, spec)
         driver.submit(a, b, spec)
@@ -286,6 +290,17 @@ def _need_large_memory(device: Device) -> None:
 
 def _is_simulated(device: Device) -> bool:
     return getattr(device, "is_simulated", True)
+
+
+def _is_simulated_link(device: Device) -> bool:
+    """Whether each byte to and from the core costs clocks of the simulation."""
+    return _is_simulated(device) and _memory_bytes(device) is not None
+
+
+def _large_size(device: Device) -> int:
+    if _is_simulated_link(device):
+        return SIMULATED_LINK_LARGE_SIZE
+    return SIMULATED_LARGE_SIZE if _is_simulated(device) else LARGE_SIZE
 
 
 def _spec(device: Device) -> AnyGemmSpec:
