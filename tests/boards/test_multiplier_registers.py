@@ -115,6 +115,22 @@ def test_registers_on_both_sides_become_the_multipliers_own():
     assert len(enabled) == 3
 
 
+def test_of_two_registers_before_a_multiplier_one_is_moved_behind_its_product():
+    cells: dict[str, Any] = {f"a{i}": register(f"in{i}", f"a{i}") for i in range(4)}
+    cells |= {f"b{i}": register(f"a{i}", f"b{i}") for i in range(4)}
+    cells["m"] = multiplier(["b0", "b1"], ["b2", "b3"], [f"p{i}" for i in range(4)])
+    cells |= {f"q{i}": register(f"p{i}", f"q{i}") for i in range(4)}
+    design = netlist(cells, ["a0", *(f"q{i}" for i in range(4))])
+    stimuli = [{f"in{i}": n * 7 >> i & 1 for i in range(4)} for n in range(20)]
+    before = run(design, stimuli)
+    assert absorb_registers(design) == 7  # what neighbours read stays, and what takes the product
+    assert run(design, stimuli) == before
+    multiplies = design["modules"]["top"]["cells"]["m"]
+    assert multiplies["connections"]["A1"] == ["in1"]
+    assert multiplies["connections"]["P3"] == ["p3"]
+    assert all(multiplies["parameters"][f"REG_{name}_CLK"] == "CLK0" for name in ("INPUTA", "INPUTB", "OUTPUT"))
+
+
 @pytest.mark.parametrize(
     ("changes", "taken"),
     [
@@ -157,6 +173,9 @@ def random_netlist(rng: np.random.Generator) -> dict[str, Any]:
                 cells[f"f{number}_{i}"] = register(net, sources[i])
                 if rng.random() < 0.3:
                     nets.append(sources[i])
+            if rng.random() < 0.5:
+                sources, first = [f"g{number}_{i}" for i in range(2 * BITS)], sources
+                cells |= {str(new): register(old, new) for new, old in zip(sources, first, strict=True)}
         made: list[object] = [f"p{number}_{i}" for i in range(2 * BITS)]
         cells[f"m{number}"] = multiplier(sources[:BITS], sources[BITS:], made)
         if rng.random() < 0.8:

@@ -3,7 +3,8 @@
 Yosys makes a bare multiplier of a product, with registers of fabric before and behind it: 4 ns in the multiplier, and
 the way to it and from it. The block has registers of its own at its inputs and at its output, from which a product
 leaves after 0.7 ns. Where all of a multiplier's inputs come from registers, or its whole output goes into registers
-and nowhere else, these are as good as its own.
+and nowhere else, these are as good as its own. Where there are two registers before it, one of them is moved behind
+the product: the way on from the multiplier, which is far from the lookup tables, then has a clock to itself.
 """
 
 from __future__ import annotations
@@ -51,6 +52,17 @@ def _absorb(module: Module) -> int:
     multipliers = [cell for cell in cells.values() if cell["type"] == "MULT18X18D"]
     nets = _Nets(module)
     for multiplier in multipliers:
+        near = nets.registers_ahead(multiplier)
+        far = nets.registers_before(near)
+        if far and _can_clock(multiplier, cells, {**far, **{f"near {port}": name for port, name in near.items()}}):
+            # Both begin as 0, and so does their product.
+            _enable(multiplier, _clock(cells, near), "OUTPUT")
+            for port, name in near.items():
+                multiplier["connections"][port] = cells[name]["connections"]["DI"]
+    nets = _Nets(module)
+    for multiplier in multipliers:
+        if _is_clocked(multiplier, "OUTPUT"):
+            continue
         behind = nets.registers_behind(multiplier)
         if _can_clock(multiplier, cells, behind):
             _enable(multiplier, _clock(cells, behind), "OUTPUT")
@@ -98,6 +110,13 @@ class _Nets:
                 found[port] = name
         return found
 
+    def registers_before(self, registers: Mapping[str, str]) -> dict[str, str]:
+        """The register before each of `registers`; nothing where there is none before one of them."""
+        inputs = {port: self._cells[name]["connections"]["DI"][0] for port, name in registers.items()}
+        if not all(net in self._register_of for net in inputs.values()):
+            return {}
+        return {port: self._register_of[net] for port, net in inputs.items()}
+
     def registers_ahead(self, multiplier: Module) -> dict[str, str]:
         """The register of each bit of the factors by its port; nothing where one bit comes from anything else."""
         found = {}
@@ -142,9 +161,13 @@ def _clock(cells: Module, registers: Mapping[str, str]) -> object:
 def _can_clock(multiplier: Module, cells: Module, registers: Mapping[str, str]) -> bool:
     """Whether there are registers, all of one clock, and that the multiplier's own so far."""
     clocks = {cells[name]["connections"]["CLK"][0] for name in registers.values()}
-    if multiplier["parameters"].get("REG_OUTPUT_CLK", "NONE").strip() == "CLK0":
+    if _is_clocked(multiplier, "OUTPUT"):
         clocks.update(multiplier["connections"]["CLK0"])
     return bool(registers) and len(clocks) == 1
+
+
+def _is_clocked(multiplier: Module, register: str) -> bool:
+    return multiplier["parameters"].get(f"REG_{register}_CLK", "NONE").strip() == "CLK0"
 
 
 def _enable(multiplier: Module, clock: object, *registers: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from halfulp.boards import multiplier_registers
+from halfulp.boards import carry_inputs, multiplier_registers
 from halfulp.boards.programs import PROGRAMS, run_program
 from halfulp.hw.cache import cached, digest
 from halfulp.numerics.names import unknown_name
@@ -200,7 +200,7 @@ def synthesise(
     script = _script(FAMILIES[family], list(sources), top, kept, multipliers)
     yosys = PROGRAMS["yosys"]
     parts = [text for item in sorted(sources.items()) for text in item]
-    absorbs = family == "ecp5" and multipliers == "dsps"
+    improves = family == "ecp5"
 
     def build(folder: Path) -> None:
         for name, text in sources.items():
@@ -208,26 +208,28 @@ def synthesise(
         (folder / "synthesis.ys").write_text(script, encoding="utf-8")
         arguments = ["-q", "-l", "synthesis.log", "synthesis.ys"]
         run_program(what, yosys, arguments, folder, log="yosys.log", timeout=timeout)
-        if absorbs:
-            _use_multipliers_registers(folder)
+        if improves:
+            _use_inside_of_cells(folder)
 
-    if absorbs:
-        parts.append(inspect.getsource(multiplier_registers))
+    if improves:
+        parts += map(inspect.getsource, (multiplier_registers, carry_inputs))
     folder = cached("synthesis", digest(yosys.version(), script, *parts), build)
     statistics = json.loads((folder / "cells.json").read_text(encoding="utf-8"))
     counts = statistics["design"].get("num_cells_by_type", {})
     return Synthesis(netlist=folder / "netlist.json", area=FAMILIES[family].area(counts))
 
 
-def _use_multipliers_registers(folder: Path) -> None:
-    """Have the netlist's multipliers use their own registers, and count the cells that are left."""
+def _use_inside_of_cells(folder: Path) -> None:
+    """Have multipliers use their own registers, and adders the tables in them; count the cells that are left."""
     netlist = json.loads((folder / "netlist.json").read_text(encoding="utf-8"))
-    gone = multiplier_registers.absorb_registers(netlist)
-    if gone:
-        (folder / "netlist.json").write_text(json.dumps(netlist), encoding="utf-8")
-        statistics = json.loads((folder / "cells.json").read_text(encoding="utf-8"))
-        statistics["design"]["num_cells_by_type"]["TRELLIS_FF"] -= gone
-        (folder / "cells.json").write_text(json.dumps(statistics), encoding="utf-8")
+    gone = {"TRELLIS_FF": multiplier_registers.absorb_registers(netlist), "LUT4": carry_inputs.absorb_tables(netlist)}
+    (folder / "netlist.json").write_text(json.dumps(netlist), encoding="utf-8")
+    statistics = json.loads((folder / "cells.json").read_text(encoding="utf-8"))
+    counts = statistics["design"].get("num_cells_by_type", {})
+    for kind, number in gone.items():
+        if number:
+            counts[kind] -= number
+    (folder / "cells.json").write_text(json.dumps(statistics), encoding="utf-8")
 
 
 def _elements(verilog: str) -> list[str]:
