@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-TINY = Path(__file__).parents[2] / "docs" / "configs" / "tiny_2x3.toml"
+CONFIGS = Path(__file__).parents[2] / "docs" / "configs"
+TINY = CONFIGS / "tiny_2x3.toml"
 
 
 def test_the_targets_of_a_16_by_16_core_are_rows_and_are_reached(halfulp):
@@ -33,6 +34,14 @@ def test_the_cores_counter_stands_beside_the_model(halfulp):
         assert row["target"] is None
         assert row["seconds"] == row["cycles"] / 100e6
         assert row["mac_per_s"] == pytest.approx(7 * 30 * 9 / row["seconds"])
+
+
+@pytest.mark.parametrize(("name", "elements"), [("fp12_4x2", 4), ("mxfp8_2x3", 6), ("window_2x2", 4)])
+def test_cores_of_every_accumulator_have_a_model(halfulp, name: str, elements: int):
+    rows = json.loads(halfulp("bench", "model", CONFIGS / f"{name}.toml", 8, 64, 6, "--json").out)
+    for row in rows:
+        assert row["macs_per_cycle"] == 8 * 64 * 6 / row["cycles"]
+        assert row["of_array"] == row["macs_per_cycle"] / elements
 
 
 def test_the_table_leaves_out_what_was_not_asked_for(halfulp):

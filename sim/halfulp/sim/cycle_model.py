@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -20,6 +20,7 @@ from halfulp.hw.schedule import GemmPlan
 from halfulp.hw.tile_walk import TileWalk
 from halfulp.sim.core_clocks import core_clocks
 from halfulp.sim.drain_model import DrainModel
+from halfulp.sim.load_lead import LoadLead, TileRun
 from halfulp.sim.load_model import NEXT_GROUP, NEXT_PANEL, LoadModel
 from halfulp.sim.memory_timing import MemoryTiming, line_pattern
 
@@ -161,6 +162,12 @@ class _Walk:
         self._out_bytes, self._c_address, self._c_stride = out_bytes, c_address, c_stride
         # Bytes from a tile's results to those of the next panel of A, and of B.
         self._pitches = a.lanes * c_stride, b.lanes * out_bytes
+        streamed = self._operands[1 - self._resident]
+        self._groups, self._columns = list(plan.groups()), math.ceil(streamed.size / streamed.lanes)
+        # Whether all tiles are whole, and their results lie alike.
+        a_place = line_pattern(c_address, c_stride, self._pitches[1], core.bus_bytes, self._pitches[0])
+        b_place = line_pattern(c_address, c_stride, self._pitches[1], core.bus_bytes, self._pitches[1])
+        self._is_even = not (self._chunked or plan.m % a.lanes or plan.n % b.lanes) and a_place[1] == b_place[1] == 0
         # Panels that are not short of rows, and the clocks of a tile's steps.
         self._whole = tuple(operand.size // operand.lanes for operand in plan.operands)
         self._steps = core.interval * plan.k
@@ -176,58 +183,85 @@ class _Walk:
     def run(self) -> None:
         """Walk all groups."""
         plan = self._plan
-        streamed = self._operands[1 - self._resident]
-        columns = math.ceil(streamed.size / streamed.lanes)
-        groups = list(plan.groups())
+        groups = self._groups
         # A group repeats the one before if it is as large and not the last, in which panels may be short of rows.
         alike = next((n for n, (_, size) in enumerate(groups[:-1]) if size != plan.group), len(groups) - 1)
         repeats = _Repeats()
         number = 0
         while number < len(groups):
+            if self._group(number):
+                return
             start, size = groups[number]
-            self._group(start, size, columns, first=number == 0)
             number += 1
             if number < alike:
                 number += self._skip(repeats, number, alike, start + size, 0)
 
-    def _group(self, start: int, size: int, columns: int, *, first: bool) -> None:
-        """The tiles of one group: those of `GemmPlan.tiles`, in rows and columns of which the first tile is loaded."""
-        chunked = self._chunked
-        repeats = _Repeats()
-        pause = 0 if first else NEXT_GROUP
-        for y in range(min(size, columns)):
-            self._tiles(start, size, columns, (0, y), y + 1, along_resident=True, new=(y == 0, True), pause=pause)
+    def _group(self, number: int) -> bool:
+        """The tiles of one group, those of `GemmPlan.tiles`; return whether that was the rest of the GEMM."""
+        start, size = self._groups[number]
+        columns = self._columns
+        runs = list(_growth(size, columns))
+        pause = NEXT_GROUP if number else 0
+        for n, run in enumerate(runs):
+            # To look ahead is worth it now and then.
+            if n & (n - 1) == 0 < n and self._finish(number, runs[n:], size):
+                return True
+            self._tiles(start, size, run, pause)
             pause = NEXT_PANEL
-            if y < size - 1:
-                self._tiles(start, size, columns, (y + 1, 0), y + 1, along_resident=False, new=(True, False))
-        for x in range(columns + 1, size):
-            self._tiles(start, size, columns, (x, 0), columns, along_resident=False, new=(True, False))
+        repeats = _Repeats()
         y = size
         while y < columns:
-            self._tiles(start, size, columns, (0, y), size, along_resident=True, new=(chunked, True))
+            if y == size and self._finish(number, [], y):
+                return True
+            self._tiles(start, size, TileRun(0, y, size, True, (self._chunked, True)), NEXT_PANEL)
             y += 1
             # The last column frees the residents, and may be short of lanes.
             if y < columns - 1:
                 y += self._skip(repeats, y, columns - 1, start, y)
+        return False
 
-    def _tiles(
-        self,
-        start: int,
-        size: int,
-        columns: int,
-        begin: tuple[int, int],
-        count: int,
-        *,
-        along_resident: bool,
-        new: tuple[bool, bool],
-        pause: int = NEXT_PANEL,
-    ) -> None:
-        """So many tiles along one operand, from resident and streamed panel `begin` of the group on.
+    def _finish(self, number: int, runs: Sequence[TileRun], y: int) -> bool:
+        """Pass over the rest of the GEMM, if its tiles are all alike and wait for no load; return whether they are.
 
-        new: which panels are loaded for the first one.
+        number: of the present group, of which these runs and the columns from y on are left.
         """
-        x, y = begin
-        number, count = 0, min(count, size - x if along_resident else columns - y)
+        if not (self._is_even and self._shortcuts and self.load.lies_alike):
+            return False
+        lanes = self._operands[0].lanes, self._operands[1].lanes
+        lead = LoadLead(self.load, resident=self._resident, start=self._last + 1, steps=self._steps, lanes=lanes)
+        columns = self._columns
+        for which, (_, size) in enumerate(self._groups[number:]):
+            if which:
+                runs, y = list(_growth(size, columns)), size
+            if not all(lead.run(run, size=size, columns=columns) for run in runs):
+                return False
+            if y < columns - 1 and not lead.columns(columns - 1 - y, size=size):
+                return False
+            if y < columns and not lead.run(
+                TileRun(0, columns - 1, size, True, (False, True)), size=size, columns=columns
+            ):
+                return False
+        self.load.pass_over(lead.loaded)
+        self._tiles_alike(lead.tiles)
+        return True
+
+    def _tiles_alike(self, count: int) -> None:
+        """So many tiles that wait for no load, and whose results lie alike."""
+        repeats = _Repeats()
+        number = 0
+        while number < count:
+            if self.drain.calm and number and self._repeat(count - number, 0):
+                return
+            self._tile(0, 0, (False, False), NEXT_PANEL, False, False)
+            number += 1
+            clock = self._last
+            key = self._ready - clock, max(self._ready, self._may_make) - clock, self.drain.state(clock)
+            number += self._pass(repeats.find(key, number, (clock, 0, self.drain.beats)), count - number)
+
+    def _tiles(self, start: int, size: int, run: TileRun, pause: int) -> None:
+        """Tiles of the group of so many residents from panel `start` on."""
+        columns, along_resident, new = self._columns, run.along_resident, run.loads
+        x, y, number, count = run.x, run.y, 0, run.tiles
         may_repeat = self._shortcuts and not self._chunked
         while number < count:
             free_resident, free_streamed = y == columns - 1, x == size - 1
@@ -343,11 +377,14 @@ class _Walk:
         words = max(self._ready, self._may_make) - clock
         place = self._place(*panels)
         key = (*where, place, self._ready - clock, words, self.load.state(clock), self.drain.state(clock))
-        counts = repeats.find(key, number, (clock, self.load.beats, self.drain.beats))
-        if counts is None:
+        return self._pass(repeats.find(key, number, (clock, self.load.beats, self.drain.beats)), end - number)
+
+    def _pass(self, found: tuple[int, tuple[int, ...]] | None, left: int) -> int:
+        """Pass over as many whole periods as are left of what was found to repeat; return how many of it."""
+        if found is None:
             return 0
-        period, (clocks, read, written) = counts
-        times = (end - number) // period
+        period, (clocks, read, written) = found
+        times = left // period
         self._ready += times * clocks
         self._last += times * clocks
         self._last_of_tile += times * clocks
@@ -371,6 +408,16 @@ class _Walk:
         length = b.lanes * self._out_bytes
         address = self._c_address + row * a.lanes * self._c_stride + column * length
         return line_pattern(address, self._c_stride, length, self._core.bus_bytes, length)
+
+
+def _growth(size: int, columns: int) -> Iterator[TileRun]:
+    """The tiles with which a group begins, until all of its panels are there or the streamed ones have passed."""
+    for y in range(min(size, columns)):
+        yield TileRun(0, y, y + 1, True, (y == 0, True))
+        if y < size - 1:
+            yield TileRun(y + 1, 0, y + 1, False, (True, False))
+    for x in range(columns + 1, size):
+        yield TileRun(x, 0, columns, False, (True, False))
 
 
 class _Repeats:

@@ -132,6 +132,11 @@ class _Table:
             self._waits[state, clocks] = number
         return number
 
+    def over(self, state: int) -> int:
+        """Clocks until all that was begun before a state is over."""
+        accepted, begun, requested, ends, _, counted = self.states[state]
+        return max(accepted, begun, requested, counted, *ends[-1:])
+
     def load(self, state: int, panels: tuple[int, ...], allowed: tuple[int, ...]) -> _Loaded:
         """Load panels block by block in turn, from a state; allowed: clocks until their slots may be allocated."""
         known = self._loads.get((state, panels, allowed))
@@ -341,12 +346,42 @@ class LoadModel:
         if len(self._table.states) > MOST_STATES:
             self._table.clear()
         self._block_steps = self._table.core.block_steps
+        self._saving = 0 if memory.rate == WHOLE_BEAT else 2 * WHOLE_BEAT // memory.rate + 2
         self._clock = FIRST_BLOCK
         self._state = 0
         # Since when a slot is free, for each that is.
         self._free: list[deque[int]] = [deque([-2] * (config.buffer_depth // words)) for words in plan.slot_words]
         # Numbers of panels that lie as all others of their operand do, by operand and first step.
         self._alike: dict[tuple[int, int], int] = {}
+
+    @property
+    def free_slots(self) -> Sequence[Iterable[int]]:
+        """Since when slots of A, and of B, are free, for each that is."""
+        return self._free
+
+    @property
+    def over(self) -> int:
+        """From which clock on the loader and the bus are at rest, if nothing else is loaded."""
+        return self._clock + self._table.over(self._state)
+
+    @property
+    def lies_alike(self) -> bool:
+        """Whether whole panels of both operands are known to lie alike, each of them loaded in one part."""
+        return (0, 0) in self._alike and (1, 0) in self._alike
+
+    def longest(self, operands: tuple[int, ...]) -> int:
+        """Most clocks that a load of these operands' panels takes where they lie alike, slots free, and all else over.
+
+        That is from rest, but for credit of the bus that has been used up.
+        """
+        numbers = tuple([self._alike[operand, 0] for operand in operands])
+        loaded = self._table.load(0, numbers, (0,) * len(operands))
+        return NEXT_GROUP + self._saving + loaded.clocks + self._table.over(loaded.state)
+
+    def pass_over(self, panels: Sequence[int]) -> None:
+        """Count the bus words of so many panels of A, and of B, that lie alike."""
+        for operand, times in enumerate(panels):
+            self.beats += times * self._table.load(0, (self._alike[operand, 0],), (0,)).beats
 
     def free(self, operand: int, clock: int) -> None:
         """A slot is reported free in this clock."""

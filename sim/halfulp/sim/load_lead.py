@@ -1,0 +1,126 @@
+"""Whether loads that are still to come keep ahead of the array, so that it does not matter when exactly they come."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from halfulp.sim.load_model import LoadModel
+
+__all__ = ["LoadLead", "TileRun"]
+
+ARRIVAL = 4
+"""More than the clocks from a panel's last beat to the first of its steps."""
+
+
+class TileRun(NamedTuple):
+    """Tiles of a group that follow each other along one operand, of which the first may wait for loads.
+
+    x, y: resident panel within the group, and streamed panel, of the first one; tiles: how many; along_resident: it is
+    the resident panel that changes; loads: whether the resident, and the streamed panel of the first tile are loaded.
+    """
+
+    x: int
+    y: int
+    tiles: int
+    along_resident: bool
+    loads: tuple[bool, bool]
+
+
+class LoadLead:
+    """Follows the loads of tiles that are to come, taking each for as long as it can be.
+
+    Tiles begin no earlier than as if the array never waited, and a slot is free that much later as the array is. So if
+    loads are there in time for an array that never waits, they are for any: where something else holds it up, later
+    tiles and the slots that wait for them are held up alike. A load takes no longer than from rest, once the one before
+    has come and its slot is free.
+
+    Parameters
+    ----------
+    load
+        Loads until now. Panels of an operand must lie alike (`LoadModel.longest`).
+    resident
+        Operand whose panels stay.
+    start
+        The earliest clock in which the next tile can begin.
+    steps
+        Clocks of a tile's steps.
+    lanes
+        Of A and B.
+
+    Attributes
+    ----------
+    loaded
+        Panels of A, and of B, that were followed.
+    tiles
+        Tiles that were followed.
+    """
+
+    def __init__(self, load: LoadModel, *, resident: int, start: int, steps: int, lanes: tuple[int, int]) -> None:
+        self.loaded = [0, 0]
+        self.tiles = 0
+        self._load = load
+        self._resident = resident
+        self._start, self._steps = start, steps
+        self._lanes = lanes
+        self._over = load.over
+        self._free = [deque(slots) for slots in load.free_slots]
+
+    def run(self, run: TileRun, *, size: int, columns: int) -> bool:
+        """Follow these tiles of a group of so many resident and streamed panels; return whether loads are in time."""
+        resident = self._resident
+        operands = [operand for operand, new in ((resident, run.loads[0]), (1 - resident, run.loads[1])) if new]
+        if operands and not self._follow(operands):
+            return False
+        ends = range(self._start + self._steps - 1, self._start + run.tiles * self._steps, self._steps)
+        last = ends[-1:]
+        if run.along_resident:
+            self._release(resident, ends if run.y == columns - 1 else ())
+            self._release(1 - resident, last if run.x + run.tiles == size else ())
+        else:
+            self._release(resident, last if run.y + run.tiles == columns else ())
+            self._release(1 - resident, ends if run.x == size - 1 else ())
+        self._start += run.tiles * self._steps
+        self.tiles += run.tiles
+        return True
+
+    def columns(self, count: int, *, size: int) -> bool:
+        """Follow so many columns of `size` tiles, each of which loads a streamed panel; return whether all is in time.
+
+        A panel that is there when its column begins leaves a column's clocks for the next one, and its slot, free when
+        its column ends, is needed when all others have been taken.
+        """
+        operand = 1 - self._resident
+        clocks, longest = size * self._steps, self._load.longest((operand,))
+        free, lanes = self._free[operand], self._lanes[operand]
+        if longest > clocks or self._over + longest + ARRIVAL > self._start:
+            return False
+        soon = list(free)[:count]
+        if any(at + longest + 2 + ARRIVAL > self._start + number * clocks for number, at in enumerate(soon)):
+            return False
+        if count > len(free) and lanes + longest + 2 + ARRIVAL > (len(free) - 1) * clocks:
+            return False
+        self.loaded[operand] += count
+        self.tiles += count * size
+        ends = range(self._start + clocks - 1, self._start + count * clocks, clocks)
+        over = [self._over + count * longest, *(at + 2 + (count - n) * longest for n, at in enumerate(soon))]
+        if count > len(free):
+            over.append(ends[count - len(free) - 1] + lanes + 2 + longest)
+        self._over = max(over)
+        kept = len(free)
+        self._release(operand, ends[-kept:])
+        self._free[operand] = deque(list(free)[-kept:])
+        self._start += count * clocks
+        return True
+
+    def _follow(self, operands: list[int]) -> bool:
+        for operand in operands:
+            self.loaded[operand] += 1
+            self._over = max(self._over, self._free[operand].popleft() + 2)
+        self._over += self._load.longest(tuple(sorted(operands)))
+        return self._over + ARRIVAL <= self._start
+
+    def _release(self, operand: int, ends: Iterable[int]) -> None:
+        lanes = self._lanes[operand]
+        self._free[operand].extend([end + lanes for end in ends])
