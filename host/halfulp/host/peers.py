@@ -16,11 +16,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
+
+from halfulp.hw.cache import cache_folder
 
 __all__ = ["MPTORCH", "NEAREST", "STOCHASTIC", "PeerInput", "PeerWork", "installed_peers", "quietly", "what_went_wrong"]
 
@@ -80,11 +83,11 @@ def installed_peers(given: PeerInput, *, broken: dict[str, str], tell: Callable[
             if not _is_installed(peer.module):
                 continue
             by = f"{peer.package} {_version(peer)}".strip()
-            if peer.is_built_on_import:
-                tell(f"{by}: importing; the first time it is compiled")
-                _import_elsewhere(peer.module)
-            tell(by)
-            with quietly():
+            with quietly(), _build_folder(peer.package):
+                if peer.is_built_on_import:
+                    tell(f"{by}: importing; the first time it is compiled")
+                    _import_elsewhere(peer.module)
+                tell(by)
                 found = list(_work(by, peer, given))
         except Exception as error:  # whatever somebody else's package raises
             broken[by] = what_went_wrong(error)
@@ -109,6 +112,20 @@ def what_went_wrong(error: Exception) -> str:
     """An exception in one line."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+@contextmanager
+def _build_folder(package: str) -> Iterator[None]:
+    """Have torch build a package's kernels in a folder of its own: MPTorch and QPyTorch give theirs the same name."""
+    name = "TORCH_EXTENSIONS_DIR"
+    before = os.environ.get(name)
+    os.environ[name] = str(Path(before or cache_folder() / "peers") / package)
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
 
 
 def _work(by: str, peer: Peer, given: PeerInput) -> Iterator[PeerWork]:
