@@ -78,7 +78,7 @@ fuzz: setup ## the randomised tests only, with a fresh seed and more examples (S
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --fuzz --seed $(SEED) $(ARGS)
 
 proofs: setup ## proofs of small hardware blocks for all inputs, those too that take long
-	$(BIN)/python -m pytest -n $(JOBS) --proofs tests/hw/test_*proofs.py tests/boards/test_netlist.py $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --proofs tests/hw/test_*proofs.py tests/boards/test_netlist.py tests/boards/test_cells.py $(ARGS)
 
 mutants: setup ## faults put into the hardware, one after the other, each of which a test must notice (an hour or two)
 	$(BIN)/python tests/mutants/mutation.py --jobs $(JOBS) $(ARGS)

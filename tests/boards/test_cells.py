@@ -50,7 +50,10 @@ FAULTS = {
 }
 """A change to the model of each that has to be noticed."""
 
-MEMORIES = {36: 512, 18: 1024, 9: 2048, 4: 4096, 2: 8192, 1: 16384}
+MEMORIES = {
+    "ecp5": {36: 512, 18: 1024, 9: 2048, 4: 4096, 2: 8192, 1: 16384},
+    "ice40": {16: 256, 8: 512, 4: 1024, 2: 2048},
+}
 """Words of each width that one block memory holds."""
 
 
@@ -103,9 +106,21 @@ def memory(width: int, words: int) -> str:
 """
 
 
-SOURCE = f"""
+CELLS = {
+    "ecp5": {"CCU2C", "TRELLIS_DPR16X4", "TRELLIS_FF", "LUT4"},
+    "ice40": {"SB_CARRY", "SB_LUT4", "SB_DFF", "SB_DFFE", "SB_DFFESR", "SB_DFFESS"},
+}
+"""What synthesis must have made among other cells."""
+
+MODE = re.compile("DATA_WIDTH_[AB]|(READ|WRITE)_MODE")
+
+
+def source(flow: str) -> str:
+    """One of each kind of cell, each used in every way that a core uses it."""
+    memories = MEMORIES[flow]
+    return f"""
 module block(input clk, input rst, input [63:0] r, output [127:0] o);
-  {"".join(memory(width, words) for width, words in MEMORIES.items())}
+  {"".join(memory(width, words) for width, words in memories.items())}
   reg signed [15:0] a, b;
   reg signed [31:0] product;
   reg [15:0] sum;
@@ -118,10 +133,10 @@ module block(input clk, input rst, input [63:0] r, output [127:0] o);
   end
   reg [3:0] few [0:15];
   always @(posedge clk) if (r[55]) few[r[3:0]] <= r[7:4];
-  assign o = {{few[r[59:56]], product, sum, {", ".join(f"read{width}" for width in MEMORIES)}}};
+  assign o = {{few[r[59:56]], product, sum, {", ".join(f"read{width}" for width in memories)}}};
 endmodule
 """
-"""One of each kind of cell, each used in every way that a core uses it."""
+
 
 BENCH = """
 module halfulp_core(input aclk, input aresetn, input rx, output reg tx);
@@ -155,17 +170,20 @@ def differences(verilog: str, sent: bytes) -> int:
     return came.value
 
 
-def test_netlists_do_what_their_sources_do() -> None:
-    made = synthesise({"block.v": SOURCE}, top="block", family="ecp5", what="one of each cell")
+@pytest.mark.parametrize("flow", ["ecp5", pytest.param("ice40", marks=pytest.mark.proof)])
+def test_netlists_do_what_their_sources_do(flow: str) -> None:
+    text, family = source(flow), {"ecp5": "ecp5", "ice40": "ice40-hx"}[flow]
+    made = synthesise({"block.v": text}, top="block", family=family, what="one of each cell")
     cells = json.loads(made.netlist.read_text())["modules"]["block"]["cells"].values()
-    memories = [cell["parameters"] for cell in cells if cell["type"] == "DP16KD"]
-    assert {int(each[f"DATA_WIDTH_{side}"], 2) for each in memories for side in "AB"} == set(MEMORIES)
+    assert {cell["type"] for cell in cells} >= CELLS[flow]
+    block_memories = [cell["parameters"] for cell in cells if cell["type"] in ("DP16KD", "SB_RAM40_4K")]
+    modes = {int(value, 2) for each in block_memories for name, value in each.items() if MODE.fullmatch(name)}
+    assert modes == (set(MEMORIES["ecp5"]) if flow == "ecp5" else {0, 1, 2, 3})
     multipliers = [cell["parameters"] for cell in cells if cell["type"] == "MULT18X18D"]
-    assert [each["REG_OUTPUT_CLK"] for each in multipliers] == ["CLK0"]
-    assert {"CCU2C", "TRELLIS_DPR16X4", "TRELLIS_FF", "LUT4"} <= {cell["type"] for cell in cells}
-    netlist = plain_verilog(made.netlist, flow="ecp5", top="block")
+    assert [each["REG_OUTPUT_CLK"] for each in multipliers] == ["CLK0"] * (flow == "ecp5")
+    netlist = plain_verilog(made.netlist, flow=flow, top="block")
     # Of this one the table of one cell is another.
     faulty = re.sub(r"16'h[0-9a-f]{4}", "16'h5a5a", netlist.replace("module block", "module faulty"), count=1)
-    verilog = "\n".join([SOURCE.replace("module block", "module source"), netlist, faulty, BENCH])
+    verilog = "\n".join([text.replace("module block", "module source"), netlist, faulty, BENCH])
     assert differences(verilog, b"") == 0
     assert differences(verilog, bytes(100)) > 0

@@ -27,6 +27,7 @@ TIMEOUT = 1800.0
 """Seconds for Yosys."""
 
 _NUMBERED = re.compile(r"(DI[AB]|DO[AB]|AD[AB]|CS[AB]|[ABCP])(\d+)")
+_CONTENTS = re.compile("INITVAL.*|INIT_[0-9A-F]")
 _WITH_BUSES = ("DP16KD", "MULT18X18D")
 
 _BOARD = """module halfulp_core(input aclk, input aresetn, input rx, output tx);
@@ -106,7 +107,7 @@ def plain_verilog(netlist: Path, *, flow: str, top: str, around: str = "") -> st
         As `board_verilog`.
     """
     models = cell_models(flow)
-    theirs = f"read_verilog -icells {MODELS[flow]}" if MODELS[flow] else ""
+    theirs = f"read_verilog -defer -icells {MODELS[flow]}" if MODELS[flow] else ""
     script = _SCRIPT.format(theirs=theirs, top=top)
     given = netlist.read_bytes()
 
@@ -135,7 +136,7 @@ def with_buses(netlist: dict[str, Any]) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        Where a memory of an ECP5 begins as something other than 0, or is written to from both of its sides.
+        Where a memory begins as something other than 0, or is written to from its side B.
     """
     modules = {
         name: module
@@ -144,7 +145,7 @@ def with_buses(netlist: dict[str, Any]) -> dict[str, Any]:
     }
     for module in modules.values():
         for cell in module["cells"].values():
-            for name in [each for each in cell["parameters"] if each.startswith("INITVAL")]:
+            for name in [each for each in cell["parameters"] if _CONTENTS.fullmatch(each)]:
                 if "1" in cell["parameters"].pop(name):
                     raise ValueError(f"the contents of a {cell['type']} must begin as 0")
             if cell["connections"].get("WEB", ["0"]) != ["0"]:

@@ -1,6 +1,6 @@
-// Of an iCE40's cells those that Yosys has no model of, or one of a chip's edge that simulators of logic cannot take:
-// pins and PLLs. Clocks rise. PLLs are locked from the start, and their rate is another matter: all that runs on their
-// clock counts clocks.
+// Of an iCE40's cells those that Yosys has no model of, or one that simulators of logic cannot take: pins, PLLs and block
+// memories, which start at 0. Clocks rise. PLLs are locked from the start, and their rate is another matter: all that
+// runs on their clock counts clocks. After Lattice's FPGA-TN-02002 (memory) and its iCE Technology Library.
 
 module SB_IO(inout PACKAGE_PIN, input D_OUT_0, OUTPUT_ENABLE, CLOCK_ENABLE, output D_IN_0);
   parameter [5:0] PIN_TYPE = 6'b000000;
@@ -35,4 +35,35 @@ module SB_PLL40_PAD(input PACKAGEPIN, RESETB, BYPASS, output PLLOUTGLOBAL, LOCK)
   parameter DIVQ = 0;
   parameter FILTER_RANGE = 0;
   assign PLLOUTGLOBAL = PACKAGEPIN, LOCK = 1'b1;
+endmodule
+
+// 256 words of 16 bits. Elements of 8, 4 or 2 bits lie side by side in a word, bit by bit: each bit has a pin for all of
+// its places, and the upper address tells which of them it is.
+module SB_RAM40_4K(
+  input RCLK, RCLKE, RE, WCLK, WCLKE, WE, input [10:0] RADDR, WADDR, input [15:0] MASK, WDATA, output [15:0] RDATA
+);
+  parameter WRITE_MODE = 0;
+  parameter READ_MODE = 0;
+  reg [15:0] words [0:255];
+  reg [15:0] found;
+  wire [15:0] written, mask;
+  genvar i;
+  generate
+    for (i = 0; i < 16; i = i + 1) begin
+      localparam place = i % (1 << WRITE_MODE);
+      localparam pin = i - place + (1 << WRITE_MODE) / 2 - (WRITE_MODE > 0);
+      assign written[i] = WDATA[pin];
+      assign mask[i] = WRITE_MODE == 0 ? !MASK[i] : (WADDR[10:8] & ((1 << WRITE_MODE) - 1)) == place;
+    end
+  endgenerate
+  always @(posedge WCLK) if (WCLKE & WE) words[WADDR[7:0]] <= words[WADDR[7:0]] & ~mask | written & mask;
+  wire [3:0] shift = RADDR[10:8] & ((1 << READ_MODE) - 1);
+  always @(posedge RCLK) if (RCLKE & RE) found <= words[RADDR[7:0]] >> shift;
+  generate
+    for (i = 0; i < 16; i = i + 1) begin
+      localparam place = i % (1 << READ_MODE);
+      localparam is_pin = place == (1 << READ_MODE) / 2 - (READ_MODE > 0);
+      assign RDATA[i] = is_pin ? found[i - place] : 1'b0;
+    end
+  endgenerate
 endmodule
