@@ -76,6 +76,7 @@ def run(adder: FloatAdder, case: dict[str, np.ndarray], low: int) -> dict[str, n
     """Feed a step a clock; return the totals."""
     names = list(dict(adder.total.shape().members))
     seen: dict[str, list[int]] = {name: [] for name in names}
+    mantissa_bits = adder.accumulator.format.mantissa_bits
 
     async def bench(ctx: Any) -> None:
         for clock in range(STEPS + adder.latency):
@@ -86,11 +87,13 @@ def run(adder: FloatAdder, case: dict[str, np.ndarray], low: int) -> dict[str, n
             if 0 <= (step := clock - adder.addend_latency) < STEPS:
                 for name in ("magnitude", "negative", "overflow"):
                     ctx.set(adder.sum[name], int(case[name][step]))
+                ctx.set(adder.sum_is_normal, int(case["magnitude"][step]) >> mantissa_bits != 0)
             if 0 <= (step := clock - adder.random_latency) < STEPS and len(adder.random):
                 ctx.set(adder.random, int(case["random"][step]))
             if clock >= adder.latency:
                 for name in names:
                     seen[name].append(ctx.get(adder.total[name]))
+                assert ctx.get(adder.total_is_normal) == (seen["magnitude"][-1] >> mantissa_bits != 0)
             await ctx.tick()
 
     simulator = Simulator(adder)

@@ -98,8 +98,8 @@ def test_every_pair_of_codes_in_both_rows() -> None:
             pe.a.packed.eq(a.word_select(n, 25)),
             pe.b.significand.eq(b),
             pe.control.valid.eq(valid),
-            pe.control.first.eq(1),
-            pe.control.last.eq(1),
+            pe.control.first.eq(valid),
+            pe.control.last.eq(valid),
             pe.shift.eq(1),
         ]
     design.d.comb += results.eq(Cat(pe.result.sum for pe in elements))

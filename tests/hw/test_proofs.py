@@ -53,6 +53,7 @@ def adder_and_specification(
     m.d.comb += [
         adder.sum.magnitude.eq(magnitude),
         adder.sum.negative.eq(negative),
+        adder.sum_is_normal.eq(magnitude[fmt.mantissa_bits :].any()),
         adder.addend.significand.eq(significand),
         adder.addend.exponent.eq(exponent),
         adder.addend.negative.eq(addend_negative),
@@ -85,6 +86,7 @@ def adder_and_specification(
     total = adder.total
     right = (total.magnitude == wanted) & (total.overflow == beyond)
     right &= (total.magnitude == 0) | (total.negative == (exact < 0))
+    right &= adder.total_is_normal == total.magnitude[fmt.mantissa_bits :].any()
     holds = Signal()
     m.d.comb += holds.eq(~asked | right)
     return m, {name: signal for name, signal in inputs.items() if len(signal)}, holds

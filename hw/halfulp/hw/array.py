@@ -166,7 +166,11 @@ class SystolicArray(wiring.Component):
     def _step_at_feed(self, m: Module) -> tuple[Value, Value, Value]:
         """Which of a step's clocks this is, whether it is the first, and the flags of the step in it."""
         control: Any = Signal(control_layout(self.config), name="control_at_feed")
-        m.d.comb += [control[name].eq(getattr(self.feed, name)) for name in ("valid", "first", "last")]
+        m.d.comb += [
+            control.valid.eq(self.feed.valid),
+            control.first.eq(self.feed.valid & self.feed.first),
+            control.last.eq(self.feed.valid & self.feed.last),
+        ]
         if self.config.block:
             self._mark_scales(m, control)
         if self.config.interleave == 1:

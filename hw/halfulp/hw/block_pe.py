@@ -96,7 +96,8 @@ class BlockProcessingElement(ProcessingElement):
             m.d.sync += kept.eq(adder.total)
         for name, _ in adder.total.shape():
             m.d.comb += adder.sum[name].eq(Mux(summed, adder.total[name], kept[name]))
-        m.d.comb += adder.clear.eq(first)
+        field = adder.sum.magnitude[adder.accumulator.format.mantissa_bits :]
+        m.d.comb += [adder.sum_is_normal.eq(field.any()), adder.clear.eq(first)]
         last = control["valid"] & control["last"]
         m.d.comb += self.captured.eq(_later(m, "last", last, self.latency - 1, reset_less=False))
         self.capture(m, {name: adder.total[name] for name, _ in adder.total.shape()})

@@ -11,7 +11,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.operand import max_operand_shift
-from halfulp.hw.pe import ProcessingElement, Specials, result_fields
+from halfulp.hw.pe import ProcessingElement, Specials, flags_after, result_fields
 from halfulp.numerics.accumulators import FixedAccumulator
 
 __all__ = ["FixedProcessingElement"]
@@ -37,12 +37,7 @@ class FixedProcessingElement(ProcessingElement):
         m = Module()
         a, b, control = self.a_out, self.b_out, self.control_out
         m.d.sync += [a.eq(self.a), b.eq(self.b), control.eq(self.control)]
-        valid, first, last = Signal(name="valid"), Signal(name="first"), Signal(name="last")
-        m.d.sync += [
-            valid.eq(control["valid"]),
-            first.eq(control["valid"] & control["first"]),
-            last.eq(control["valid"] & control["last"]),
-        ]
+        valid, first, last = flags_after(m, control, 1)
         product = Signal(len(a["significand"]) + len(b["significand"]), reset_less=True)
         negative, subtract = Signal(reset_less=True), Signal(reset_less=True)
         m.d.sync += [

@@ -108,19 +108,25 @@ class FloatAdder(wiring.Component):
         `exponent` is counted from `min_exponent`. An addend of 0 without flags leaves the accumulator as it is.
     sum : In(sum_layout(...))
         The accumulator that it is added to, `addend_latency` clocks later.
+    sum_is_normal : In(1)
+        With `sum`: its exponent field is not 0. Not worked out here, for `total` has it at hand, a step earlier.
     clear : In(1)
         With `sum`: +0 in its place.
     random : In(r)
         Where the mode is stochastic: the step's R, `random_latency` clocks later than `addend`.
     total : Out(sum_layout(...))
         The rounded sum, from a register, `latency` clocks later than `addend` and `stages` later than `sum`.
+    total_is_normal : Out(1)
+        With `total`: its exponent field is not 0.
     """
 
     addend: Any
     sum: Any
+    sum_is_normal: Signal
     clear: Signal
     random: Signal
     total: Any
+    total_is_normal: Signal
 
     def __init__(
         self,
@@ -160,9 +166,11 @@ class FloatAdder(wiring.Component):
             {
                 "addend": In(addend_layout(significand_bits, exponent_bits, specials)),
                 "sum": In(sums),
+                "sum_is_normal": In(1),
                 "clear": In(1),
                 "random": In(accumulator.rounding.random_bits),
                 "total": Out(sums),
+                "total_is_normal": Out(1),
             }
         )
 
@@ -257,14 +265,16 @@ class FloatAdder(wiring.Component):
         kept = (~self.clear).replicate(len(acc.magnitude))
         magnitude = acc.magnitude & kept
         fraction, field = magnitude[: fmt.mantissa_bits], magnitude[fmt.mantissa_bits :]
-        # Subnormal numbers have the exponent of the smallest normal one. The way through this is the longest.
-        raw_field = acc.magnitude[fmt.mantissa_bits :]
-        exponent = Cat(raw_field[0] | self.clear | ~raw_field[1:].any(), field[1:])
-        normal = _wire(m, "normal_operand", field.any())
+        normal = self.sum_is_normal & ~self.clear
+        # Subnormal numbers have the exponent of the smallest normal one.
+        exponent = Cat(field[0] | ~normal, field[1:])
         own = Cat(Const(0, max(self._significand_bits - fmt.significand_bits, 0)), fraction, normal)
         other = Cat(Const(0, max(fmt.significand_bits - self._significand_bits, 0)), addend["significand"])
         difference = Signal(range(-(1 << len(field)) - frame, 1 << (len(addend["exponent"]) - 1)), name="difference")
-        m.d.comb += difference.eq(addend["exponent"] - exponent)
+        # The exponent is 1 for a field of 0: it is 1 less than subtracting the field that the carry takes then. The way
+        # through this is the longest.
+        minuend = Cat(Const(1, 1), addend["exponent"]).as_signed()
+        m.d.comb += difference.eq((minuend + Cat(normal, ~field, Const(1, 1)).as_signed())[1:].as_signed())
         own_larger = difference[-1]
         values: dict[str, Value] = {
             "large": Mux(own_larger, own, other),
@@ -303,7 +313,8 @@ class FloatAdder(wiring.Component):
         normalised = _wire(m, "normalised", operands["shifted"] ^ carry.replicate(frame + 1))
         places = frame - fmt.mantissa_bits
         fraction, hidden = normalised[:frame], normalised[frame]
-        if not fmt.subnormals and fmt.mantissa_bits:
+        gap = not fmt.subnormals and fmt.mantissa_bits
+        if gap:
             # The gap below the smallest normal number is one ulp. What falls out below is jammed.
             lost = fraction[: fmt.mantissa_bits]
             jam = Mux(carry, ~lost.all(), lost.any())
@@ -329,6 +340,8 @@ class FloatAdder(wiring.Component):
         magnitude = rounded[: fmt.bits - 1]
         if not fmt.subnormals:
             magnitude = Mux(hidden, magnitude, rounded[0] << fmt.mantissa_bits)
+        # Without a hidden one the field is 0, and the carry out of the fraction all that it can become.
+        m.d.sync += self.total_is_normal.eq(hidden | rounded[0 if gap else fmt.mantissa_bits])
         too_large = Signal(name="too_large")
         m.d.comb += too_large.eq(rounded > fmt.max_code)
         total = self.total
@@ -368,18 +381,28 @@ def _wire(m: Module, name: str, value: Value) -> Signal:
 def _shift_right_jam(m: Module, value: Value, distance: Value, width: int) -> Value:
     """`value`, its top place that of a frame of `width` places, shifted right; what is lost is jammed below."""
     levels = ceil_log2(width)
-    value = _wire(m, "unaligned", value)
+    shifted = value = _wire(m, "unaligned", value)
     for level in range(min(levels, len(distance))):
-        step = min(1 << level, width)
-        grown = min(len(value) + step, width)
-        kept = Cat(Const(0, grown - len(value)), value)
-        lost = len(value) + step - grown
-        moved = Cat(value[lost] | value[:lost].any(), value[lost + 1 :]) if lost < len(value) else value.any()
-        moved = Cat(moved, Const(0, grown))[:grown]
-        value = _wire(m, f"aligned_{level}", Mux(distance[level], moved, kept))
+        grown = min(len(shifted) + (1 << level), width)
+        kept = Cat(Const(0, grown - len(shifted)), shifted)
+        moved = Cat(shifted, Const(0, 1 << level))[-grown:]
+        shifted = _wire(m, f"aligned_{level}", Mux(distance[level], moved, kept))
     if len(distance) > levels:
-        value = Mux(distance[levels:].any(), value.any(), value)
-    return Cat(Const(0, width - len(value)), value)
+        shifted = Mux(distance[levels:].any(), 0, shifted)[: len(shifted)]
+    shifted = Cat(Const(0, width - len(shifted)), shifted)
+    # What is lost is found beside the shifts, not behind them: each place from a distance of its own on.
+    below, reached = width - len(value), _at_least(distance)
+    lost = Cat(bit & reached[below + place + 1] for place, bit in enumerate(value) if below + place + 1 < len(reached))
+    lost = lost.any()
+    return Cat(shifted[0] | lost, shifted[1:])
+
+
+def _at_least(number: Value) -> list[Value]:
+    """For each number from 0 to the largest of this width: whether `number` is at least that. No adder."""
+    if not len(number):
+        return [Const(1, 1)]
+    below, top = _at_least(number[:-1]), number[-1]
+    return [*(top | each for each in below), *(top & each for each in below)]
 
 
 def _shift_left(m: Module, value: Value, distance: Value) -> Value:

@@ -60,10 +60,10 @@ class FloatProcessingElement(ProcessingElement):
             m.d.comb += [adder.addend[name].eq(source[name] & valid) for name in flags]
 
         # A tile's first step adds to +0.
-        first = _clocks_after(m, control["valid"] & control["first"], 1 + adder.addend_latency)[-1]
-        m.d.comb += [adder.sum.eq(adder.total), adder.clear.eq(first)]
+        first = _clocks_after(m, control["first"], 1 + adder.addend_latency)[-1]
+        m.d.comb += [adder.sum.eq(adder.total), adder.sum_is_normal.eq(adder.total_is_normal), adder.clear.eq(first)]
         self._randomise(m, adder)
-        last = control["valid"] & control["last"]
+        last = control["last"]
         if config.interleave > 1:
             last = last & control["start"]
         self._capture(m, adder.total, _clocks_after(m, last, 1 + adder.latency)[-1])

@@ -12,7 +12,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.packing import Packing
-from halfulp.hw.pe import ProcessingElement
+from halfulp.hw.pe import ProcessingElement, flags_after, multiplier_inputs
 
 __all__ = ["PackedProcessingElement", "pack", "packed_products"]
 
@@ -43,13 +43,14 @@ class PackedProcessingElement(ProcessingElement):
     of B was at the upper row a clock before, and has moved down. Both sums are captured in one clock too, `latency`
     after that, and leave as those of two processing elements: `result` is the upper row's, `below` goes to the lower's.
 
-    Registers: operands, product in and behind the multiplier, accumulators, whose adders' outputs are captured.
+    Registers: operands, those of the multiplier, product in and behind it, accumulators, whose adders' outputs are
+    captured.
     """
 
     @classmethod
     def latency_of(cls, config: ArrayConfig) -> int:
-        """3: clocks from the last step's packed operand, a clock behind its b, to `captured`."""
-        return 3
+        """4: clocks from the last step's packed operand, a clock behind its b, to `captured`."""
+        return 4
 
     def elaborate(self, platform: object) -> Module:
         """Build the block."""
@@ -57,15 +58,10 @@ class PackedProcessingElement(ProcessingElement):
         a, b, control = self.a_out, self.b_out, self.control_out
         b_at_upper = Signal(self.b_layout, name="b_at_upper")
         m.d.sync += [a.eq(self.a), b_at_upper.eq(self.b), b.eq(b_at_upper), control.eq(self.control)]
-        valid, first, last, take = (Signal(name=name) for name in ("valid", "first", "last", "take"))
-        m.d.sync += [
-            valid.eq(control["valid"]),
-            first.eq(control["valid"] & control["first"]),
-            last.eq(control["valid"] & control["last"]),
-            take.eq(valid),
-            self.captured.eq(last),
-        ]
-        factors = a["packed"], b["significand"]
+        valid, first, last = flags_after(m, control, 2)
+        take = Signal(name="take")
+        m.d.sync += [take.eq(valid), self.captured.eq(last)]
+        factors = multiplier_inputs(m, a["packed"], b["significand"])
         multiplied = Signal(signed(sum(map(len, factors))), reset_less=True)
         product = Signal.like(multiplied, reset_less=True)
         m.d.sync += [multiplied.eq(factors[0] * factors[1]), product.eq(multiplied)]

@@ -28,7 +28,9 @@ __all__ = [
     "ProcessingElement",
     "Specials",
     "control_layout",
+    "flags_after",
     "has_common_units",
+    "multiplier_inputs",
     "operand_layouts",
     "product_flags",
     "product_specials",
@@ -38,7 +40,7 @@ __all__ = [
 
 
 def control_layout(config: ArrayConfig) -> data.StructLayout:
-    """What goes with a step's operands: valid, and whether the step is its tile's first or last.
+    """What goes with a step's operands: valid, and whether the step is its tile's first or last, 0 where not valid.
 
     Interleaved P times, a step stays for P clocks, one for each output that a PE keeps; `start` is 1 in the first of
     any P clocks in which a step may stay, whether or not one does.
@@ -207,15 +209,16 @@ class ExactProcessingElement(ProcessingElement):
 
     Takes a step a clock, tiles without a gap, and tiles that were broken off: a step with `first` starts anew.
 
-    Registers: operands, product, and for formats with exponents the aligned product; then the accumulator. Both forms
-    have a latency of 3 clocks: fixed point captures the accumulator's register, one clock after its last sum, which
-    keeps all of multiply-accumulate inside one DSP block; floats capture the adder's output.
+    Registers: operands, product, and for formats with exponents the aligned product; then the accumulator, whose
+    adder's output is captured: a latency of 3 clocks. Fixed point has a second register of operands instead, for a
+    multiplier with registers on both sides, and captures the accumulator's own register, one clock after its last sum,
+    which keeps all of multiply-accumulate inside one DSP block: 4 clocks.
     """
 
     @classmethod
     def latency_of(cls, config: ArrayConfig) -> int:
-        """3, whatever the formats."""
-        return 3
+        """3 with exponents, 4 without."""
+        return 4 if _is_in_complement(config) else 3
 
     def elaborate(self, platform: object) -> Module:
         """Build the block."""
@@ -227,47 +230,43 @@ class ExactProcessingElement(ProcessingElement):
             m.d.sync += register.eq(given)
             m.d.comb += taken.eq(register)
         m.d.sync += control.eq(self.control)
-        valid, first, last = Signal(name="valid"), Signal(name="first"), Signal(name="last")
-        m.d.sync += [
-            valid.eq(control["valid"]),
-            first.eq(control["valid"] & control["first"]),
-            last.eq(control["valid"] & control["last"]),
-        ]
-        significands = a["significand"], b["significand"]
-        bits = sum(len(s) for s in significands)
-        if "negative" not in self.a_layout.members:
-            product = Signal(signed(bits), reset_less=True)
-            m.d.sync += product.eq(significands[0] * significands[1])
-            self._sum_fixed_point(m, product, valid, first, last)
+        if _is_in_complement(self.config):
+            self._sum_fixed_point(m, *flags_after(m, control, 2))
         else:
-            product = Signal(bits, reset_less=True)
-            m.d.sync += product.eq(significands[0] * significands[1])
-            self._sum_aligned(m, product, valid, first, last)
+            self._sum_aligned(m, *flags_after(m, control, 1))
         return m
 
-    def _sum_fixed_point(self, m: Module, product: Signal, valid: Signal, first: Signal, last: Signal) -> None:
+    def _sum_fixed_point(self, m: Module, valid: Value, first: Value, last: Value) -> None:
+        factors = multiplier_inputs(m, self.a_out["significand"], self.b_out["significand"])
+        product = Signal(signed(sum(map(len, factors))), reset_less=True)
         accumulator = Signal(signed(self.config.accumulator_bits), reset_less=True)
+        m.d.sync += product.eq(factors[0] * factors[1])
         with m.If(valid):
             m.d.sync += accumulator.eq(product + Mux(first, 0, accumulator))
         m.d.sync += self.captured.eq(last)
         self.capture(m, {"sum": accumulator})
 
-    def _sum_aligned(self, m: Module, product: Signal, valid: Signal, first: Signal, last: Signal) -> None:
+    def _sum_aligned(self, m: Module, valid: Value, first: Value, last: Value) -> None:
         a, b = self.a_out, self.b_out
+        product = Signal(len(a["significand"]) + len(b["significand"]), reset_less=True)
+        m.d.sync += product.eq(a["significand"] * b["significand"])
         negative = Signal(reset_less=True)
         subtract = Signal(reset_less=True)
         m.d.sync += [negative.eq(a["negative"] ^ b["negative"]), subtract.eq(negative)]
         specials = Specials(result_fields(self.config)[1:])
         specials.multiply(m, a, b)
         specials.align(m, negative)
-        aligned = self._align(m, product, negative)
+        aligned = self._align(m, product)
         take = Signal()
         m.d.sync += [take.eq(valid), self.captured.eq(last)]
 
         accumulator = Signal(signed(self.config.accumulator_bits), reset_less=True)
         total = Signal.like(accumulator)
-        # Two's complement of the product, whose 1 goes in as a carry: one adder, with a place below the sum's.
-        addend = Cat(subtract, aligned, subtract.replicate(len(accumulator) - len(aligned)))
+        # Two's complement of the product, whose 1 goes in as a carry: one adder, with a place below the sum's. A part's
+        # adders have the inputs to invert with, lookup tables that align would need more of them.
+        addend = Cat(Const(0, 1), aligned, Const(0, len(accumulator) - len(aligned))) ^ subtract.replicate(
+            len(accumulator) + 1
+        )
         m.d.comb += total.eq((Cat(Const(1, 1), accumulator) + addend)[1:])
         # A finished sum is taken from the adder, so its accumulator is free to be cleared in that very clock, which
         # the first step of the next tile asks for one clock ahead: a synchronous clear costs no logic in the adder.
@@ -277,26 +276,44 @@ class ExactProcessingElement(ProcessingElement):
             m.d.sync += accumulator.eq(0)
         self.capture(m, {"sum": total, **specials.accumulate(m, take, first)})
 
-    def _align(self, m: Module, product: Signal, negative: Signal) -> Signal:
-        """Register the product shifted left by both operands' shifts, in the width that the formats need.
-
-        That of a negative product is inverted, in the lookup tables that shift it.
-        """
+    def _align(self, m: Module, product: Signal) -> Signal:
+        """Register the product shifted left by both operands' shifts, in the width that the formats need."""
         shifts = [side["shift"] for side in (self.a_out, self.b_out) if "shift" in side.shape().members]
         pairs = [(x, y) for x in self.config.a_formats for y in self.config.b_formats]
         width = max((x.max_units * y.max_units).bit_length() for x, y in pairs)
         aligned = Signal(width, reset_less=True)
-        invert = negative.replicate(width)
         if not shifts:
-            m.d.sync += aligned.eq(product ^ invert)
+            m.d.sync += aligned.eq(product)
             return aligned
         most = max(x.max_shift + y.max_shift for x, y in pairs)
         amount = Signal(most.bit_length(), reset_less=True)
         m.d.sync += [
             amount.eq(sum(shifts[1:], shifts[0])),
-            aligned.eq(shift_left(product, amount, width)[:width] ^ invert),
+            aligned.eq(shift_left(product, amount, width)[:width]),
         ]
         return aligned
+
+
+def _is_in_complement(config: ArrayConfig) -> bool:
+    """Whether operands are two's complements: no format of either side has exponents, NaN or infinities."""
+    return all("negative" not in layout.members for layout in operand_layouts(config))
+
+
+def flags_after(m: Module, control: Any, clocks: int) -> tuple[Value, ...]:
+    """valid, first and last of a step, so many clocks later."""
+    flags: tuple[Value, ...] = control["valid"], control["first"], control["last"]
+    for number in range(1, clocks + 1):
+        later = tuple(Signal(name=f"{name}_{number}") for name in ("valid", "first", "last"))
+        m.d.sync += [register.eq(flag) for register, flag in zip(later, flags, strict=True)]
+        flags = later
+    return flags
+
+
+def multiplier_inputs(m: Module, *operands: Value) -> list[Signal]:
+    """Operands a clock later, in registers of the multiplier's own: those that neighbours read are not inside it."""
+    factors = [Signal(operand.shape(), name=f"factor_{n}", reset_less=True) for n, operand in enumerate(operands)]
+    m.d.sync += [factor.eq(operand) for factor, operand in zip(factors, operands, strict=True)]
+    return factors
 
 
 class Specials:

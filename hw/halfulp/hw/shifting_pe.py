@@ -11,7 +11,7 @@ from amaranth.hdl import Module, Signal, Value, signed
 
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.packing import FineShifts
-from halfulp.hw.pe import ProcessingElement, Specials, result_fields
+from halfulp.hw.pe import ProcessingElement, Specials, flags_after, result_fields
 
 __all__ = ["ShiftingProcessingElement"]
 
@@ -33,14 +33,9 @@ class ShiftingProcessingElement(ProcessingElement):
         m = Module()
         a, b, control = self.a_out, self.b_out, self.control_out
         m.d.sync += [a.eq(self.a), b.eq(self.b), control.eq(self.control)]
-        valid, first, last, take = (Signal(name=name) for name in ("valid", "first", "last", "take"))
-        m.d.sync += [
-            valid.eq(control["valid"]),
-            first.eq(control["valid"] & control["first"]),
-            last.eq(control["valid"] & control["last"]),
-            take.eq(valid),
-            self.captured.eq(last),
-        ]
+        valid, first, last = flags_after(m, control, 1)
+        take = Signal(name="take")
+        m.d.sync += [take.eq(valid), self.captured.eq(last)]
         factors = a["significand"], b["significand"]
         product = Signal(signed(sum(map(len, factors))), reset_less=True)
         negative = Signal(reset_less=True)
