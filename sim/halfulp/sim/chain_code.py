@@ -16,7 +16,7 @@ from functools import lru_cache
 from halfulp.numerics.accumulators import FloatAccumulator
 from halfulp.sim.llvm import ir
 from halfulp.sim.rounding_code import FLOAT32, FLOAT64, Source, round_magnitude, threefry_lanes
-from halfulp.sim.vector_code import F32, F64, I8, I32, I64, Code, Kernel, Lanes
+from halfulp.sim.vector_code import F32, F64, I32, I64, Code, Kernel, Lanes
 
 __all__ = [
     "CHECK_STEPS",
@@ -127,8 +127,8 @@ class _Tiles:
         self.element = F32 if source is FLOAT32 else F64
         self.floats = ir.VectorType(self.element, self.lanes)
         self.integers = ir.VectorType(source.integer, self.lanes)
-        # a, b, row words, column words, sums [rows, columns], flags, K, rows, columns, a's strides by row and k, limit
-        self.code = Code("chain", "ppppppiiiiii")
+        # a, b, row words, column words, sums [rows, columns], K, rows, columns, a's strides by row and k, limit
+        self.code = Code("chain", "pppppiiiiii")
 
     def step(self, total: Lanes, a: Lanes, b: Lanes, row: Lanes | None, column: Lanes | None) -> tuple[Lanes, Lanes]:
         """The next total, and lanes of flags to OR."""
@@ -140,7 +140,7 @@ class _Tiles:
 
     def compile(self) -> Kernel:
         code = self.code
-        a, b, row_words, column_words, sums, flags, depth, rows, columns, row_stride, k_stride, _ = code.arguments
+        a, b, row_words, column_words, sums, depth, rows, columns, row_stride, k_stride, _ = code.arguments
         random, vectors = self.random, self.vectors
         no_flag = code.constant(ir.VectorType(ir.IntType(1), self.lanes), 0)
 
@@ -187,8 +187,7 @@ class _Tiles:
         self.begin()
         (flag,) = code.loop(0, rows, ROWS, [no_flag], across)
         self.end()
-        code.store((flag.bits_as(ir.IntType(self.lanes)) > 0).widen(I8), flags, 0)
-        return code.compile()
+        return code.compile((flag.bits_as(ir.IntType(self.lanes)) > 0).widen(I64))
 
     def begin(self) -> None:
         """Before the loops."""
@@ -331,9 +330,9 @@ def overflow_value(accumulator: FloatAccumulator, largest: float) -> float:
 
 @lru_cache(maxsize=64)
 def ranged_kernel(accumulator: FloatAccumulator, source: Source, avx512: bool, exact: bool) -> Kernel:
-    """Kernel over A, B, row and column words, sums, flag, K, rows, columns, strides of A and the limit's bits.
+    """Kernel over A, B, words of rows and columns, sums, K, rows, columns, strides of A and the limit's bits.
 
-    `exact`: lanes hold every sum up to the limit before it is rounded to nearest.
+    It gives the flag. `exact`: lanes hold every sum up to the limit before it is rounded to nearest.
     """
     return _Ranged(accumulator, source, avx512, exact).compile()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -54,8 +56,8 @@ def proven_lanes(a: Operand, b: Operand, spec: GemmSpec, accumulator: FloatAccum
         return None
     lsb, depth = a.lsb_exponent + b.lsb_exponent, a.values.shape[1]
     largest = float(a.max_units) * float(b.max_units) * 2.0**lsb
-    for source, exact in _ways(accumulator):
-        if not _can_add(spec, accumulator, source, exact=exact) or not fits_lanes(accumulator, source, lsb):
+    for source, exact in _ways(spec, accumulator, _has_avx512()):
+        if not fits_lanes(accumulator, source, lsb):
             continue
         limit = safe_limit(accumulator, source, largest)
         if exact:
@@ -68,25 +70,36 @@ def proven_lanes(a: Operand, b: Operand, spec: GemmSpec, accumulator: FloatAccum
     return None
 
 
-def _ways(accumulator: FloatAccumulator) -> list[tuple[Source, bool]]:
-    """Lanes, and whether sums are to be exact in them: the fastest first."""
-    if accumulator.rounding.kind != "nearest_even":
-        return [(FLOAT32, False), (FLOAT64, False)]
-    odd_in_float32, exact_in_float64 = (FLOAT32, False), (FLOAT64, True)
-    # AVX-512 makes sums odd in three instructions, others in many.
-    between = [odd_in_float32, exact_in_float64] if _has_avx512() else [exact_in_float64, odd_in_float32]
-    return [(FLOAT32, True), *between, (FLOAT64, False)]
+@lru_cache(maxsize=256)
+def _ways(spec: GemmSpec, accumulator: FloatAccumulator, avx512: bool) -> list[tuple[Source, bool]]:
+    """Lanes that hold the operands and that this processor adds up, and whether sums are to be exact in them.
+
+    The fastest come first.
+    """
+    ways = [(FLOAT32, False), (FLOAT64, False)]
+    if accumulator.rounding.kind == "nearest_even":
+        # AVX-512 makes sums odd in three instructions, others in many.
+        between = [(FLOAT32, False), (FLOAT64, True)] if avx512 else [(FLOAT64, True), (FLOAT32, False)]
+        ways = [(FLOAT32, True), *between, (FLOAT64, False)]
+    return [(source, exact) for source, exact in ways if _can_add(spec, accumulator, source, avx512, exact=exact)]
 
 
-def _can_add(spec: GemmSpec, accumulator: FloatAccumulator, source: Source, *, exact: bool) -> bool:
+def _can_add(spec: GemmSpec, accumulator: FloatAccumulator, source: Source, avx512: bool, *, exact: bool) -> bool:
     """Whether operands are exact in these lanes, and this processor has the instructions that add them up."""
     significand = source.fraction_bits + 1
     if max(_bits(spec.a), _bits(spec.b)) > significand:
         return False
-    if _has_avx512():
+    if avx512:
         return True
     nearest = accumulator.rounding.kind == "nearest_even"
     return "fma" in host_features() and not (nearest and not exact and _bits(spec.a) + _bits(spec.b) > significand)
+
+
+@lru_cache(maxsize=256)
+def _first_type(spec: GemmSpec, accumulator: FloatAccumulator, avx512: bool) -> type[np.floating]:
+    """What operands are tried as: most are right for float32 lanes where their formats are."""
+    in_float32 = FLOAT32 in (source for source, _ in _ways(spec, accumulator, avx512))
+    return np.float32 if in_float32 and holds(np.float32, spec.a) and holds(np.float32, spec.b) else np.float64
 
 
 def _has_avx512() -> bool:
@@ -98,13 +111,10 @@ def chain_sums(
 ) -> tuple[npt.NDArray[np.floating], bool]:
     """The accumulated sums [M, N], exact in float32 or float64, and whether a step overflowed."""
     rows_of_b = np.ascontiguousarray(b)
-    # Most operands are right for float32 lanes where the formats are, and their range comes with the values.
-    hopeful = (
-        _can_add(spec, accumulator, FLOAT32, exact=True) and holds(np.float32, spec.a) and holds(np.float32, spec.b)
-    )
-    left, right = _operands(a, rows_of_b, spec, np.float32 if hopeful else np.float64)
+    dtype = _first_type(spec, accumulator, _has_avx512())  # their range comes with the values
+    left, right = _operands(a, rows_of_b, spec, dtype)
     lanes = proven_lanes(left, right, spec, accumulator)
-    if hopeful and not (lanes and lanes.source is FLOAT32):
+    if dtype is np.float32 and not (lanes and lanes.source is FLOAT32):
         left, right = _operands(a, rows_of_b, spec, np.float64)
     if lanes is not None:
         kernel = ranged_kernel(accumulator, lanes.source, _has_avx512(), lanes.exact)
@@ -136,28 +146,28 @@ def _run(
     (m, depth), n = a.shape, b.shape[1]
     rows, columns = -(-m // ROWS) * ROWS, -(-n // COLUMNS) * COLUMNS
     dtype = a.dtype
-    row_words = column_words = np.empty(0, np.uint32)
+    row_words = column_words = None
     if accumulator.rounding.is_stochastic:
         source = lanes.source if lanes else None
         row_words = step_words(accumulator, source, seed, depth, rows, ROW_COUNTER)
         column_words = step_words(accumulator, source, seed, depth, columns, COLUMN_COUNTER)
-    sums, flag = np.empty((rows, columns), dtype), np.zeros(1, np.uint8)
+    sums = np.empty((rows, columns), dtype)
     # A float's bits do for the limit: the kernel compares to it in its own lanes.
-    limit = np.array([lanes.limit if lanes else 0.0]).astype(dtype).view(f"i{dtype.itemsize}")
-    kernel(
-        address(a),
-        address(b),
-        address(row_words),
-        address(column_words),
+    kind, bits = ("<f", "<i") if dtype == np.float32 else ("<d", "<q")
+    (limit,) = struct.unpack(bits, struct.pack(kind, lanes.limit if lanes else 0.0))
+    flag = kernel(
+        address(a[:1, :1]),  # of what is contiguous it is found sooner
+        address(b[:1, :1]),
+        0 if row_words is None else address(row_words),
+        0 if column_words is None else address(column_words),
         address(sums),
-        address(flag),
         depth,
         rows,
         columns,
         *(stride // dtype.itemsize for stride in a.strides),
-        int(limit[0]),
+        limit,
     )
-    return sums[:m, :n], bool(flag[0])
+    return sums[:m, :n], bool(flag)
 
 
 def step_words(

@@ -63,6 +63,9 @@ INT32, FLOAT32 = get_format("int32"), get_format("float32")
 SMALL_MACS = 1 << 20
 """Of products up to this many, one of floats is faster than several of int8 digits."""
 
+TINY_MACS = 1 << 15
+"""Products of fewer are NumPy's, which begins sooner than PyTorch's."""
+
 THREADED_MACS = 1 << 28
 """Smaller products run on one thread."""
 
@@ -213,7 +216,7 @@ def _threads(torch: Any, macs: int) -> Iterator[None]:
 
 def _product(a: npt.NDArray, b: npt.NDArray, out: npt.NDArray | None = None) -> npt.NDArray:
     """The matrix product, on as many threads as help."""
-    torch = _torch()
+    torch = None if a.shape[0] * a.shape[1] * b.shape[1] < TINY_MACS else _torch()
     if torch is None:
         return np.matmul(a, b, out=out)
     with _threads(torch, a.shape[0] * a.shape[1] * b.shape[1]):

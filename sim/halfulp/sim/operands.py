@@ -92,8 +92,10 @@ def _padded(shape: tuple[int, ...], dtype: npt.DTypeLike, pad: tuple[int, int]) 
     """Memory for a matrix, each dimension a multiple of `pad`; zeros where the matrix is not."""
     (rows, columns), (row_pad, column_pad) = shape, pad
     memory = np.empty((-(-rows // row_pad) * row_pad, -(-columns // column_pad) * column_pad), dtype)
-    memory[rows:] = 0
-    memory[:, columns:] = 0
+    if memory.shape[0] > rows:
+        memory[rows:] = 0
+    if memory.shape[1] > columns:
+        memory[:, columns:] = 0
     return memory
 
 
@@ -142,17 +144,19 @@ def _decode(flat: CodeArray, fmt: FloatFormat | IntFormat, values: npt.NDArray) 
     stride = values.strides[0] // values.itemsize
     if stride == columns:
         rows, columns = 1, flat.size
-    found = np.empty(2, np.uint64)
     kernel = _kernel(fmt, FLOAT32 if values.dtype == np.float32 else FLOAT64)
-    kernel(address(flat), address(values), address(found), rows, columns, stride)
-    return int(found[0]), int(found[1]) + 1
+    found = kernel(address(flat), address(values), rows, columns, stride)
+    return found & 0xFFFF_FFFF, (found >> 32 & 0xFFFF_FFFF) + 1
 
 
 @lru_cache(maxsize=64)
 def _kernel(fmt: FloatFormat | IntFormat, target: Source) -> Kernel:
-    """Kernel over codes, values, two integers for the range, rows, columns, and the stride of rows of values."""
-    code = Code("decode", "pppiii")
-    codes, values, found, rows, columns, stride = code.arguments
+    """Kernel over codes, values, rows, columns, and the stride of rows of values.
+
+    It gives 32 bits for the largest magnitude (of a float: its code), and 32 for the least code but 0, less 1.
+    """
+    code = Code("decode", "ppiii")
+    codes, values, rows, columns, stride = code.arguments
     element = {1: I8, 2: I16, 4: I32}[fmt.container_bytes]
     lanes, integer = target.lanes, target.integer
     vector = ir.VectorType(integer, lanes)
@@ -201,8 +205,9 @@ def _kernel(fmt: FloatFormat | IntFormat, target: Source) -> Kernel:
 
     start = [code.constant(vector, 0), code.constant(vector, -1)]
     largest, least = code.loop(0, rows, 1, start, each_row)
-    for n, (kind, extremes) in enumerate((("umax", largest), ("umin", least))):
-        name = f"llvm.vector.reduce.{kind}.v{lanes}i{integer.width}"
-        extreme = code.intrinsic(name, integer, extremes)
-        code.store(extreme.widen(I64), found, n)
-    return code.compile()
+    extremes = (
+        code.intrinsic(f"llvm.vector.reduce.{kind}.v{lanes}i{integer.width}", integer, found)
+        for kind, found in (("umax", largest), ("umin", least))
+    )
+    low, high = (extreme.widen(I64) & 0xFFFF_FFFF for extreme in extremes)
+    return code.compile(low | (high << 32))

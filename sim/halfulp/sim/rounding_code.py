@@ -42,6 +42,9 @@ class Source(NamedTuple):
     fraction_bits: int
     bias: int
 
+    def __hash__(self) -> int:
+        return self.fraction_bits  # quicker than that of an LLVM type: kernels are looked up by it
+
     @property
     def width(self) -> int:
         """Bits of a number."""

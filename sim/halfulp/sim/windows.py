@@ -77,11 +77,7 @@ def _run(
     rows, columns = -(-m // ROWS) * ROWS, -(-n // COLUMNS) * COLUMNS
     padded = np.zeros((depth, rows))
     padded[:, :m] = a.T
-    sums, flag = np.empty((rows, columns)), np.zeros(1, np.uint8)
+    sums, strides = np.empty((rows, columns)), (1, rows)
     kernel = window_kernel(accumulator.width)
-    none = address(flag)  # no random words
-    strides = 1, rows
-    kernel(
-        address(padded), address(b), none, none, address(sums), address(flag), depth, rows, columns, *strides, 0
-    )  # fmt: skip
-    return sums[:m, :n], bool(flag[0])
+    saturated = kernel(address(padded), address(b), 0, 0, address(sums), depth, rows, columns, *strides, 0)
+    return sums[:m, :n], bool(saturated)
