@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ hierarchy -top {top}
 proc
 flatten
 opt_clean
+rename -hide w:*$*
 design -stash gold
 read_json gate.json
 read_verilog -icells -overwrite cells.v
@@ -25,6 +27,7 @@ hierarchy -check -top {top}
 proc
 flatten
 opt_clean
+rename -hide w:*$*
 design -stash gate
 design -copy-from gold -as gold {top}
 design -copy-from gate -as gate {top}
@@ -42,13 +45,29 @@ class NotEquivalentError(AssertionError):
     """A netlist could not be proved to do what its source does; the message has the signals."""
 
 
-def prove_equivalent(verilog: str, netlist: dict[str, Any], *, top: str, folder: Path, timeout: float = 800.0) -> int:
+def prove_equivalent(
+    verilog: str,
+    netlist: dict[str, Any],
+    *,
+    top: str,
+    folder: Path,
+    names: Mapping[str, str] | None = None,
+    timeout: float = 800.0,
+) -> int:
     """Prove that a netlist does the same as its source, from equal states on; return of how many bits.
 
-    Signals of one name are taken for the same in both, and proved to be so with the outputs by induction.
+    Signals of one name are taken for the same in both, and proved to be so with the outputs by induction. Names that
+    were made up are not looked at. `names`: what the source calls a register of which the netlist has kept another
+    name, of a wire that only repeats it.
     """
+    gate = with_buses(netlist)
+    for kept, name in (names or {}).items():
+        signals = gate["modules"][top]["netnames"]
+        signals[name] = signals.pop(kept)
+        for part in [each for each in signals if each.startswith(f"{kept}.")]:
+            del signals[part]
     (folder / "block.v").write_text(verilog)
-    (folder / "gate.json").write_text(json.dumps(with_buses(netlist)))
+    (folder / "gate.json").write_text(json.dumps(gate))
     (folder / "cells.v").write_text(cell_models("ecp5"))
     (folder / "equivalence.ys").write_text(_EQUIVALENCE.format(top=top))
     log = folder / "equivalence.log"

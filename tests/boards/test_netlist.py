@@ -19,7 +19,7 @@ LONG = pytest.mark.proof
 """Of `make proofs`."""
 
 
-def mapped_element(element: str, multipliers: str) -> tuple[str, dict[str, Any]]:
+def mapped_element(element: str, multipliers: str, accumulator: str = "exact:64") -> tuple[str, dict[str, Any]]:
     """Source and netlist for ECP5 of a processing element with products of `element`."""
     config = ArrayConfig(
         rows=2,
@@ -28,7 +28,7 @@ def mapped_element(element: str, multipliers: str) -> tuple[str, dict[str, Any]]
         a_formats=element,
         b_formats=element,
         out_formats="int8",
-        accumulator="exact:64",
+        accumulator=accumulator,
         roundings="nearest_even",
     )
     source = component_verilog(processing_element(config)(config=config), name="block")
@@ -53,10 +53,27 @@ def test_a_mapped_element_does_what_its_source_does(element: str, multipliers: s
     assert prove_equivalent(source, netlist, top="block", folder=tmp_path) > 40
 
 
+@LONG
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("kind", ["LUT4", pytest.param("CCU2C", marks=LONG), pytest.param("TRELLIS_FF", marks=LONG)])
-def test_a_wrong_cell_is_found(kind: str, tmp_path: Path) -> None:
-    source, netlist = mapped_element("int4", "luts")
+@pytest.mark.parametrize("accumulator", ["e6m5:stochastic:13", "e4m3"])
+def test_a_mapped_float_element_does_what_its_source_does(accumulator: str, tmp_path: Path) -> None:
+    source, netlist = mapped_element("e5m2", "luts", accumulator)
+    names = {"inside.adder.sum": "inside.adder.total"}
+    assert prove_equivalent(source, netlist, top="block", folder=tmp_path, names=names) > 70
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("kind", "accumulator"),
+    [
+        ("LUT4", "exact:64"),
+        pytest.param("CCU2C", "exact:64", marks=LONG),
+        pytest.param("TRELLIS_FF", "exact:64", marks=LONG),
+        pytest.param("CCU2C", "e4m3", marks=LONG),
+    ],
+)
+def test_a_wrong_cell_is_found(kind: str, accumulator: str, tmp_path: Path) -> None:
+    source, netlist = mapped_element("int4", "luts", accumulator)
     cell = next(each for each in netlist["modules"]["block"]["cells"].values() if each["type"] == kind)
     if kind == "TRELLIS_FF":
         cell["connections"]["DI"] = ["1"]
