@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from halfulp.cli import number_plots
 from halfulp.numerics.block_formats import BLOCK_FORMATS, Blocks, get_block_format
 from halfulp.numerics.formats import FORMATS, get_format
 
@@ -62,7 +63,11 @@ def test_one_format_shows_its_codes_and_spacing(halfulp):
     assert "Codes" not in halfulp("formats", "float16").out
 
 
-def test_plot_is_a_png(halfulp, tmp_path):
+def test_plot_is_a_png(halfulp, tmp_path, monkeypatch):
+    # Of fewer and shorter sums: all of them take most of ten seconds.
+    errors, variance = number_plots.accumulation_errors, number_plots._variance_of_block_sums
+    monkeypatch.setattr(number_plots, "accumulation_errors", lambda mode, ks: errors(mode, [min(k, 8) for k in ks]))
+    monkeypatch.setattr(number_plots, "_variance_of_block_sums", lambda size: variance(size, samples=20))
     pictures = ["e4m3"], ["int8"], [], ["e4m3", "posit8_1", "binary"], ["e4m3", "--picture", "rounding"]
     for arguments in (*pictures, ["--picture", "words"]):
         target = tmp_path / "spacing.png"
