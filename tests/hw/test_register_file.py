@@ -303,6 +303,15 @@ def test_wide_counter_carries_into_its_high_half() -> None:
         ctx.set(event, 0)
         await ctx.tick().repeat(2)
         seen.append(ctx.get(high) << 3 | ctx.get(low))
+        # An event in the clock of a clear is the first one counted after it.
+        for happens in (1, 0):
+            ctx.set(event, happens)
+            ctx.set(clear, 1)
+            await ctx.tick()
+            ctx.set(event, 0)
+            ctx.set(clear, 0)
+            await ctx.tick().repeat(2)
+            assert (ctx.get(high), ctx.get(low)) == (0, happens)
 
     sim = Simulator(m)
     sim.add_clock(1e-6)
