@@ -9,7 +9,7 @@ import pytest
 
 from halfulp.boards import fit
 from halfulp.boards.board import BOARDS
-from halfulp.boards.fit import AreaModel, candidates, fit_board, fit_model, fits, part_limits
+from halfulp.boards.fit import AreaModel, candidates, fit_board, fit_model, fits, occupied, part_limits
 from halfulp.boards.open_build import ResourceError, multipliers_for
 from halfulp.boards.synthesis import Area
 from halfulp.hw.config import ArrayConfig
@@ -65,6 +65,13 @@ def test_the_model_goes_through_what_is_linear(blocks: None):
         assert (seen.dsps, seen.block_rams) == pytest.approx((wanted.dsps, wanted.block_rams))
 
 
+def test_an_ice40s_flip_flops_take_logic_cells():
+    # As Yosys counts, and as nextpnr packs.
+    for area, cells in ((Area(4858, 3571), 7239), (Area(5894, 4294), 8779), (Area(4754, 3463), 7020)):
+        assert occupied(BOARDS.get("ice40-hx8k"), area).luts == pytest.approx(cells, rel=0.012)
+        assert occupied(BOARD, area) == area
+
+
 def test_interleaved_rows_share_elements():
     model = AreaModel(base=Area(), row=Area(), column=Area(), elements={"luts": Area(1, 2)}, rows_per_element=3)
     assert model.area(6, 4, "luts") == Area(8, 16)
@@ -109,7 +116,7 @@ def test_the_next_smaller_is_taken_where_the_model_was_wrong(world: Callable[[fl
 def test_a_board_that_is_too_small_is_told(world: Callable[[float], list[tuple[int, int]]]):
     world(0)
     small = BOARDS.get("icebreaker")
-    with pytest.raises(ResourceError, match=r"not even 1×2 fits icebreaker: about 7.* LUTs and 4. block RAMs of 4488"):
+    with pytest.raises(ResourceError, match=r"1×2 fits icebreaker: about 11.* logic cells and 4. block RAMs of 4488"):
         fit_board(small, CONFIG, **DESIGN)
 
 
