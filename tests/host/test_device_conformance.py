@@ -49,9 +49,8 @@ DEVICES = (
     "double:2x3",
     "rtl:1x1",
     "rtl:2x3",
-    "rtl:4x4",
     "rtl:8x8",
-    "pynq-sim:4x4",
+    "pynq-sim:4x4",  # the cores of rtl:4x4
     "serial-sim:2x2",
 )
 SHAPES = [(1, 1, 1), (1, 300, 1), (2, 3, 3), (7, 5, 9), (8, 8, 8), (17, 33, 19), (1, 40, 37), (41, 2, 1), (30, 100, 3)]
