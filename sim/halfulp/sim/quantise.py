@@ -16,6 +16,7 @@ from halfulp.numerics.rounding import NEAREST_EVEN, Rounding, check_overflow
 from halfulp.sim.llvm import ir
 from halfulp.sim.quick_code import QuickCodes, is_aligned, is_quick
 from halfulp.sim.rounding_code import BLOCK, FLOAT32, FLOAT64, SEGMENT, OutputHalves, Source, round_lanes, rounds
+from halfulp.sim.step_tables import step_table, worth_a_table
 from halfulp.sim.vector_code import F64, I1, I8, I16, I32, I64, Code, Kernel, Lanes, address
 
 __all__ = ["Quantised", "dequantise", "quantise", "quantise_flagged"]
@@ -91,6 +92,11 @@ def quantise_flagged(
         with np.errstate(invalid="ignore"):  # the widening of a signalling NaN
             values, source = values.astype(np.float64), FLOAT64
     if not LITTLE_ENDIAN or not rounds(source, fmt, mode, scale):
+        narrow = np.asarray(x)  # float32 numbers have been widened to find that out
+        if worth_a_table(narrow, fmt, mode):
+            table = step_table(fmt, mode, scale, overflow, signed_zero)
+            if table is not None:
+                return Quantised(*table.encode(np.ascontiguousarray(narrow), fmt))
         return _by_definition(values, fmt, mode, seed, words, scale, overflow, signed_zero)
     values = np.ascontiguousarray(values)
     codes = np.empty(values.shape, fmt.code_dtype)
