@@ -140,6 +140,7 @@ def descriptor_bench(module: ModuleType) -> Bench:
     return bench
 
 
+@LONG
 def test_descriptors_are_checked_and_leave_in_order(tmp_path: Path) -> None:
     descriptor_bench(descriptor).prove(tmp_path, steps=2, inductive=True)
 
@@ -147,12 +148,12 @@ def test_descriptors_are_checked_and_leave_in_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("(c & out_mask) | offsets).any()", "(c & out_mask)).any()"),
+        pytest.param("(c & out_mask) | offsets).any()", "(c & out_mask)).any()", marks=LONG),
         pytest.param("Mux(request.too_wide, ErrorCode.TOO_WIDE, code)", "code", marks=LONG),
         pytest.param("(bits == 0) | (bits > MAX_OUTPUT_BITS)", "bits == 0", marks=LONG),
         pytest.param("wide[4]), 3, Mux", "wide[4]), 1, Mux", marks=LONG),
         pytest.param("fifo.r_en.eq(~checked | self.refused |", "fifo.r_en.eq(~checked |", marks=LONG),
-        pytest.param("ResetInserter(self.flush)(fifo)", "fifo", marks=LONG),
+        ("ResetInserter(self.flush)(fifo)", "fifo"),
         pytest.param("checked.eq(fifo.r_rdy)", "checked.eq(fifo.r_rdy | fifo.w_en)", marks=LONG),
     ],
 )

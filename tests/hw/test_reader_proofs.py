@@ -28,6 +28,8 @@ CONFIG = ArrayConfig(
     roundings="nearest_even",
     buffer_depth=64,
     reads_outstanding=2,
+    address_bits=16,
+    size_bits=8,
 )
 
 SHORT_BURSTS = changed(burst_reader, {"_PAGE_BITS = 12": "_PAGE_BITS = 5\nBURST_BEATS = 2"})
@@ -55,7 +57,7 @@ def beats_bench(module: ModuleType) -> Bench:
     # The memory answers bursts in order, each with all of its beats.
     known, done = Signal(2), Signal(8)
     lengths = Array(Signal(8, name=f"length_{n}") for n in range(2))
-    starts = Array(Signal(64, name=f"start_{n}") for n in range(2))
+    starts = Array(Signal(16, name=f"start_{n}") for n in range(2))
     comes, ends = axi.arvalid & axi.arready, axi.rvalid & axi.rlast
     bench.suppose(~axi.rvalid | (known != 0), axi.rlast == (done == lengths[0]))
     m.d.sync += known.eq(known + comes - ends)
@@ -71,7 +73,7 @@ def beats_bench(module: ModuleType) -> Bench:
     bench.free(chosen, number)
     accepted = line.valid & line.ready & ~reader.flush
     owed, waits, ahead = Signal(8), Signal(), Signal(8)
-    place, word = Signal.like(number), Signal(61)
+    place, word = Signal.like(number), Signal(13)
     kept = [Signal.like(each, name=f"kept_{n}") for n, each in enumerate((*where, line.last, line.beats))]
     operand, across, address, bank, lane, offset, last, beats = kept
     mine = waits & axi.rvalid & (ahead == 0)

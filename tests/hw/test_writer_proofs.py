@@ -317,12 +317,14 @@ def writer_bench(module: ModuleType) -> Bench:
     return bench
 
 
+@LONG
 @pytest.mark.parametrize("config", [WIDE, NARROW], ids=["wide", "narrow"])
 def test_bytes_are_packed_and_words_gathered(config: ArrayConfig, tmp_path: Path) -> None:
     packer_bench(writer, config).prove(tmp_path, steps=2, inductive=True, timeout=280)
 
 
-@pytest.mark.parametrize("name", [pytest.param("words", marks=LONG), "bursts"])
+@LONG
+@pytest.mark.parametrize("name", ["words", "bursts"])
 def test_queues_keep_their_order(name: str, tmp_path: Path) -> None:
     queue_bench(writer, name).prove(tmp_path, steps=2, inductive=True)
 
