@@ -167,7 +167,7 @@ def loader_bench(module: ModuleType) -> Bench:
             ~((state >= BLOCK) & mine) | panel.active,
             inside[f"{role}_across"] == across,
             inside[f"{role}_stride"] == stride,
-            ~((state >= UNIT) & (state <= BLOCK)) | (own["many"] == (own["left"] > lanes)),
+            ~((state == PANEL) | (state == BLOCK)) | (own["many"] == (own["left"] > lanes)),
             ~panel.active | (panel.rows != 0) & (panel.rows <= lanes) & (own["count"] == panel.rows),
             ~panel.active | (own["last_row"] == panel.rows - 1),
             ~(waits | (in_block & ~ends_panel)) | (panel.k_next < k) & (own["k_left"] == k - panel.k_next),
