@@ -160,3 +160,21 @@ def test_every_board_can_be_loaded():
         if board.serial is not None:
             assert board.serial.load[0] in LOADERS
             assert "{bitstream}" in board.serial.load
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--seed", "-3"], "--seed must be 0 to 2147483647, not -3"),
+        (["--fit", "--load"], "--load is of a build, and --fit builds only where -o names a folder"),
+        (["--fit", "--seed", "2"], "--seed is of a build, and --fit builds only where -o names a folder"),
+        (["-o", "{file}/out"], "{file}/out cannot be written: {file} is no folder"),
+        (["-o", "/proc/out"], "/proc/out cannot be written: /proc: No such file or directory"),
+    ],
+)
+def test_what_cannot_be_is_told_before_anything_is_built(
+    halfulp, built: list[dict[str, Any]], config_file: Path, options: list[str], message: str
+):
+    options = [option.format(file=config_file) for option in options]
+    assert halfulp("build", "ulx3s", config_file, *options).error == message.format(file=config_file)
+    assert built == []

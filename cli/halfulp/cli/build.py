@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from halfulp.cli.console import print_json, print_table, timed
+from halfulp.cli.matrix_files import check_folder
 
 if TYPE_CHECKING:
     from halfulp.boards.blocks import BlockFigures
@@ -31,6 +32,9 @@ EXAMPLE = """
   halfulp build ulx3s docs/configs/int8_8x8.toml --report
   halfulp build pynq-z2 docs/configs/int8_8x8.toml -o build/pynq
 """
+
+LAST_SEED = 2**31 - 1
+"""That nextpnr takes."""
 
 LOAD_TIMEOUT = 300
 """Seconds to load a bitstream."""
@@ -83,7 +87,15 @@ def build(
                 raise ValueError(f"{name} is for boards with open tools; {chosen.name} is built by Vivado")
         _build_vivado(chosen, parsed, folder, clock, json)
         return
+    if not 0 <= seed <= LAST_SEED:
+        raise ValueError(f"--seed must be 0 to {LAST_SEED}, not {seed}")
     options: dict[str, Any] = {"clock_mhz": clock, "baud": baud, "memory_bytes": memory}
+    if fit and output is None:
+        for name, value in (("--report", report), ("--load", load), ("--seed", seed - 1)):
+            if value:
+                raise ValueError(f"{name} is of a build, and --fit builds only where -o names a folder")
+    else:
+        check_folder(folder)
     if fit:
         found = _fit(chosen, parsed, json and output is None, options)
         if output is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from halfulp.cli.console import note
 from halfulp.numerics.exact import from_float64
 from halfulp.numerics.formats import CodeArray, Format
 
-__all__ = ["check_output", "numbers", "quantise", "read_matrix", "write_file", "write_matrix"]
+__all__ = ["check_folder", "check_output", "numbers", "quantise", "read_matrix", "write_file", "write_matrix"]
 
 MAGIC = b"\x93NUMPY"
 EXACT_INTEGERS = 1 << 53
@@ -75,6 +76,18 @@ def check_output(path: Path) -> None:
         raise ValueError(f"{path} cannot be written: there is no folder {path.parent}")
     if not os.access(path.parent, os.W_OK):
         raise ValueError(f"{path} cannot be written: the folder {path.parent} is read only")
+
+
+def check_folder(path: Path) -> None:
+    """Raise where files cannot be written to a folder that may be still to be made; leaves nothing."""
+    there = next(each for each in (path, *path.absolute().parents) if each.exists())
+    if not there.is_dir():
+        raise ValueError(f"{path} cannot be written: {there} is no folder")
+    try:
+        with tempfile.TemporaryDirectory(prefix=".halfulp.", dir=there):
+            pass
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written: {there}: {error.strerror}") from error
 
 
 def write_matrix(path: Path, matrix: npt.NDArray[Any]) -> None:
