@@ -270,7 +270,8 @@ class _Walk:
                 which = self._resident if along_resident else 1 - self._resident
                 last = (start + x if along_resident else y) + count - number
                 times = count - number - (last > self._whole[which])
-                if times and self._repeat(times, self._pitches[which]):
+                times = self._repeat(times, self._pitches[which]) if times else 0
+                if times:
                     ends = range(self._last - (times - 1) * self._steps, self._last + 1, self._steps)
                     number += times
                     x, y = (x + times, y) if along_resident else (x, y + times)
@@ -287,24 +288,23 @@ class _Walk:
         for end in ends:
             self.load.free(operand, end + lanes)
 
-    def _repeat(self, times: int, pitch: int) -> bool:
-        """Pass over tiles like the last one that take as many clocks as their steps; return whether these do.
+    def _repeat(self, times: int, pitch: int) -> int:
+        """Pass over up to so many tiles like the last one that take as many clocks as their steps; return how many.
 
         pitch: bytes from the results of one to those of the next.
         """
         core, steps = self._core, self._steps
         if max(self._ready, self._may_make + core.words if core.words else 0) > self._last:
-            return False
+            return 0
         if steps < max(TileWalk.period, core.interval + core.feed + 1 + core.words):
-            return False
-        if not self.drain.repeats(steps, pitch):
-            return False
-        self.drain.repeat(times, steps)
-        self._last += times * steps
-        self._last_of_tile = self._last
-        self._ready = self._last - steps + TileWalk.period
-        self._may_make = self._last - steps + core.interval + core.feed + 1
-        return True
+            return 0
+        times = self.drain.repeat(times, steps, pitch)
+        if times:
+            self._last += times * steps
+            self._last_of_tile = self._last
+            self._ready = self._last - steps + TileWalk.period
+            self._may_make = self._last - steps + core.interval + core.feed + 1
+        return times
 
     def _tile(
         self, x: int, y: int, new: tuple[bool, bool], pause: int, free_resident: bool, free_streamed: bool

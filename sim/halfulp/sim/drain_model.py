@@ -13,7 +13,7 @@ from halfulp.sim.write_model import Pushes, WriteModel, WriteState, row_pushes
 
 __all__ = ["DrainModel", "TileRows"]
 
-MOST_STATES = 50_000
+MOST_STATES = 10_000
 """So many are remembered of a core and memory, of which the next GEMM can make use."""
 
 
@@ -204,7 +204,7 @@ class _Table:
         return row
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=16)
 def _table(config: ArrayConfig, memory: MemoryTiming, code_bytes: int) -> _Table:
     return _Table(config, memory, code_bytes)
 
@@ -253,6 +253,7 @@ class DrainModel:
         self._clock = 0  # from which the state's clocks are counted: the last tile's acceptance
         self._number = 0
         self._tiles: list[_Calm] = []
+        self._address = self._stride = 0  # of the last tile's results
         # The last tile's bus words, and how long before capture all before has to be in memory: then it is written, the
         # bus has saved up its credit, and the next tile but one is not yet accepted.
         self._beats = 0
@@ -282,12 +283,9 @@ class DrainModel:
         if self.calm and not self._stays_calm(accepted, captured):
             self._lose_calm()
         if self.calm:
-            waits = self._core.position
-            drained = self._table.drain(0, waits, tile)
-            self.answered = captured - waits + drained.answered
-            self._beats = drained.beats
-            self.beats += drained.beats
+            self._drain_calmly(captured, tile)
             self._tiles = [*self._tiles[-1:], _Calm(accepted, captured, tile)]
+            self._address, self._stride = address, stride
             return
         self._count_from(accepted)
         self._number, answered, beats = self._table.drain(self._number, captured - accepted, tile)
@@ -307,25 +305,42 @@ class DrainModel:
             self._number = self._table.drain(self._number, captured - accepted, tile).number
         self._tiles = []
 
-    def repeats(self, clocks: int, pitch: int) -> bool:
-        """Whether tiles like the last one, so many clocks and bytes apart, each take as long as it did.
+    def repeat(self, times: int, clocks: int, pitch: int) -> int:
+        """Drain up to so many tiles like the last one, so many clocks and bytes apart; return after how many it halts.
 
-        They are accepted in the clock after the last step of the one before, each.
+        That is where the next one would not find all before in memory. Each is accepted in the clock after the last
+        step of the one before.
         """
+        if self._core.position >= clocks + self._core.capture:
+            return 0
         captured, tile = self._tiles[-1].captured, self._tiles[-1].tile
         size = max(self._core.bus_bytes, 1 << (tile.row_bytes - 1).bit_length())
-        is_early = self._core.position < clocks + self._core.capture
-        return tile.stride == 0 == pitch % size and is_early and self.answered + self._margin < captured + clocks
+        passed, tiles = 0, [tile, tile]
+        if tile.stride == 0 == pitch % size:
+            if self.answered + self._margin < captured + clocks:
+                passed = times
+                self.answered += times * clocks
+                self.beats += times * self._beats
+        else:
+            while passed < times and self.answered + self._margin < captured + (passed + 1) * clocks:
+                passed += 1
+                self._address += pitch
+                place = line_pattern(self._address, self._stride, tile.row_bytes, self._core.bus_bytes)
+                tiles = [tiles[-1], TileRows(tile.rows, tile.row_bytes, *place)]
+                self._drain_calmly(captured + passed * clocks, tiles[-1])
+        for number in range(max(1, passed - 1), passed + 1):
+            now = captured + number * clocks
+            after = _Calm(now - self._core.capture - clocks + 1, now, tiles[number - passed - 1])
+            self._tiles = [self._tiles[-1], after]
+        return passed
 
-    def repeat(self, times: int, clocks: int) -> None:
-        """Drain as many tiles more that repeat the last one."""
-        last = self._tiles[-1]
-        captured = last.captured + times * clocks
-        after = _Calm(captured - self._core.capture - clocks + 1, captured, last.tile)
-        before = _Calm(after.accepted - clocks, captured - clocks, last.tile) if times > 1 else last
-        self._tiles = [before, after]
-        self.answered += times * clocks
-        self.beats += times * self._beats
+    def _drain_calmly(self, captured: int, tile: TileRows) -> None:
+        """Drain a tile as from rest."""
+        waits = self._core.position
+        drained = self._table.drain(0, waits, tile)
+        self.answered = captured - waits + drained.answered
+        self._beats = drained.beats
+        self.beats += drained.beats
 
     def state(self, clock: int) -> object:
         """All that decides what comes, clocks counted from this one, not before the last acceptance."""

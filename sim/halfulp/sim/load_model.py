@@ -21,7 +21,7 @@ FIRST_BLOCK = 10
 NEXT_PANEL, NEXT_GROUP = 2, 4
 """Clocks that the loader takes more for a block with which a panel (or pair), or a group, begins."""
 
-MOST_STATES = 50_000
+MOST_STATES = 10_000
 """So many are remembered of a core and memory, of which the next GEMM can make use."""
 
 
@@ -77,6 +77,93 @@ class _State(NamedTuple):
             saved,
             counted,
         )
+
+
+class _Requests:
+    """Lines on their way through the loader, the reader and the bus, from a state on.
+
+    Attributes
+    ----------
+    offered
+        When the last line was offered to the reader; before a block, when the loader comes to it.
+    ends
+        The last beats of bursts.
+    beats
+        Bus words requested.
+    """
+
+    def __init__(self, depth: int, memory: MemoryTiming, state: _State) -> None:
+        self.offered = self.beats = 0
+        self.ends = list(state.ends)
+        self._accepted, self._begun, self._requested = state.accepted, state.begun, state.requested
+        self._depth, self._memory = depth, memory
+        self._credit = Credit(memory.rate, state.counted, state.saved)
+
+    def state(self, most_ends: int) -> _State:
+        """The state now, with so many ends."""
+        ends = tuple(self.ends[-most_ends:])
+        credit = self._credit
+        return _State(self._accepted, self._begun, self._requested, ends, credit.saved, credit.clock)
+
+    @property
+    def waits_for_ends(self) -> bool:
+        """Whether the last burst was begun as soon as another had ended, and its data follow those before."""
+        ends = self.ends
+        if len(ends) <= self._depth or self._begun != ends[-1 - self._depth] + 1:
+            return False
+        return self._requested + self._memory.read_latency <= ends[-2] + 1
+
+    def resume(self, ends: list[int]) -> None:
+        """Go on behind bursts of which each waited for an end: what was requested last follows from that."""
+        self.ends = ends
+        self._begun = ends[-1 - self._depth] + 1
+        self._requested, self._accepted, self.offered = self._begun + 1, self._begun - 1, self._begun - 2
+
+    def take_blocks(
+        self, lines: Sequence[tuple[int, int]], bounds: Sequence[int], begin: int, end: int
+    ) -> dict[int, int]:
+        """Take these of the lines; return when each block that ends among them has come, by the bound it ends at."""
+        come = {}
+        for bound in bounds:
+            if bound > begin:
+                self.take(lines[begin : min(bound, end)])
+                begin = min(bound, end)
+                if bound > end:
+                    break
+                come[bound] = self.ends[-1]
+                if bound == end:
+                    break
+                self.offered += 1
+        return come
+
+    def take(self, lines: Iterable[tuple[int, int]]) -> None:
+        """Take lines of a block: bus words to the page's end, and beats, of each."""
+        offered, accepted, begun, requested = self.offered, self._accepted, self._begun, self._requested
+        depth, room, latency, ends = self._depth, self._memory.outstanding, self._memory.read_latency, self.ends
+        credit, is_whole = self._credit, self._memory.rate == WHOLE_BEAT
+        for word, beats in lines:
+            # A line is registered when the one before has been taken, and taken when that one is all begun.
+            offered = offered + 1 if offered >= accepted else accepted
+            accepted = offered + 1 if offered >= begun else begun
+            begun = accepted - 1
+            self.beats += beats
+            while beats:
+                burst = beats if beats < BURST_BEATS else BURST_BEATS
+                if burst > word:
+                    burst = word
+                beats -= burst
+                word = BURST_BEATS
+                begun = requested if requested > begun + 2 else begun + 2
+                if len(ends) >= depth and ends[-depth] >= begun:
+                    begun = ends[-depth] + 1
+                requested = begun + 1
+                if len(ends) >= room and ends[-room] >= requested:
+                    requested = ends[-room] + 1
+                first = requested + latency
+                if ends and ends[-1] >= first:
+                    first = ends[-1] + 1
+                ends.append(first + burst - 1 if is_whole else credit.send(first, burst))
+        self.offered, self._accepted, self._begun, self._requested = offered, accepted, begun, requested
 
 
 class _Loaded(NamedTuple):
@@ -142,7 +229,9 @@ class _Table:
         known = self._loads.get((state, panels, allowed))
         if known is None:
             which = [self._panels[number] for number in panels]
-            known = self._stream(which, allowed, self.states[state]) if self._may_stream else None
+            if self._may_stream:
+                known = self._stream(which, allowed, self.states[state])
+                known = known or self._leap(which, allowed, self.states[state])
             known = known or self._run(which, allowed, self.states[state])
             self._loads[state, panels, allowed] = known
         return known
@@ -173,44 +262,63 @@ class _Table:
 
     def _run(self, panels: Sequence[_Panel], allowed: Sequence[int], state: _State) -> _Loaded:
         """Load line by line, burst by burst."""
-        memory, depth, room = self._memory, self.core.reads, self._memory.outstanding
-        latency, is_whole = memory.read_latency, memory.rate == WHOLE_BEAT
-        credit = Credit(memory.rate, state.counted, state.saved)
-        accepted, begun, requested, ends = state.accepted, state.begun, state.requested, list(state.ends)
-        clock = total = 0
+        requests = _Requests(self.core.reads, self._memory, state)
+        clock = 0
         arrivals: list[list[int]] = [[] for _ in panels]
         for k in range(0, panels[0].steps, self.core.block_steps):
             for panel, since, arrived in zip(panels, allowed, arrivals, strict=True):
-                if k == 0 and since > clock:
-                    clock = since
-                offered, end = clock, 0
-                for word, beats in self._lines(panel, k):
-                    # A line is registered when the one before has been taken, and taken when that one is all begun.
-                    offered = offered + 1 if offered >= accepted else accepted
-                    accepted = offered + 1 if offered >= begun else begun
-                    begun = accepted - 1
-                    total += beats
-                    while beats:
-                        burst = beats if beats < BURST_BEATS else BURST_BEATS
-                        if burst > word:
-                            burst = word
-                        beats -= burst
-                        word = BURST_BEATS
-                        begun = requested if requested > begun + 2 else begun + 2
-                        if len(ends) >= depth and ends[-depth] >= begun:
-                            begun = ends[-depth] + 1
-                        requested = begun + 1
-                        if len(ends) >= room and ends[-room] >= requested:
-                            requested = ends[-room] + 1
-                        first = requested + latency
-                        if ends and ends[-1] >= first:
-                            first = ends[-1] + 1
-                        end = first + burst - 1 if is_whole else credit.send(first, burst)
-                        ends.append(end)
-                clock = offered + 1
-                arrived.append(end)
-        last = _State(accepted, begun, requested, tuple(ends[-self._most_ends :]), credit.saved, credit.clock)
-        return self._loaded(panels, clock, last, arrivals, total)
+                requests.offered = max(clock, since) if k == 0 else clock
+                requests.take(self._lines(panel, k))
+                clock = requests.offered + 1
+                arrived.append(requests.ends[-1])
+        return self._loaded(panels, clock, requests.state(self._most_ends), arrivals, requests.beats)
+
+    def _leap(self, panels: Sequence[_Panel], allowed: Sequence[int], state: _State) -> _Loaded | None:
+        """The same from the first lines and the last ones, where data come without a gap between; None where not.
+
+        Once each request waits for an end, and as many bursts as are in flight take longer than the memory's latency,
+        it stays so: only the sum of the beats counts. For requests take no more clocks than data: a line one, and two
+        where it is cut at a page's end, and one where a block begins. What some are late for short bursts, those behind
+        them make up for.
+        """
+        depth, latency = self.core.reads, self._memory.read_latency
+        lines: list[tuple[int, int]] = []
+        bounds: list[int] = []
+        for k in range(0, panels[0].steps, self.core.block_steps):
+            for panel in panels:
+                lines += self._lines(panel, k)
+                bounds.append(len(lines))
+        head, before, tail = 2 * depth + 16, self._most_ends + 4, 12
+        resume = len(lines) - tail
+        if resume - before < head or (len(panels) > 1 and allowed[1] > allowed[0] + bounds[0]):
+            return None
+        beats = [line[1] for line in lines]
+        cuts = [number for number, (words, count) in enumerate(lines) if words < count]
+        least = min(beats)
+        if all(after - cut >= 8 for cut, after in itertools.pairwise(cuts)):
+            is_enough = least >= 2 and (depth - 4) * least > latency
+        else:
+            is_enough = least >= 4 and (depth - 2) // 2 * least > latency
+        if not is_enough or max(beats) > BURST_BEATS:
+            return None
+        requests = _Requests(depth, self._memory, state)
+        requests.offered = allowed[0]
+        ends = requests.take_blocks(lines, bounds, 0, head)
+        if not requests.waits_for_ends:
+            return None
+        sums = list(itertools.accumulate(beats, initial=requests.ends[-1] - sum(beats[:head])))
+        flying: list[int] = []
+        for number in range(resume - before, resume):
+            words = lines[number][0]
+            if words < beats[number]:
+                flying.append(sums[number] + words)
+            flying.append(sums[number + 1])
+        requests.resume(flying)
+        ends |= {bound: sums[bound] for bound in bounds if head < bound <= resume}
+        ends |= requests.take_blocks(lines, bounds, resume, len(lines))
+        arrivals = [[ends[bound] for bound in bounds[number :: len(panels)]] for number in range(len(panels))]
+        last = requests.state(self._most_ends)
+        return self._loaded(panels, requests.offered + 1, last, arrivals, sum(beats))
 
     def _stream(self, panels: Sequence[_Panel], allowed: Sequence[int], state: _State) -> _Loaded | None:
         """The same where lines are alike, a burst each, and data follow each other without a gap; None where not.
@@ -286,36 +394,32 @@ class _Table:
             for panel in panels:
                 if panel.stride:
                     return None
-                (words, beats), count = self._line(panel, k, 0), self._count(panel, k)
+                lines = self._lines(panel, k)
+                (words, beats), count = lines[0], len(lines)
                 if count < 3 or not 2 <= beats <= min(BURST_BEATS, words):
                     return None
                 parts.append(_Block(words, beats, count))
         return parts
 
-    def _count(self, panel: _Panel, k: int) -> int:
-        """Lines of a block."""
-        return min(self.core.block_steps, panel.steps - k) if panel.across_k else panel.lanes
-
     def _lines(self, panel: _Panel, k: int) -> list[tuple[int, int]]:
         """Of each line of a block: bus words from its first one to the page's end, and its beats."""
-        count = self._count(panel, k)
-        if not panel.stride:
-            return [self._line(panel, k, 0)] * count
-        return [self._line(panel, k, number) for number in range(count)]
-
-    def _line(self, panel: _Panel, k: int, number: int) -> tuple[int, int]:
-        """The same of one line."""
-        bus, here, whole = self.core.bus_bytes, min(self.core.block_steps, panel.steps - k), 0
+        bus, here = self.core.bus_bytes, min(self.core.block_steps, panel.steps - k)
+        at, count, whole = panel.address + k * panel.element_bytes, panel.lanes, 0
+        length = here * panel.element_bytes
         if panel.across_k:
-            at, length = panel.address + (k + number) * panel.stride, panel.lanes * panel.element_bytes
-        else:
-            at, length = panel.address + k * panel.element_bytes + number * panel.stride, here * panel.element_bytes
+            at, count, length = panel.address + k * panel.stride, here, panel.lanes * panel.element_bytes
+        elif k + here < panel.steps:
             # But for the last block of a slot, which takes the word that a row runs into.
-            whole = length // bus if k + here < panel.steps else 0
-        return (PAGE_BYTES - at % PAGE_BYTES + bus - 1) // bus, whole or (at % bus + length + bus - 1) // bus
+            whole = length // bus
+        places = range(at, at + count * panel.stride, panel.stride) if panel.stride else (at,)
+        lines = [
+            ((PAGE_BYTES - at % PAGE_BYTES + bus - 1) // bus, whole or (at % bus + length + bus - 1) // bus)
+            for at in places
+        ]
+        return lines if panel.stride else lines * count
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=16)
 def _table(config: ArrayConfig, memory: MemoryTiming, streams: bool) -> _Table:
     return _Table(config, memory, streams)
 
