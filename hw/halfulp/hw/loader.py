@@ -44,10 +44,16 @@ class _Gemm:
         self.group_rows = Signal(plan["group_rows"].shape, reset_less=True)
         self.split_rows = Signal(plan["split_rows"].shape, reset_less=True)
         self.new_group = Signal(reset_less=True)
+        # Resident panels of the group that are still to come; whether there are any, a clock late, soon enough: between
+        # two choices that look at it lie a panel's lines.
         self.group_left = Signal(plan["whole"].shape, reset_less=True)
+        self.group_goes_on = Signal(reset_less=True)
         self.resident_next = Signal(reset_less=True)
-        # One clock after the rows left: whether the next two groups share them.
+        # The rows left of the resident operand, a clock late; a clock later, whether the next two groups share them. No
+        # group begins sooner after its last panel. And whether the first two groups of the GEMM to come share its rows.
+        self.rest = Signal(config.size_bits, reset_less=True)
         self.split = Signal(reset_less=True)
+        self.next_split = Signal(reset_less=True)
 
 
 class _Operand:
@@ -190,7 +196,11 @@ class Loader(wiring.Component):
         idle = state == _State.IDLE
         m.d.sync += next_unused.eq(Mux(gemm.parity, unused[0], unused[1]))
         m.d.comb += [self.idle.eq(idle & ~self.line.valid), self.ready.eq(state == _State.TAKE)]
-        m.d.sync += gemm.split.eq(is_split(gemm, Mux(gemm.resident, b.left, a.left)))
+        m.d.sync += gemm.group_goes_on.eq(gemm.group_left != 0)
+        m.d.sync += [gemm.rest.eq(Mux(gemm.resident, b.left, a.left)), gemm.split.eq(is_split(gemm, gemm.rest))]
+        # Of the next GEMM a clock before it is taken, when its descriptor and its plan are there already.
+        descriptor, plan = self.descriptor, self.plan
+        m.d.sync += gemm.next_split.eq(is_split(plan, Mux(plan.resident, descriptor.n, descriptor.m)))
         allocate = Signal(2)
         for operand in operands:
             self._account(m, operand, gemm.parity, allocate[operand.number])
@@ -205,6 +215,10 @@ class Loader(wiring.Component):
                 self._take(m, gemm, operands)
                 m.d.sync += state.eq(_State.UNIT)
             with m.Case(_State.SETTLE):
+                # A new group: the other operand's panels from the first one on.
+                for operand in operands:
+                    with m.If(gemm.resident != operand.number):
+                        m.d.sync += [operand.panel.eq(operand.base), operand.left.eq(operand.size), operand.some.eq(1)]
                 m.d.sync += state.eq(_State.UNIT)
             with m.Case(_State.UNIT):
                 self._choose(m, gemm, operands, wanted, state)
@@ -262,7 +276,7 @@ class Loader(wiring.Component):
             gemm.split_rows.eq(plan.split_rows),
             gemm.new_group.eq(1),
             # What follows from these, which has no clock to settle.
-            gemm.split.eq(is_split(plan, Mux(plan.resident, descriptor.n, descriptor.m))),
+            gemm.split.eq(gemm.next_split),
             *(operand.some.eq(1) for operand in operands),
             a.many.eq(descriptor.m > a.lanes),
             b.many.eq(descriptor.n > b.lanes),
@@ -287,7 +301,7 @@ class Loader(wiring.Component):
         """Choose the next panel, or pair of panels; or the next group; or end the GEMM."""
         a, b = operands
         some_resident = Mux(gemm.resident, b.some, a.some)
-        more_resident = (gemm.group_left != 0) & some_resident
+        more_resident = gemm.group_goes_on & some_resident
         more_streamed = Mux(gemm.resident, a.some, b.some)
 
         want_resident, want_streamed = Signal(), Signal()
@@ -312,9 +326,6 @@ class Loader(wiring.Component):
             m.d.sync += state.eq(_State.PANEL)
         with m.Elif(some_resident):
             m.d.sync += [gemm.new_group.eq(1), state.eq(_State.SETTLE)]
-            for operand in operands:
-                with m.If(gemm.resident != operand.number):
-                    m.d.sync += [operand.panel.eq(operand.base), operand.left.eq(operand.size)]
         with m.Else():
             m.d.sync += state.eq(_State.IDLE)
 
