@@ -222,6 +222,27 @@ def test_bus_errors_stop_the_gemm_and_the_next_one_is_right(seed: int, where: st
     bench.check(good)
 
 
+def test_errors_of_what_a_reset_has_given_up_are_not_told(seed: int) -> None:
+    bench = CoreBench(FP8_2X3, seed=seed, latency=(30, 40))
+    dropped, good = bench.job(3, 4, 17, FP8), bench.job(2, 3, 5, FP8)
+    address = dropped.registers["a_address_low"] | dropped.registers["a_address_high"] << 32
+    for byte in range(17):
+        bench.memory.fail(address + byte, 2)
+
+    async def testbench(ctx: Any) -> None:
+        await bench.start(ctx, dropped)
+        while not bench.memory.reads:
+            await ctx.tick()
+        await bench.control(ctx, "reset")
+        assert error_code(await bench.wait(ctx)) is ErrorCode.NONE
+        bench.memory.bad.clear()
+        await bench.start(ctx, good)
+        assert error_code(await bench.wait(ctx)) is ErrorCode.NONE
+
+    bench.run(testbench)
+    bench.check(good)
+
+
 @pytest.mark.parametrize("clocks", [0, 11, 60, 160])
 def test_reset_at_any_time_leaves_the_core_ready(seed: int, clocks: int) -> None:
     bench = CoreBench(FP8_2X3, seed=seed, stall=0.3, latency=(1, 25))
