@@ -154,15 +154,17 @@ def test_what_yosys_is_told(tools: FakeTools, tmp_path: Any):
         return (made.netlist.parent / "synthesis.ys").read_text().splitlines()
 
     plain = script()
-    first, last = (plain.index(f"synth_ecp5 -nowidelut -top top -run {steps}") for steps in (":map_luts", "map_luts:"))
+    first, last = (
+        plain.index(f"synth_ecp5 -nowidelut -no-rw-check -top top -run {steps}") for steps in (":map_luts", "map_luts:")
+    )
     # Names that ABC9 would misread are gone before it runs.
     assert plain[first : last + 1][1:-1] == [r"rename -hide w:*\[*"]
-    assert "synth_ecp5 -nowidelut -nodsp -top top -run :map_luts" in script(multipliers="luts")
+    assert "synth_ecp5 -nowidelut -no-rw-check -nodsp -top top -run :map_luts" in script(multipliers="luts")
     booth = script(multipliers="booth")
-    assert booth.index("booth") < booth.index("synth_ecp5 -nowidelut -nodsp -top top -run :map_luts")
+    assert booth.index("booth") < booth.index("synth_ecp5 -nowidelut -no-rw-check -nodsp -top top -run :map_luts")
     shared = script(share_elements=True)
     assert r"setattr -mod -set keep_hierarchy 1 \top.pe_0_0" in shared
-    assert shared.index("flatten") > shared.index("synth_ecp5 -nowidelut -top top -run map_luts:")
+    assert shared.index("flatten") > shared.index("synth_ecp5 -nowidelut -no-rw-check -top top -run map_luts:")
     assert "flatten" not in script()
     assert "synth_ice40 -device u -no-rw-check -dsp -top top" in script("ice40-up")
     assert "synth_ice40 -device u -no-rw-check -top top" in script("ice40-up", multipliers="luts")

@@ -98,10 +98,11 @@ def memory(width: int, words: int) -> str:
         for low, size, bit in enables
     )
     return f"""
-  reg [{width - 1}:0] words{width} [0:{words - 1}], read{width};
+  reg [{width - 1}:0] words{width} [0:{words - 1}], read{width}, late{width};
   always @(posedge clk) begin
 {written}
     if (r[53]) read{width} <= words{width}[{address[1]}];
+    if (r[60]) late{width} <= read{width};
   end
 """
 
@@ -112,12 +113,16 @@ CELLS = {
 }
 """What synthesis must have made among other cells."""
 
+LATE = (36, 9)
+"""Widths of which what is read goes through a register with an enable, as an ECP5's memory blocks have one."""
+
 MODE = re.compile("DATA_WIDTH_[AB]|(READ|WRITE)_MODE")
 
 
 def source(flow: str) -> str:
     """One of each kind of cell, each used in every way that a core uses it."""
     memories = MEMORIES[flow]
+    outputs = ", ".join(f"{'late' if width in LATE else 'read'}{width}" for width in memories)
     return f"""
 module block(input clk, input rst, input [63:0] r, output [127:0] o);
   {"".join(memory(width, words) for width, words in memories.items())}
@@ -133,7 +138,7 @@ module block(input clk, input rst, input [63:0] r, output [127:0] o);
   end
   reg [3:0] few [0:15];
   always @(posedge clk) if (r[55]) few[r[3:0]] <= r[7:4];
-  assign o = {{few[r[59:56]], product, sum, {", ".join(f"read{width}" for width in memories)}}};
+  assign o = {{few[r[59:56]], product, sum, {outputs}}};
 endmodule
 """
 
@@ -179,6 +184,8 @@ def test_netlists_do_what_their_sources_do(flow: str) -> None:
     block_memories = [cell["parameters"] for cell in cells if cell["type"] in ("DP16KD", "SB_RAM40_4K")]
     modes = {int(value, 2) for each in block_memories for name, value in each.items() if MODE.fullmatch(name)}
     assert modes == (set(MEMORIES["ecp5"]) if flow == "ecp5" else {0, 1, 2, 3})
+    if flow == "ecp5":
+        assert {each["REGMODE_B"] for each in block_memories} == {"NOREG", "OUTREG"}
     multipliers = [cell["parameters"] for cell in cells if cell["type"] == "MULT18X18D"]
     assert [each["REG_OUTPUT_CLK"] for each in multipliers] == ["CLK0"] * (flow == "ecp5")
     netlist = plain_verilog(made.netlist, flow=flow, top="block")

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["absorb_registers"]
+__all__ = ["PLAIN_REGISTER", "UNUSED", "absorb_registers", "inputs", "outgoing"]
 
 FACTORS = ("A", "B")
 
@@ -91,9 +91,9 @@ class _Nets:
         for name, cell in self._cells.items():
             if _is_plain_register(cell):
                 self._register_of[cell["connections"]["Q"][0]] = name
-            for port, net in _inputs(cell):
+            for port, net in inputs(cell):
                 self._readers[net].append((name, port))
-        for net in _outgoing(module):
+        for net in outgoing(module):
             self._readers[net].append(("", ""))
 
     def registers_behind(self, multiplier: Module) -> dict[str, str]:
@@ -143,14 +143,16 @@ def _is_plain_register(cell: Module) -> bool:
     return plain and cell["connections"].get("LSR", []) in UNUSED
 
 
-def _inputs(cell: Module) -> Iterable[tuple[str, object]]:
+def inputs(cell: Module) -> Iterable[tuple[str, object]]:
+    """What a cell reads: the port and the net of each bit."""
     for port, nets in cell["connections"].items():
         if cell["port_directions"][port] != "output":
             for net in nets:
                 yield port, net
 
 
-def _outgoing(module: Module) -> Iterable[object]:
+def outgoing(module: Module) -> Iterable[object]:
+    """The nets that a module shows at its ports."""
     return (net for port in module["ports"].values() if port["direction"] != "input" for net in port["bits"])
 
 
@@ -182,7 +184,7 @@ def _remove_unread(module: Module) -> None:
     """Take plain registers away that nothing reads, and those that nothing reads then."""
     cells = module["cells"]
     while True:
-        read = {net for cell in cells.values() for _, net in _inputs(cell)} | set(_outgoing(module))
+        read = {net for cell in cells.values() for _, net in inputs(cell)} | set(outgoing(module))
         registers = [name for name, cell in cells.items() if _is_plain_register(cell)]
         unread = [name for name in registers if cells[name]["connections"]["Q"][0] not in read]
         if not unread:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from halfulp.boards import carry_inputs, multiplier_registers
+from halfulp.boards import carry_inputs, memory_registers, multiplier_registers
 from halfulp.boards.programs import PROGRAMS, run_program
 from halfulp.hw.cache import cached, digest
 from halfulp.numerics.names import unknown_name
@@ -100,9 +100,10 @@ _XILINX_CELLS = {
 }
 
 FAMILIES = {
-    # Wide multiplexers of LUTs cost 40 % more of them here than they save.
+    # Wide multiplexers of LUTs cost 40 % more of them here than they save. No design of this project looks at a word
+    # that is read in the clock in which it is written.
     "ecp5": Family(
-        command="synth_ecp5 -nowidelut",
+        command="synth_ecp5 -nowidelut -no-rw-check",
         no_dsps="-nodsp",
         hides_brackets=True,
         cells={
@@ -115,7 +116,6 @@ FAMILIES = {
             "DP16KD|PDPW16KD": (0, 0, 0, 1),
         },
     ),
-    # No design of this project looks at a word that is read in the clock in which it is written.
     "ice40-hx": Family(
         command="synth_ice40 -device hx -no-rw-check",
         # A carry that no LUT shares takes a cell of its own; place and route tells how many those are.
@@ -212,7 +212,7 @@ def synthesise(
             _use_inside_of_cells(folder)
 
     if improves:
-        parts += map(inspect.getsource, (multiplier_registers, carry_inputs))
+        parts += map(inspect.getsource, (multiplier_registers, memory_registers, carry_inputs))
     folder = cached("synthesis", digest(yosys.version(), script, *parts), build)
     statistics = json.loads((folder / "cells.json").read_text(encoding="utf-8"))
     counts = statistics["design"].get("num_cells_by_type", {})
@@ -220,9 +220,10 @@ def synthesise(
 
 
 def _use_inside_of_cells(folder: Path) -> None:
-    """Have multipliers use their own registers, and adders the tables in them; count the cells that are left."""
+    """Have multipliers and memories use their own registers, and adders their tables; count the cells that are left."""
     netlist = json.loads((folder / "netlist.json").read_text(encoding="utf-8"))
-    gone = {"TRELLIS_FF": multiplier_registers.absorb_registers(netlist), "LUT4": carry_inputs.absorb_tables(netlist)}
+    registers = multiplier_registers.absorb_registers(netlist) + memory_registers.absorb_memory_registers(netlist)
+    gone = {"TRELLIS_FF": registers, "LUT4": carry_inputs.absorb_tables(netlist)}
     (folder / "netlist.json").write_text(json.dumps(netlist), encoding="utf-8")
     statistics = json.loads((folder / "cells.json").read_text(encoding="utf-8"))
     counts = statistics["design"].get("num_cells_by_type", {})

@@ -71,7 +71,8 @@ module MULT18X18D(
 endmodule
 
 // 512 times two rows of 18 bits. Side A writes, or with 36 bits both sides together; a clock's reads see what was
-// there before it. Sides of 18 and 36 bits have an enable for each 9 in the lowest bits of the writing address.
+// there before it, and leave a clock later where their side has a register. Sides of 18 and 36 bits have an enable for
+// each 9 in the lowest bits of the writing address.
 module DP16KD(
   input [17:0] DIA, DIB, input [13:0] ADA, ADB, input [2:0] CSA, CSB,
   input CEA, CEB, OCEA, OCEB, CLKA, CLKB, WEA, WEB, RSTA, RSTB, output [17:0] DOA, DOB
@@ -108,8 +109,13 @@ module DP16KD(
     if (CEA) read_a <= old >> place_a;
   end
   always @(posedge CLKB) if (CEB) read_b <= rows[ADB[13:5]] >> place_b;
-  assign DOA = DATA_WIDTH_B == 36 ? read_b[17:0] : read_a[17:0];
-  assign DOB = DATA_WIDTH_B == 36 ? read_b[35:18] : read_b[17:0];
+  wire [17:0] left_a = DATA_WIDTH_B == 36 ? read_b[17:0] : read_a[17:0];
+  wire [17:0] left_b = DATA_WIDTH_B == 36 ? read_b[35:18] : read_b[17:0];
+  reg [17:0] held_a, held_b;
+  always @(posedge CLKA) if (OCEA) held_a <= left_a;
+  always @(posedge CLKB) if (OCEB) held_b <= left_b;
+  assign DOA = REGMODE_A == "OUTREG" ? held_a : left_a;
+  assign DOB = REGMODE_B == "OUTREG" ? held_b : left_b;
 endmodule
 
 // A pin, which is either an input or an output.
