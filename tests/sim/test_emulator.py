@@ -10,7 +10,7 @@ from halfulp.numerics.gemm import GemmSpec, golden_gemm
 from halfulp.sim import emulator
 from halfulp.sim.digits import fits_int32
 from halfulp.sim.emulator import digits_of, emulate_gemm, fits_float32, fits_float64, in_float32
-from halfulp.sim.operands import Operand, as_float64
+from halfulp.sim.operands import Operand, as_float64, by_rows
 
 PAIRS = [
     ("e4m3", "e4m3"),
@@ -264,3 +264,14 @@ def test_int32_sums_become_float32_up_to_2_to_the_24():
         for scale in (0, -64, 64, -65, 65, -160):
             for mode in ("nearest_even", "toward_zero", "stochastic:3"):
                 check(left, right, GemmSpec("int8", "int8", "float32", rounding=mode, scale=scale), 6)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32])
+def test_columns_become_rows(dtype, rng):
+    """Of whole squares, with what is left over on either side, and of fewer than a square."""
+    for shape in ((16, 16), (17, 40), (70, 16), (33, 31), (5, 40), (1, 1)):
+        codes = rng.integers(0, 1 << 32, shape, np.uint64).astype(dtype)
+        for view in (codes, np.asfortranarray(codes), np.asfortranarray(codes)[::-1]):
+            found = by_rows(view)
+            assert found.flags.c_contiguous
+            np.testing.assert_array_equal(found, view)

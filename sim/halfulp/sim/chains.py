@@ -23,7 +23,7 @@ from halfulp.sim.chain_code import (
     safe_limit,
     words_kernel,
 )
-from halfulp.sim.operands import Operand, as_floats, holds
+from halfulp.sim.operands import Operand, as_floats, by_rows, holds
 from halfulp.sim.rounding_code import FLOAT32, FLOAT64, Source
 from halfulp.sim.vector_code import Kernel, address, host_features
 
@@ -110,7 +110,7 @@ def chain_sums(
     a: CodeArray, b: CodeArray, spec: GemmSpec, accumulator: FloatAccumulator, seed: int
 ) -> tuple[npt.NDArray[np.floating], bool]:
     """The accumulated sums [M, N], exact in float32 or float64, and whether a step overflowed."""
-    rows_of_b = np.ascontiguousarray(b)
+    rows_of_b = by_rows(b)
     dtype = _first_type(spec, accumulator, _has_avx512())  # their range comes with the values
     left, right = _operands(a, rows_of_b, spec, dtype)
     lanes = proven_lanes(left, right, spec, accumulator)

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from halfulp.sim.llvm import ir
-from halfulp.sim.vector_code import F32, I1, I8, I16, I32, I64, Code, Kernel, Lanes, host_features
+from halfulp.sim.vector_code import F32, I1, I8, I16, I32, I64, Code, Kernel, Lanes, host_features, transposed
 
 __all__ = ["NARROW", "ROWS", "WIDE", "Extensions", "extensions", "packer", "product_kernel"]
 
@@ -175,7 +175,7 @@ class _Packer:
             for n in range(NARROW):
                 numbers, seen = self._numbers(code.load(base, at + pitch * n, VECTOR), seen)
                 vectors.append((there.choose(numbers, self.none) if end else numbers).bits_as(WORDS))
-            for place, vector in enumerate(_transposed(vectors)):
+            for place, vector in enumerate(transposed(vectors)):
                 code.store(vector.bits_as(VECTOR), packed, ((k >> 2) + place) * step + column * 4)
             return [seen]
 
@@ -205,22 +205,6 @@ def _first_of_four(code: Code, count: Lanes) -> Lanes:
     """`I1` lanes: those of 64 bytes whose place in their group of four is below `count`."""
     place = code.count_up(VECTOR) & 3
     return place < code.spread(count.narrow(I8), 64)
-
-
-def _transposed(rows: list[Lanes]) -> list[Lanes]:
-    """The columns of as many vectors as each has lanes, a power of two: pairs of ever larger blocks change places."""
-    size = len(rows)
-    step = 1
-    while step < size:
-        new = list(rows)
-        low = [n if not n & step else size + n - step for n in range(size)]
-        high = [n + step if not n & step else size + n for n in range(size)]
-        for n in range(size):
-            if not n & step:
-                new[n] = rows[n].shuffle(rows[n + step], low)
-                new[n + step] = rows[n].shuffle(rows[n + step], high)
-        rows, step = new, 2 * step
-    return rows
 
 
 def _look_up(codes: Lanes, table: Lanes, ways: Extensions) -> Lanes:

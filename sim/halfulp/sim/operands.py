@@ -12,10 +12,13 @@ from halfulp.numerics.exact import FINITE
 from halfulp.numerics.formats import CodeArray, FloatFormat, Format, IntFormat
 from halfulp.sim.llvm import ir
 from halfulp.sim.rounding_code import FLOAT32, FLOAT64, Source
-from halfulp.sim.vector_code import F32, F64, I8, I16, I32, I64, Code, Kernel, Lanes, address
+from halfulp.sim.vector_code import F32, F64, I8, I16, I32, I64, Code, Kernel, Lanes, address, transposed
 
-__all__ = ["Operand", "as_float64", "as_floats", "float_range", "holds"]
+__all__ = ["Operand", "as_float64", "as_floats", "by_rows", "float_range", "holds"]
 
+
+SQUARE = 16
+"""Rows and columns of what is transposed at a time."""
 
 MAX_TABLE_BITS = 16
 """Widest codes that are looked up."""
@@ -75,6 +78,35 @@ def as_floats(codes: CodeArray, fmt: Format, dtype: npt.DTypeLike, *, pad: tuple
         finite = flat & (fmt.sign_code - 1)
         largest = int(np.where(finite > fmt.max_code, 0, finite).max())
     return Operand(values, *float_range(fmt, largest, least), special)
+
+
+def by_rows(codes: CodeArray) -> CodeArray:
+    """The codes of a matrix row by row; where they lie column by column, a copy made in small squares."""
+    rows, columns = codes.shape
+    if codes.flags.c_contiguous or not codes.flags.f_contiguous or min(rows, columns) < SQUARE:
+        return np.ascontiguousarray(codes)
+    copied = np.empty(codes.shape, codes.dtype)
+    _transpose_kernel(codes.itemsize)(address(codes.T), address(copied), rows, columns)
+    return copied
+
+
+@lru_cache(maxsize=3)
+def _transpose_kernel(size: int) -> Kernel:
+    """Kernel over codes of `size` bytes column by column, the same row by row, rows and columns, at least `SQUARE`."""
+    code = Code("transpose", "ppii")
+    source, target, rows, columns = code.arguments
+    vector = ir.VectorType({1: I8, 2: I16, 4: I32}[size], SQUARE)
+
+    def square(i: Lanes, j: Lanes) -> list[Lanes]:
+        # The last ones may overlap those before.
+        row, column = i.smaller_signed(rows - SQUARE), j.smaller_signed(columns - SQUARE)
+        found = transposed([code.load(source, (column + n) * rows + row, vector) for n in range(SQUARE)])
+        for n, some in enumerate(found):
+            code.store(some, target, (row + n) * columns + column)
+        return []
+
+    code.loop(0, columns, SQUARE, [], lambda j: code.loop(0, rows, SQUARE, [], lambda i: square(i, j)))
+    return code.compile()
 
 
 def float_range(fmt: FloatFormat, largest: int, least: int) -> tuple[int, int]:

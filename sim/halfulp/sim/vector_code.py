@@ -14,7 +14,21 @@ from typing import Any
 from halfulp.sim.llvm import binding as llvm
 from halfulp.sim.llvm import ir
 
-__all__ = ["F32", "F64", "I1", "I8", "I16", "I32", "I64", "Code", "Kernel", "Lanes", "address", "host_features"]
+__all__ = [
+    "F32",
+    "F64",
+    "I1",
+    "I8",
+    "I16",
+    "I32",
+    "I64",
+    "Code",
+    "Kernel",
+    "Lanes",
+    "address",
+    "host_features",
+    "transposed",
+]
 
 I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 F32, F64 = ir.FloatType(), ir.DoubleType()
@@ -363,6 +377,22 @@ def _target_machine() -> Any:
 def host_features() -> frozenset[str]:
     """The names of this processor's extensions, as LLVM has them: ``fma``, ``avx512f``."""
     return frozenset(name for name, there in llvm.get_host_cpu_features().items() if there)
+
+
+def transposed(rows: list[Lanes]) -> list[Lanes]:
+    """The columns of as many vectors as each has lanes, a power of two: pairs of ever larger blocks change places."""
+    size = len(rows)
+    step = 1
+    while step < size:
+        new = list(rows)
+        low = [n if not n & step else size + n - step for n in range(size)]
+        high = [n + step if not n & step else size + n for n in range(size)]
+        for n in range(size):
+            if not n & step:
+                new[n] = rows[n].shuffle(rows[n + step], low)
+                new[n + step] = rows[n].shuffle(rows[n + step], high)
+        rows, step = new, 2 * step
+    return rows
 
 
 def address(array: Any) -> int:

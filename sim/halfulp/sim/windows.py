@@ -15,7 +15,7 @@ from halfulp.numerics.exact import FINITE, INFINITE, NAN
 from halfulp.numerics.formats import CodeArray
 from halfulp.numerics.gemm import GemmSpec
 from halfulp.sim.chain_code import COLUMNS, ROWS, window_kernel
-from halfulp.sim.operands import as_floats
+from halfulp.sim.operands import as_floats, by_rows
 from halfulp.sim.vector_code import address
 
 __all__ = ["can_window", "window_sums"]
@@ -41,7 +41,7 @@ def window_sums(
     NaN and infinities are few: their rows and columns are left to the golden model.
     """
     left = as_floats(a, spec.a, np.float64, pad=(ROWS, 1))
-    right = as_floats(np.ascontiguousarray(b), spec.b, np.float64, pad=(1, COLUMNS))
+    right = as_floats(by_rows(b), spec.b, np.float64, pad=(1, COLUMNS))
     if not left.special and not right.special:
         return _run(left.values * 2.0**-accumulator.lsb, right.values, accumulator)
     odd_rows = (spec.a.decode(a).kind != FINITE).any(axis=1)
