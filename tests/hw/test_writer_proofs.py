@@ -331,7 +331,7 @@ def test_queues_keep_their_order(name: str, tmp_path: Path) -> None:
 
 @LONG
 def test_bytes_reach_the_bus(tmp_path: Path) -> None:
-    writer_bench(writer).prove(tmp_path, steps=12, timeout=280)
+    writer_bench(writer).prove(tmp_path, steps=11, timeout=280)
 
 
 def short_bench(module: ModuleType) -> Bench:
