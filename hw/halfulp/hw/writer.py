@@ -112,6 +112,9 @@ class BurstPacker(wiring.Component):
         strobes = Signal(bus_bytes * words_most)
         words_behind = Signal(range(words_most))
         word_address = Signal(config.address_bits - offset_bits)
+        # Whether it is the last before a multiple of 4 KiB. Registered, for all that is behind halts by it.
+        page_bits = exact_log2(PAGE_BYTES // bus_bytes)
+        ends_page = Signal()
         keep_last = Signal()
         last_of_row = Signal()
         last_of_gemm = Signal()
@@ -150,6 +153,7 @@ class BurstPacker(wiring.Component):
                     strobes.eq(count_mask << offset),
                     words_behind.eq((end - 1)[offset_bits:]),
                     word_address.eq(packed_address[offset_bits:]),
+                    ends_page.eq(packed_address[offset_bits:][:page_bits].all()),
                     keep_last.eq(end[:offset_bits].any() & ~packed_last_of_row),
                     last_of_row.eq(packed_last_of_row),
                     last_of_gemm.eq(packed_last_of_gemm),
@@ -185,15 +189,16 @@ class BurstPacker(wiring.Component):
                     strobes.eq(strobes[bus_bytes:]),
                     words_behind.eq(words_behind - 1),
                     word_address.eq(word_address + 1),
+                    ends_page.eq(word_address[:page_bits] == (1 << page_bits) - 2),
                 ]
 
         # Bursts.
         beats_less_1 = Signal(exact_log2(BURST_BEATS))
+        is_full = Signal()
         first_address = Signal.like(word_address)
-        page_words = PAGE_BYTES // bus_bytes
         ends_row = last_of_row & (words_behind == 0)
         m.d.comb += [
-            closes.eq(ends_row | (beats_less_1 == BURST_BEATS - 1) | word_address[: exact_log2(page_words)].all()),
+            closes.eq(ends_row | is_full | ends_page),
             self.words.payload.eq(head),
             self.words.valid.eq(aligned_valid & pushes & (self.bursts.ready | ~closes)),
             self.bursts.payload.word_address.eq(Mux(beats_less_1 == 0, word_address, first_address)),
@@ -203,11 +208,12 @@ class BurstPacker(wiring.Component):
         ]
         with m.If(moves & pushes):
             m.d.sync += beats_less_1.eq(Mux(closes, 0, beats_less_1 + 1))
+            m.d.sync += is_full.eq((beats_less_1 == BURST_BEATS - 2) & ~closes)
             with m.If(beats_less_1 == 0):
                 m.d.sync += first_address.eq(word_address)
 
         with m.If(self.flush):
-            m.d.sync += [packed_valid.eq(0), aligned_valid.eq(0), kept.eq(0), beats_less_1.eq(0)]
+            m.d.sync += [packed_valid.eq(0), aligned_valid.eq(0), kept.eq(0), beats_less_1.eq(0), is_full.eq(0)]
         return m
 
 
