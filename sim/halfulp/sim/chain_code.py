@@ -296,6 +296,14 @@ def round_odd(exact: Lanes, accumulator: FloatAccumulator, word: Lanes | None) -
     largest finite number.
     """
     fmt, rounding = accumulator.format, accumulator.rounding
+    largest = fmt.max_units * 2.0**fmt.lsb_exponent
+    if rounding.kind == "nearest_even" and _are_float32(accumulator):
+        rounded = exact.narrow_float(F32).widen_float(F64)
+        size, most = (_magnitude(x) for x in (exact, rounded))
+        too_large = most.equals(math.inf) & (size < math.inf)
+        held = rounded.constant(overflow_value(accumulator, largest)).bits_as(exact.fits(I64))
+        signed = held | (exact.bits_as(held.type) & (1 << 63))
+        return too_large.choose(signed.bits_as(exact.type), rounded), too_large
     bits = exact.bits_as(exact.fits(I64))
     magnitude = bits & ((1 << 63) - 1)
     special = magnitude > (0x7FF << 52) - 1
@@ -313,11 +321,21 @@ def round_odd(exact: Lanes, accumulator: FloatAccumulator, word: Lanes | None) -
     # The unit is 2**(field + shift - 1075); a sum so small that its exponent is meaningless has no multiples.
     unit = ((field + shift - 52).larger_signed(1) << 52).bits_as(exact.type)
     value = multiples.to_float(F64) * unit
-    largest = fmt.max_units * 2.0**fmt.lsb_exponent
     too_large = (value > largest) & ~special
     value = too_large.choose(value.constant(overflow_value(accumulator, largest)), value)
     signed = value.bits_as(bits.type) | (bits & (1 << 63))
     return special.choose(exact, signed.bits_as(exact.type)), too_large
+
+
+def _are_float32(accumulator: FloatAccumulator) -> bool:
+    """Whether the accumulator's numbers are those of float32, to which the processor rounds by itself."""
+    fmt = accumulator.format
+    alike = (fmt.exponent_bits, fmt.mantissa_bits, fmt.subnormals) == (8, 23, True)
+    return alike and fmt.max_units * 2.0**fmt.lsb_exponent < 2.0**128
+
+
+def _magnitude(x: Lanes) -> Lanes:
+    return (x.bits_as(x.fits(I64)) & ((1 << 63) - 1)).bits_as(x.type)
 
 
 def overflow_value(accumulator: FloatAccumulator, largest: float) -> float:

@@ -176,6 +176,10 @@ class Lanes:
         target = self.fits(element)
         return self if self.type == target else Lanes(self.code, self.code.builder.fpext(self.value, target))
 
+    def narrow_float(self, element: Any) -> Lanes:
+        """Floats rounded to those of the narrower type `element`, to nearest even."""
+        return Lanes(self.code, self.code.builder.fptrunc(self.value, self.fits(element)))
+
     def bits_as(self, target: Any) -> Lanes:
         """The same bits as a value of type `target` (a whole type, not an element's)."""
         return Lanes(self.code, self.code.builder.bitcast(self.value, target))
