@@ -219,6 +219,8 @@ def packer_bench(module: ModuleType, config: ArrayConfig) -> Bench:
     )
     bench.ensure(
         beats == inside["beats_less_1"],
+        inside["is_full"] == (beats == BURST_BEATS - 1),
+        ~aligned_valid | (inside["ends_page"] == address[: (page_words - 1).bit_length()].all()),
         (beats == 0) | (first == inside["first_address"]),
         (beats == 0) | (upcoming[: len(word)] == (first + beats)[: len(word)]),
         (beats == 0) | aligned_valid | more,
@@ -351,7 +353,7 @@ MUTANTS = {
     ),
     "what was kept is lost": (wide_bench, "aligned[:bus_width] | kept.data", "aligned[:bus_width]"),
     "words of a group at one address": (wide_bench, "eq(word_address + 1)", "eq(word_address)"),
-    "a burst across 4 KiB": (wide_bench, " | word_address[: exact_log2(page_words)].all()", ""),
+    "a burst across 4 KiB": (wide_bench, "is_full | ends_page)", "is_full)"),
     "a burst at its last word's address": (
         wide_bench,
         "beats_less_1 == 0, word_address, first_address",
