@@ -149,7 +149,7 @@ def test_it_equals_the_cores_counter_on_random_gemms(
 ):
     memory = MEMORIES[name]
     core, base = open_core(config, memory)
-    for _ in range(1000 if request.config.option.fuzz else 60):
+    for _ in range(1000 if request.config.option.fuzz else 40):
         plan, out_format, c_address, c_stride = random_gemm(rng, config, base)
         counted = count_cycles(core, plan, out_format=out_format, c_address=c_address, c_stride=c_stride)
         size = config.out_formats[out_format].container_bytes
@@ -241,7 +241,7 @@ def test_shortcuts_change_nothing(rng: np.random.Generator, request: pytest.Fixt
         size = min(int(2 ** rng.uniform(0, 9)), limit)
         return size // 8 * 8 if size >= 8 and rng.random() < 0.7 else size
 
-    for _ in range(5000 if request.config.option.fuzz else 60):
+    for _ in range(5000 if request.config.option.fuzz else 40):
         config = configs[int(rng.integers(len(configs)))]
         size = config.out_formats[0].container_bytes
         m, n, k = length(512), length(512), length(config.max_k)
