@@ -130,25 +130,27 @@ class BurstPacker(wiring.Component):
             self.idle.eq(~packed_valid & ~aligned_valid & ~kept.strobe.any()),
         ]
         with m.If(packed_free):
-            m.d.sync += packed_valid.eq(self.groups.valid)
-            with m.If(self.groups.valid):
-                m.d.sync += [
-                    packed.eq(_contiguous(group, config.lanes)),
-                    byte_count.eq(group.count << group.bytes_log2),
-                    packed_address.eq(group.address),
-                    packed_last_of_row.eq(group.last_of_row),
-                    packed_last_of_gemm.eq(group.last_of_gemm),
-                ]
+            m.d.sync += [
+                packed_valid.eq(self.groups.valid),
+                packed.eq(_contiguous(group, config.lanes)),
+                byte_count.eq(group.count << group.bytes_log2),
+                packed_address.eq(group.address),
+                packed_last_of_row.eq(group.last_of_row),
+                packed_last_of_gemm.eq(group.last_of_gemm),
+            ]
 
         offset = packed_address[:offset_bits]
         end = Signal(range(bytes_most + bus_bytes))
         m.d.comb += end.eq(offset + byte_count)
-        with m.If(aligned_free):
-            m.d.sync += aligned_valid.eq(packed_valid)
-            with m.If(packed_valid):
+        # Either the next group comes, or the next word of this one: which of them is known before whether one does.
+        moves = Signal()
+        finishes = Signal()
+        with m.If(~aligned_valid | moves):
+            with m.If(~aligned_valid | finishes):
                 ones = Const((1 << bytes_most) - 1, bytes_most)
                 count_mask = ~(ones << byte_count)[:bytes_most]
                 m.d.sync += [
+                    aligned_valid.eq(packed_valid),
                     aligned.eq(packed << Cat(Const(0, 3), offset)),
                     strobes.eq(count_mask << offset),
                     words_behind.eq((end - 1)[offset_bits:]),
@@ -158,13 +160,19 @@ class BurstPacker(wiring.Component):
                     last_of_row.eq(packed_last_of_row),
                     last_of_gemm.eq(packed_last_of_gemm),
                 ]
+            with m.Else():
+                m.d.sync += [
+                    aligned.eq(aligned[bus_width:]),
+                    strobes.eq(strobes[bus_bytes:]),
+                    words_behind.eq(words_behind - 1),
+                    word_address.eq(word_address + 1),
+                    ends_page.eq(word_address[:page_bits] == (1 << page_bits) - 2),
+                ]
 
         # One word leaves a clock; the last one of a group, where it is kept, costs no clock of its own.
         head = Signal(word_layout(config))
         pushes = Signal()
         closes = Signal()
-        finishes = Signal()
-        moves = Signal()
         m.d.comb += [
             head.data.eq(aligned[:bus_width] | kept.data),
             head.strobe.eq(strobes[:bus_bytes] | kept.strobe),
@@ -183,14 +191,6 @@ class BurstPacker(wiring.Component):
                 ]
             with m.Else():
                 m.d.sync += kept.eq(0)
-            with m.If(~finishes):
-                m.d.sync += [
-                    aligned.eq(aligned[bus_width:]),
-                    strobes.eq(strobes[bus_bytes:]),
-                    words_behind.eq(words_behind - 1),
-                    word_address.eq(word_address + 1),
-                    ends_page.eq(word_address[:page_bits] == (1 << page_bits) - 2),
-                ]
 
         # Bursts.
         beats_less_1 = Signal(exact_log2(BURST_BEATS))
