@@ -112,9 +112,10 @@ class BurstPacker(wiring.Component):
         strobes = Signal(bus_bytes * words_most)
         words_behind = Signal(range(words_most))
         word_address = Signal(config.address_bits - offset_bits)
-        # Whether it is the last before a multiple of 4 KiB. Registered, for all that is behind halts by it.
+        # Whether it is the last before a multiple of 4 KiB, or of a row: registered, for what is behind halts by it.
         page_bits = exact_log2(PAGE_BYTES // bus_bytes)
         ends_page = Signal()
+        ends_row = Signal()
         keep_last = Signal()
         last_of_row = Signal()
         last_of_gemm = Signal()
@@ -154,6 +155,7 @@ class BurstPacker(wiring.Component):
                     aligned.eq(packed << Cat(Const(0, 3), offset)),
                     strobes.eq(count_mask << offset),
                     words_behind.eq((end - 1)[offset_bits:]),
+                    ends_row.eq(packed_last_of_row & ((end - 1)[offset_bits:] == 0)),
                     word_address.eq(packed_address[offset_bits:]),
                     ends_page.eq(packed_address[offset_bits:][:page_bits].all()),
                     keep_last.eq(end[:offset_bits].any() & ~packed_last_of_row),
@@ -165,6 +167,7 @@ class BurstPacker(wiring.Component):
                     aligned.eq(aligned[bus_width:]),
                     strobes.eq(strobes[bus_bytes:]),
                     words_behind.eq(words_behind - 1),
+                    ends_row.eq(last_of_row & (words_behind == 1)),
                     word_address.eq(word_address + 1),
                     ends_page.eq(word_address[:page_bits] == (1 << page_bits) - 2),
                 ]
@@ -196,7 +199,6 @@ class BurstPacker(wiring.Component):
         beats_less_1 = Signal(exact_log2(BURST_BEATS))
         is_full = Signal()
         first_address = Signal.like(word_address)
-        ends_row = last_of_row & (words_behind == 0)
         m.d.comb += [
             closes.eq(ends_row | is_full | ends_page),
             self.words.payload.eq(head),
