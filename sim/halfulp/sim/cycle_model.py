@@ -5,9 +5,11 @@ from the loader over the bus into the buffers (`load_model`), tiles through the 
 the drain into memory (`drain_model`, `write_model`). What begins in a state in which it began before is not walked
 again: a load and a tile of any GEMM on the same core and memory, a column of tiles or a group of columns of this one.
 Where data follow each other on the bus without a gap, or each tile waits for nothing, only their number counts; where
-all loads to come are sure to be in time (`load_lead`), the rest of a GEMM of whole tiles is not walked at all. Clocks
-are counted from the one in which the GEMM is started on a core at rest. The memory is that of `halfulp.sim.rtl.RtlCore`,
-without its random pauses. Standard library only, but for what the hardware's own sources need.
+all loads to come are sure to be in time (`load_lead`), the rest of a GEMM of whole tiles is not walked at all.
+
+Clocks are counted from the one in which the GEMM is started on a core at rest. The memory is that of
+`halfulp.sim.rtl.RtlCore`, without its random pauses. Standard library only, but for what the hardware's own sources
+need.
 """
 
 from __future__ import annotations

@@ -65,23 +65,31 @@ class LoadLead:
         self._start, self._steps = start, steps
         self._lanes = lanes
         self._over = load.over
+        self._longest: dict[tuple[int, ...], int] = {}
         self._free = [deque(slots) for slots in load.free_slots]
 
     def run(self, run: TileRun, *, size: int, columns: int) -> bool:
         """Follow these tiles of a group of so many resident and streamed panels; return whether loads are in time."""
-        resident = self._resident
-        operands = [operand for operand, new in ((resident, run.loads[0]), (1 - resident, run.loads[1])) if new]
-        if operands and not self._follow(operands):
-            return False
-        ends = range(self._start + self._steps - 1, self._start + run.tiles * self._steps, self._steps)
-        last = ends[-1:]
-        if run.along_resident:
-            self._release(resident, ends if run.y == columns - 1 else ())
-            self._release(1 - resident, last if run.x + run.tiles == size else ())
+        resident, (new_resident, new_streamed) = self._resident, run.loads
+        if new_resident and new_streamed:
+            in_time = self._follow((0, 1))
         else:
-            self._release(resident, last if run.y + run.tiles == columns else ())
-            self._release(1 - resident, ends if run.x == size - 1 else ())
-        self._start += run.tiles * self._steps
+            in_time = self._follow((resident,) if new_resident else (1 - resident,))
+        if not in_time:
+            return False
+        last = self._start + run.tiles * self._steps - 1
+        ends = range(self._start + self._steps - 1, last + 1, self._steps)
+        if run.along_resident:
+            if run.y == columns - 1:
+                self._release(resident, ends)
+            if run.x + run.tiles == size:
+                self._release(1 - resident, (last,))
+        else:
+            if run.y + run.tiles == columns:
+                self._release(resident, (last,))
+            if run.x == size - 1:
+                self._release(1 - resident, ends)
+        self._start = last + 1
         self.tiles += run.tiles
         return True
 
@@ -114,11 +122,14 @@ class LoadLead:
         self._start += count * clocks
         return True
 
-    def _follow(self, operands: list[int]) -> bool:
+    def _follow(self, operands: tuple[int, ...]) -> bool:
         for operand in operands:
             self.loaded[operand] += 1
             self._over = max(self._over, self._free[operand].popleft() + 2)
-        self._over += self._load.longest(tuple(sorted(operands)))
+        longest = self._longest.get(operands)
+        if longest is None:
+            longest = self._longest[operands] = self._load.longest(operands)
+        self._over += longest
         return self._over + ARRIVAL <= self._start
 
     def _release(self, operand: int, ends: Iterable[int]) -> None:
