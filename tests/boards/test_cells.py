@@ -109,7 +109,7 @@ def memory(width: int, words: int) -> str:
 
 CELLS = {
     "ecp5": {"CCU2C", "TRELLIS_DPR16X4", "TRELLIS_FF", "LUT4"},
-    "ice40": {"SB_CARRY", "SB_LUT4", "SB_DFF", "SB_DFFE", "SB_DFFESR", "SB_DFFESS"},
+    "ice40": {"SB_CARRY", "SB_LUT4", "SB_DFF"},
 }
 """What synthesis must have made among other cells."""
 

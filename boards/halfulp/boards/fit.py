@@ -16,9 +16,9 @@ __all__ = ["FILL", "AreaModel", "Fit", "candidates", "fit_board", "fit_model", "
 FILL = Area(luts=0.85, flip_flops=0.95, dsps=1, block_rams=1)
 """Share of each resource that a design may take: beyond that place and route fails, or takes hours."""
 
-ALONE = 0.66
-"""Share of the flip-flops of an iCE40 for which place and route finds no LUT to share a logic cell with: of three cores
-it was 0.65 to 0.67, carries without a LUT counted with them.
+ALONE = 0.4
+"""Share of the flip-flops of an iCE40 for which place and route finds no LUT to share a logic cell with, carries
+without a LUT counted with them: of `docs/configs/int4_1x2_serial.toml` it was 0.39.
 """
 
 TRIES = 3
@@ -85,7 +85,7 @@ def part_limits(board: Board) -> Area:
 
 
 def occupied(board: Board, area: Area) -> Area:
-    """What cells take of a board's part: on an iCE40, LUTs are logic cells, most flip-flops with one of their own."""
+    """What cells take of a board's part: LUTs of an iCE40 are logic cells, and many flip-flops have one of their own."""
     if board.flow != "ice40":
         return area
     return replace(area, luts=round(area.luts + ALONE * area.flip_flops))

@@ -55,6 +55,10 @@ class Family:
     hides_brackets
         Whether LUTs are mapped by ABC9, which takes ``word[1]``, a signal's own name, for a bit of ``word``, and then
         stops, or not, depending on what else there is: such signals lose their names before.
+    controlled
+        Cells that flip-flops are made of, where a tile's share one enable and one reset: only those that at least
+        `LEAST_CONTROLLED` flip-flops have in common are such then, and others are made of LUTs. A part that is nearly
+        full cannot be placed else.
     cells
         By the pattern of a cell's name: luts, flip-flops, DSP blocks, block RAMs.
     """
@@ -64,6 +68,7 @@ class Family:
     dsps: str = ""
     no_dsps: str = ""
     hides_brackets: bool = False
+    controlled: str = ""
 
     def area(self, counts: Mapping[str, int]) -> Area:
         """What cells, counted by type, take; types that take nothing of their own are not in the table."""
@@ -75,6 +80,14 @@ class Family:
                     break
         return total
 
+
+LEAST_CONTROLLED = 24
+"""Three tiles of an iCE40: a core of 3,463 flip-flops then has 21 pairs of enable and reset instead of 270."""
+
+_ICE40_FLIP_FLOPS = (
+    "-cell $_DFF_?_ 0 -cell $_DFFE_?P_ 0 -cell $_DFF_?P?_ 0 -cell $_DFFE_?P?P_ 0 -cell $_SDFF_?P?_ 0 "
+    "-cell $_SDFFCE_?P?P_ 0"
+)
 
 _GOWIN_CELLS = {
     "LUT[1-4]": (1, 0, 0, 0),
@@ -118,11 +131,13 @@ FAMILIES = {
     ),
     "ice40-hx": Family(
         command="synth_ice40 -device hx -no-rw-check",
+        controlled=_ICE40_FLIP_FLOPS,
         # A carry that no LUT shares takes a cell of its own; place and route tells how many those are.
         cells={"SB_LUT4": (1, 0, 0, 0), "SB_DFF.*": (0, 1, 0, 0), "SB_RAM40_4K.*": (0, 0, 0, 1)},
     ),
     "ice40-up": Family(
         command="synth_ice40 -device u -no-rw-check",
+        controlled=_ICE40_FLIP_FLOPS,
         dsps="-dsp",
         cells={
             "SB_LUT4": (1, 0, 0, 0),
@@ -249,6 +264,9 @@ def _script(family: Family, files: list[str], top: str, kept: list[str], multipl
     command += f" -top {top}"
     if family.hides_brackets:
         lines += [f"{command} -run :map_luts", r"rename -hide w:*\[*", f"{command} -run map_luts:"]
+    elif family.controlled:
+        legalise = f"dfflegalize {family.controlled} -mince {LEAST_CONTROLLED} -minsrst {LEAST_CONTROLLED}"
+        lines += [f"{command} -run begin:map_ffs", legalise, f"{command} -run map_ffs:"]
     else:
         lines.append(command)
     if kept:
