@@ -291,16 +291,15 @@ class BurstWriter(wiring.Component):
         # A beat register in front of the bus, so that what is offered stays as it is whatever happens behind it.
         beats_left = Signal(range(BURST_BEATS + 1))
         beat_free = Signal()
-        more = Signal()
+        more = Signal()  # beats_left is not 0; a register, for the queue's memory moves by it
         begin = Signal()
         m.d.comb += [
             beat_free.eq(~axi.wvalid | axi.wready),
-            more.eq(beats_left != 0),
             begin.eq(
                 self.bursts.valid
                 & ~self.flush
                 & (~axi.awvalid | axi.awready)
-                & ((beats_left == 0) | ((beats_left == 1) & beat_free))
+                & (~more | ((beats_left == 1) & beat_free))
                 & awaited.w_rdy
             ),
             self.bursts.ready.eq(begin),
@@ -319,9 +318,11 @@ class BurstWriter(wiring.Component):
                     axi.wstrb.eq(Mux(self.words.valid & ~self.flush, self.words.payload.strobe, 0)),
                     axi.wlast.eq(beats_left == 1),
                     beats_left.eq(beats_left - 1),
+                    more.eq(beats_left != 1),
                 ]
         with m.If(begin):
             m.d.sync += [
+                more.eq(1),
                 axi.awvalid.eq(1),
                 axi.awaddr.eq(Cat(Const(0, offset_bits), burst.word_address)),
                 axi.awlen.eq(burst.beats_less_1),
@@ -346,7 +347,7 @@ class BurstWriter(wiring.Component):
             self.done.eq(answered & entry.last_of_gemm & ~failed & ~self.flush),
             self.error.eq(answered & failed & ~self.flush),
             self.error_address.eq(Cat(Const(0, offset_bits), entry.word_address)),
-            self.idle.eq(~axi.awvalid & ~axi.wvalid & (beats_left == 0) & (awaited.w_level == 0)),
+            self.idle.eq(~axi.awvalid & ~axi.wvalid & ~more & (awaited.w_level == 0)),
         ]
         return m
 
