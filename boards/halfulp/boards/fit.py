@@ -11,14 +11,28 @@ from halfulp.boards.open_build import SHARED_FROM, ResourceError, multipliers_fo
 from halfulp.boards.synthesis import Area, synthesise
 from halfulp.hw.config import ArrayConfig
 
-__all__ = ["FILL", "AreaModel", "Fit", "candidates", "fit_board", "fit_model", "fits", "occupied", "part_limits"]
+__all__ = [
+    "FILL",
+    "FILL_ICE40",
+    "AreaModel",
+    "Fit",
+    "candidates",
+    "fit_board",
+    "fit_model",
+    "fits",
+    "occupied",
+    "part_limits",
+]
 
 FILL = Area(luts=0.85, flip_flops=0.95, dsps=1, block_rams=1)
 """Share of each resource that a design may take: beyond that place and route fails, or takes hours."""
 
-ALONE = 0.4
+FILL_ICE40 = Area(luts=0.98, flip_flops=1, dsps=1, block_rams=1)
+"""The same of an iCE40's logic cells, of which place and route makes use of all but a few."""
+
+ALONE = 0.52
 """Share of the flip-flops of an iCE40 for which place and route finds no LUT to share a logic cell with, carries
-without a LUT counted with them: of `docs/configs/int4_1x2_serial.toml` it was 0.39.
+without a LUT counted with them: of `docs/configs/int4_1x2_serial.toml` it was 0.517.
 """
 
 TRIES = 3
@@ -81,11 +95,12 @@ def part_limits(board: Board) -> Area:
     """What a design may take of a board's part."""
     serial = serial_part(board)
     has = Area(board.luts, serial.flip_flops, board.dsps, serial.block_rams)
-    return Area(*(share * count for share, count in zip(astuple(FILL), astuple(has), strict=True)))
+    shares = FILL_ICE40 if board.flow == "ice40" else FILL
+    return Area(*(share * count for share, count in zip(astuple(shares), astuple(has), strict=True)))
 
 
 def occupied(board: Board, area: Area) -> Area:
-    """What cells take of a board's part: LUTs of an iCE40 are logic cells, and many flip-flops have one of their own."""
+    """What cells take of a board's part: LUTs of an iCE40 are logic cells; many flip-flops have one of their own."""
     if board.flow != "ice40":
         return area
     return replace(area, luts=round(area.luts + ALONE * area.flip_flops))

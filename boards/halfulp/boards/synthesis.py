@@ -82,7 +82,7 @@ class Family:
 
 
 LEAST_CONTROLLED = 24
-"""Three tiles of an iCE40: a core of 3,463 flip-flops then has 21 pairs of enable and reset instead of 270."""
+"""Three tiles of an iCE40: a core of 3,463 flip-flops then has 47 pairs of enable and reset instead of 270."""
 
 _ICE40_FLIP_FLOPS = (
     "-cell $_DFF_?_ 0 -cell $_DFFE_?P_ 0 -cell $_DFF_?P?_ 0 -cell $_DFFE_?P?P_ 0 -cell $_SDFF_?P?_ 0 "
