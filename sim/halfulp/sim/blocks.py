@@ -122,8 +122,8 @@ def _sums(
     scales_b[:, :n] = spec.b.scale_values[b.scales]
     row_words = column_words = np.zeros(0, np.uint32)
     if spec.accumulator.rounding.is_stochastic:
-        row_words = step_words(spec.accumulator, None, seed, count, rows, ROW_COUNTER)
-        column_words = step_words(spec.accumulator, None, seed, count, columns, COLUMN_COUNTER)
+        row_words = step_words(spec.accumulator, seed, count, rows, ROW_COUNTER)
+        column_words = step_words(spec.accumulator, seed, count, columns, COLUMN_COUNTER)
     sums, flag = np.empty((rows, columns)), np.zeros(1, np.uint8)
     kernel = block_kernel(spec.accumulator, spec.a.block, parts.source, parts.parts_of_a)
     kernel(

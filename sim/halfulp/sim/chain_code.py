@@ -5,7 +5,7 @@
 is the range test under which neither subnormal numbers nor bits below the lanes' last one matter.
 
 Operands lie as A [rows, K] of any strides and B [K, columns], rows a multiple of `ROWS`, columns of `COLUMNS`; random
-words as [K, rows] and [K, columns].
+words as [K, rows] and [K, columns], each row of them of a multiple of `WORD_LANES`.
 """
 
 from __future__ import annotations
@@ -142,11 +142,12 @@ class _Tiles:
         code = self.code
         a, b, row_words, column_words, sums, depth, rows, columns, row_stride, k_stride, _ = code.arguments
         random, vectors = self.random, self.vectors
+        row_words_stride = (rows + (WORD_LANES - 1)) & -WORD_LANES
         no_flag = code.constant(ir.VectorType(ir.IntType(1), self.lanes), 0)
 
         def steps(k: Lanes, i: Lanes, j: Lanes, carried: list[Lanes]) -> list[Lanes]:
             totals, flag = carried[:-1], carried[-1]
-            at_row, at_column = k * rows + i, k * columns + j
+            at_row, at_column = k * row_words_stride + i, k * columns + j
             at_a = i * row_stride + k * k_stride
             new = []
             for v in range(vectors):

@@ -56,7 +56,7 @@ def proven_lanes(a: Operand, b: Operand, spec: GemmSpec, accumulator: FloatAccum
         return None
     lsb, depth = a.lsb_exponent + b.lsb_exponent, a.values.shape[1]
     largest = float(a.max_units) * float(b.max_units) * 2.0**lsb
-    for source, exact in _ways(spec, accumulator, _has_avx512()):
+    for source, exact in _choices(spec, _has_avx512()).ways:
         if not fits_lanes(accumulator, source, lsb):
             continue
         limit = safe_limit(accumulator, source, largest)
@@ -70,18 +70,52 @@ def proven_lanes(a: Operand, b: Operand, spec: GemmSpec, accumulator: FloatAccum
     return None
 
 
-@lru_cache(maxsize=256)
-def _ways(spec: GemmSpec, accumulator: FloatAccumulator, avx512: bool) -> list[tuple[Source, bool]]:
-    """Lanes that hold the operands and that this processor adds up, and whether sums are to be exact in them.
+class _Choices:
+    """What is known of a GEMM before its operands are.
 
-    The fastest come first.
+    ways: lanes that hold the operands and that this processor adds up, and whether sums are to be exact in them, the
+    fastest first; dtype: what operands are tried as, for most are right for float32 lanes where their formats are.
     """
-    ways = [(FLOAT32, False), (FLOAT64, False)]
-    if accumulator.rounding.kind == "nearest_even":
-        # AVX-512 makes sums odd in three instructions, others in many.
-        between = [(FLOAT32, False), (FLOAT64, True)] if avx512 else [(FLOAT64, True), (FLOAT32, False)]
-        ways = [(FLOAT32, True), *between, (FLOAT64, False)]
-    return [(source, exact) for source, exact in ways if _can_add(spec, accumulator, source, avx512, exact=exact)]
+
+    def __init__(self, spec: GemmSpec, accumulator: FloatAccumulator, avx512: bool) -> None:
+        ways = [(FLOAT32, False), (FLOAT64, False)]
+        if accumulator.rounding.kind == "nearest_even":
+            # AVX-512 makes sums odd in three instructions, others in many.
+            between = [(FLOAT32, False), (FLOAT64, True)] if avx512 else [(FLOAT64, True), (FLOAT32, False)]
+            ways = [(FLOAT32, True), *between, (FLOAT64, False)]
+        self.ways = [way for way in ways if _can_add(spec, accumulator, way[0], avx512, exact=way[1])]
+        in_float32 = any(source is FLOAT32 for source, _ in self.ways)
+        both = in_float32 and holds(np.float32, spec.a) and holds(np.float32, spec.b)
+        self.dtype = np.float32 if both else np.float64
+        self.accumulator, self.avx512 = accumulator, avx512
+        self._kernels: dict[tuple[int, bool], Kernel] = {}
+        self._words: dict[tuple[int, bool], Kernel] = {}
+
+    def kernel(self, lanes: Lanes | None) -> Kernel:
+        """The kernel for these lanes, or the general one."""
+        key = (lanes.source.width, lanes.exact) if lanes else (0, False)
+        if key not in self._kernels:
+            accumulator = self.accumulator
+            self._kernels[key] = (
+                ranged_kernel(accumulator, lanes.source, self.avx512, lanes.exact)
+                if lanes
+                else general_kernel(accumulator)
+            )
+        return self._kernels[key]
+
+    def words(self, lanes: Lanes | None, seed: int, depth: int, count: int, counter: int) -> npt.NDArray:
+        """Words of all steps, [K, count] and more columns up to a multiple of `WORD_LANES`."""
+        source = lanes.source if lanes else None
+        key = source.width if source else 0, counter == COLUMN_COUNTER
+        if key not in self._words:
+            self._words[key] = words_kernel(self.accumulator, source, key[1])
+        return _word_table(self._words[key], source, seed, depth, count, counter)
+
+
+@lru_cache(maxsize=256)
+def _choices(spec: GemmSpec, avx512: bool) -> _Choices:
+    assert isinstance(spec.accumulator, FloatAccumulator)  # what chains are of
+    return _Choices(spec, spec.accumulator, avx512)
 
 
 def _can_add(spec: GemmSpec, accumulator: FloatAccumulator, source: Source, avx512: bool, *, exact: bool) -> bool:
@@ -95,13 +129,6 @@ def _can_add(spec: GemmSpec, accumulator: FloatAccumulator, source: Source, avx5
     return "fma" in host_features() and not (nearest and not exact and _bits(spec.a) + _bits(spec.b) > significand)
 
 
-@lru_cache(maxsize=256)
-def _first_type(spec: GemmSpec, accumulator: FloatAccumulator, avx512: bool) -> type[np.floating]:
-    """What operands are tried as: most are right for float32 lanes where their formats are."""
-    in_float32 = FLOAT32 in (source for source, _ in _ways(spec, accumulator, avx512))
-    return np.float32 if in_float32 and holds(np.float32, spec.a) and holds(np.float32, spec.b) else np.float64
-
-
 def _has_avx512() -> bool:
     return "avx512f" in host_features()
 
@@ -111,14 +138,13 @@ def chain_sums(
 ) -> tuple[npt.NDArray[np.floating], bool]:
     """The accumulated sums [M, N], exact in float32 or float64, and whether a step overflowed."""
     rows_of_b = by_rows(b)
-    dtype = _first_type(spec, accumulator, _has_avx512())  # their range comes with the values
-    left, right = _operands(a, rows_of_b, spec, dtype)
+    choices = _choices(spec, _has_avx512())
+    left, right = _operands(a, rows_of_b, spec, choices.dtype)  # their range comes with the values
     lanes = proven_lanes(left, right, spec, accumulator)
-    if dtype is np.float32 and not (lanes and lanes.source is FLOAT32):
+    if choices.dtype is np.float32 and not (lanes and lanes.source is FLOAT32):
         left, right = _operands(a, rows_of_b, spec, np.float64)
     if lanes is not None:
-        kernel = ranged_kernel(accumulator, lanes.source, _has_avx512(), lanes.exact)
-        sums, beyond = _run(kernel, left.values, right.values, accumulator, seed, lanes)
+        sums, beyond = _run(choices, left.values, right.values, seed, lanes)
         if not beyond:
             return sums, False
         if lanes.source is FLOAT32:
@@ -126,7 +152,7 @@ def chain_sums(
     for operand, codes, fmt in ((left, a, spec.a), (right, rows_of_b, spec.b)):
         if operand.special:
             operand.values[...] = fmt.to_float64(codes)
-    return _run(general_kernel(accumulator), left.values, right.values, accumulator, seed, None)
+    return _run(choices, left.values, right.values, seed, None)
 
 
 def _operands(a: CodeArray, b: CodeArray, spec: GemmSpec, dtype: npt.DTypeLike) -> tuple[Operand, Operand]:
@@ -135,27 +161,23 @@ def _operands(a: CodeArray, b: CodeArray, spec: GemmSpec, dtype: npt.DTypeLike) 
 
 
 def _run(
-    kernel: Kernel,
-    a: npt.NDArray[np.floating],
-    b: npt.NDArray[np.floating],
-    accumulator: FloatAccumulator,
-    seed: int,
-    lanes: Lanes | None,
+    choices: _Choices, a: npt.NDArray[np.floating], b: npt.NDArray[np.floating], seed: int, lanes: Lanes | None
 ) -> tuple[npt.NDArray[np.floating], bool]:
     """Sums [M, N] and the kernel's flag, of operands that are followed by zeros as `as_floats` pads them."""
     (m, depth), n = a.shape, b.shape[1]
     rows, columns = -(-m // ROWS) * ROWS, -(-n // COLUMNS) * COLUMNS
     dtype = a.dtype
     row_words = column_words = None
-    if accumulator.rounding.is_stochastic:
-        source = lanes.source if lanes else None
-        row_words = step_words(accumulator, source, seed, depth, rows, ROW_COUNTER)
-        column_words = step_words(accumulator, source, seed, depth, columns, COLUMN_COUNTER)
+    if choices.accumulator.rounding.is_stochastic:
+        row_words = choices.words(lanes, seed, depth, rows, ROW_COUNTER)
+        column_words = choices.words(lanes, seed, depth, columns, COLUMN_COUNTER)
     sums = np.empty((rows, columns), dtype)
     # A float's bits do for the limit: the kernel compares to it in its own lanes.
     kind, bits = ("<f", "<i") if dtype == np.float32 else ("<d", "<q")
     (limit,) = struct.unpack(bits, struct.pack(kind, lanes.limit if lanes else 0.0))
-    flag = kernel(
+    flag = choices.kernel(
+        lanes
+    )(
         address(a[:1, :1]),  # of what is contiguous it is found sooner
         address(b[:1, :1]),
         0 if row_words is None else address(row_words),
@@ -171,11 +193,17 @@ def _run(
 
 
 def step_words(
-    accumulator: FloatAccumulator, source: Source | None, seed: int, depth: int, lanes: int, counter: int
+    accumulator: FloatAccumulator, seed: int, depth: int, lanes: int, counter: int
 ) -> npt.NDArray[np.unsignedinteger]:
-    """Words of all steps, [K, lanes]."""
+    """Words of all steps as they are, [K, lanes]."""
+    kernel = words_kernel(accumulator, None, counter == COLUMN_COUNTER)
+    return np.ascontiguousarray(_word_table(kernel, None, seed, depth, lanes, counter)[:, :lanes])
+
+
+def _word_table(
+    kernel: Kernel, source: Source | None, seed: int, depth: int, lanes: int, counter: int
+) -> npt.NDArray[np.unsignedinteger]:
     padded = -(-lanes // WORD_LANES) * WORD_LANES
     table = np.empty((depth, padded), np.uint64 if source is FLOAT64 else np.uint32)
-    kernel = words_kernel(accumulator, source, counter == COLUMN_COUNTER)
     kernel(address(table), depth, padded, seed & 0xFFFF_FFFF, seed >> 32, counter)
-    return np.ascontiguousarray(table[:, :lanes])
+    return table
