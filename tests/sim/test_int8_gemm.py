@@ -139,6 +139,17 @@ def test_bad_operands_are_refused(a, b, spec, error, message):
 
 
 @needs_vnni
+def test_large_products_are_left_to_several_threads():
+    plan = int8_plan(GemmSpec("int8", "int8", "int32"))
+    assert plan is not None
+    a, b = np.ones((3, 5), np.uint8), np.ones((5, 4), np.uint8)
+    assert plan(a, b, 0, max_macs=3 * 5 * 4) is None
+    found = plan(a, b, 0, max_macs=3 * 5 * 4 + 1)
+    assert found is not None
+    assert (found.codes == 5).all()
+
+
+@needs_vnni
 def test_threads_do_not_share_memory(rng):
     spec = GemmSpec("e2m3", "int8", "int32", scale=3)
     a, b = rng.integers(0, 64, (8, 70, 300), np.uint8), rng.integers(0, 256, (8, 300, 90), np.uint8)
