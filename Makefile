@@ -106,7 +106,7 @@ pynq: setup ## the tests of PYNQ boards with each of PYNQ_VERSIONS
 		$$folder/bin/python -m pytest -q $(PYNQ_TESTS) $(ARGS)
 	done
 
-# Half an hour on a slow machine: place and route of a whole core.
+# A quarter of an hour on a slow machine: place and route of a whole core.
 boards: setup ## real bitstreams by the open tools: of a small design for each tool chain, of a core for a ULX3S
 	$(BIN)/python -m pytest -m "boards or not boards" tests/boards/test_bitstream.py $(ARGS)
 

@@ -9,7 +9,7 @@ import pytest
 from halfulp.boards.board import BOARDS
 from halfulp.boards.open_build import OpenBuild, build_open
 from halfulp.boards.programs import PROGRAMS, run_program
-from halfulp.hw.config import ArrayConfig
+from halfulp.hw.config_file import load_config
 
 SMALL = """
 module halfulp_design(input clk, input rst, input rx, output reg tx);
@@ -21,19 +21,8 @@ module halfulp_design(input clk, input rst, input rx, output reg tx);
 endmodule
 """
 
-CONFIG = ArrayConfig(
-    rows=2,
-    columns=2,
-    lanes=1,
-    a_formats="int8",
-    b_formats="int8",
-    out_formats="int8",
-    accumulator="exact:1024",
-    roundings="nearest_even",
-    buffer_depth=64,
-    reads_outstanding=2,
-)
-"""The smallest core that a test needs."""
+CONFIG = load_config(Path(__file__).parents[2] / "docs" / "configs" / "int8_2x2_serial.toml")
+"""The smallest core that multiplies in DSP blocks."""
 
 HEADERS = {
     "ecp5": b"\xff\x00",  # then comments, then the preamble
