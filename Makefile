@@ -77,6 +77,7 @@ test: setup ## the tests, one process a core
 fuzz: setup ## the randomised tests only, with a fresh seed and more examples (SEED=… repeats)
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --fuzz --seed $(SEED) $(ARGS)
 
+# Three minutes of computing where the tools have been compiled, twice that on a busy machine.
 proofs: setup ## proofs of small hardware blocks for all inputs, those too that take long
 	$(BIN)/python -m pytest -n $(JOBS) --proofs tests/hw/test_*proofs.py tests/boards/test_netlist.py tests/boards/test_cells.py $(ARGS)
 
