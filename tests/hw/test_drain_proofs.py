@@ -317,6 +317,6 @@ MUTANTS = {
 @pytest.mark.parametrize("name", [*list(MUTANTS)[:1], *(pytest.param(each, marks=LONG) for each in list(MUTANTS)[1:])])
 def test_mutants_of_the_drain_are_refuted(name: str, tmp_path: Path) -> None:
     bench, module, old, new = MUTANTS[name]
-    steps = 28 if module is row_buffer else 10
+    steps = 32 if module is row_buffer else 10
     with pytest.raises(CounterexampleError, match=rf"run of {steps} clocks: test_drain_proofs"):
         bench(mutant(module, old, new)).prove(tmp_path, steps=steps)
