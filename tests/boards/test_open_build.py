@@ -192,6 +192,9 @@ def test_products_are_made_of_what_they_are_small_in():
     fp8 = ArrayConfig(rows=2, columns=2, lanes=1, a_formats="e4m3", b_formats="e5m2", out_formats="float32")
     mixed = CONFIG.replace(b_formats="int4")
     assert multipliers_for(fp8, 156) == "luts"
+    assert multipliers_for(fp8.replace(shift_in_multipliers=True), 156) == "dsps"
+    assert multipliers_for(CONFIG.replace(pack_multipliers=True), 2) == "dsps"
+    assert multipliers_for(CONFIG.replace(pack_multipliers=True), 1) == "booth"
     assert multipliers_for(CONFIG, 4) == "dsps"
     assert multipliers_for(CONFIG, 3) == "booth"
     assert multipliers_for(mixed, 3) == "luts"

@@ -260,9 +260,10 @@ def multipliers_for(config: ArrayConfig, dsps: int) -> str:
         max(fmt.significand_bits if isinstance(fmt, FloatFormat) else fmt.bits for fmt in formats) > SMALL_FACTOR
         for formats in (config.a_formats, config.b_formats)
     ]
-    if not any(wide):
+    # What is shifted in a multiplier is as wide as a DSP block's; what is packed has a block for two rows.
+    if not any(wide) and not config.shift_in_multipliers:
         return "luts"
-    if config.rows * config.columns <= dsps:
+    if config.rows * config.columns <= dsps * (2 if config.pack_multipliers else 1):
         return "dsps"
     return "booth" if all(wide) else "luts"
 
