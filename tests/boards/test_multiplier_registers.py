@@ -174,7 +174,7 @@ def random_netlist(rng: np.random.Generator) -> dict[str, Any]:
                 if rng.random() < 0.3:
                     nets.append(sources[i])
             if rng.random() < 0.5:
-                sources, first = [f"g{number}_{i}" for i in range(2 * BITS)], sources
+                first, sources = sources, list[object](f"g{number}_{i}" for i in range(2 * BITS))
                 cells |= {str(new): register(old, new) for new, old in zip(sources, first, strict=True)}
         made: list[object] = [f"p{number}_{i}" for i in range(2 * BITS)]
         cells[f"m{number}"] = multiplier(sources[:BITS], sources[BITS:], made)
