@@ -166,8 +166,17 @@ def test_what_yosys_is_told(tools: FakeTools, tmp_path: Any):
     assert r"setattr -mod -set keep_hierarchy 1 \top.pe_0_0" in shared
     assert shared.index("flatten") > shared.index("synth_ecp5 -nowidelut -no-rw-check -top top -run map_luts:")
     assert "flatten" not in script()
-    assert "synth_ice40 -device u -no-rw-check -dsp -top top" in script("ice40-up")
-    assert "synth_ice40 -device u -no-rw-check -top top" in script("ice40-up", multipliers="luts")
-    assert "synth_ice40 -device hx -no-rw-check -top top" in script("ice40-hx")
+    up, up_luts, hx = script("ice40-up"), script("ice40-up", multipliers="luts"), script("ice40-hx")
+    for lines, options in (
+        (up, "-device u -no-rw-check -dsp"),
+        (up_luts, "-device u -no-rw-check"),
+        (hx, "-device hx"),
+    ):
+        # Before its flip-flops are mapped, those lose the enables and resets that few of them share.
+        before = next(i for i, line in enumerate(lines) if line.startswith(f"synth_ice40 {options}"))
+        assert lines[before].endswith("-top top -run begin:map_ffs")
+        assert lines[before + 1].startswith("dfflegalize ") and lines[before + 1].endswith(" -mince 24 -minsrst 24")
+        assert lines[before + 2] == lines[before].replace("begin:map_ffs", "map_ffs:")
+    assert not any("-dsp" in line for line in up_luts)
     with pytest.raises(ValueError, match="unknown kind of multipliers 'dsp'; nearest: 'dsps'"):
         script(multipliers="dsp")
