@@ -175,7 +175,8 @@ def test_what_yosys_is_told(tools: FakeTools, tmp_path: Any):
         # Before its flip-flops are mapped, those lose the enables and resets that few of them share.
         before = next(i for i, line in enumerate(lines) if line.startswith(f"synth_ice40 {options}"))
         assert lines[before].endswith("-top top -run begin:map_ffs")
-        assert lines[before + 1].startswith("dfflegalize ") and lines[before + 1].endswith(" -mince 24 -minsrst 24")
+        assert lines[before + 1].startswith("dfflegalize ")
+        assert lines[before + 1].endswith(" -mince 24 -minsrst 24")
         assert lines[before + 2] == lines[before].replace("begin:map_ffs", "map_ffs:")
     assert not any("-dsp" in line for line in up_luts)
     with pytest.raises(ValueError, match="unknown kind of multipliers 'dsp'; nearest: 'dsps'"):
