@@ -52,6 +52,7 @@ def test_generate_prints_the_widths_as_json(halfulp, config_file, tmp_path, monk
         ("rows = 0", "rows must be 1 to 64, not 0"),
         ("rows = 'x'", "rows must be an integer, not 'x'"),
         ("lanes = 3", "lanes must be 1, 2, 4 or 8 and divide columns = 8, not 3"),
+        ("columns = 2", "divide columns = 2, not 4 (4 unless given): set lanes to 1 or 2"),
         ('a_formats = ["e4m4x"]', "unknown format 'e4m4x'"),
         ('a_formats = ["float32"]', "bits; at most 128 are built: take narrower formats, or the emulator"),
         ("rows =", "not TOML"),
@@ -132,6 +133,16 @@ def test_verify_refuses_an_unknown_simulator(halfulp, config_file):
     assert halfulp("verify", config_file, "--simulator", "verilater").error == (
         "unknown simulator 'verilater'; nearest: 'verilator'"
     )
+
+
+def test_verify_draws_into_a_folder(halfulp, config_file, tmp_path, bench, monkeypatch):
+    calls, _ = bench
+    monkeypatch.setattr("halfulp.sim.core_timing.core_timing", lambda waves: {"start": "<svg/>"})
+    error = halfulp("verify", config_file, "--timing", config_file).error
+    assert error == f"{config_file} is a file, not a folder to write to"
+    assert calls == []
+    assert halfulp("verify", config_file, "--timing", tmp_path / "new" / "folder").code == 0
+    assert (tmp_path / "new" / "folder" / "timing-start.svg").read_text() == "<svg/>"
 
 
 def test_verify_of_a_netlist(halfulp, config_file, monkeypatch):

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from halfulp.cli import main
+from halfulp.cli.console import print_table
 
 COMMANDS = sorted(main.COMMANDS)
 GET_IT = "is not installed: pip install 'halfulp[%s]'"
@@ -136,3 +137,11 @@ def test_light_commands_load_nothing_heavy(arguments):
         [sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=60, check=False
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_a_long_title_stays_on_one_line_over_a_narrow_table(capsys):
+    title = "halfulp_2x2_int8_71f28bcc77 on OrangeCrab 0.2, 25F (Greg Davill)"
+    print_table(title, ["", "used"], [["LUT", "6444"]], right=[1])
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first.rstrip() == title
+    assert ["LUT", "6444"] in [line.split() for line in lines]

@@ -87,9 +87,12 @@ def print_table(
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD)
     for number, name in enumerate(columns):
         table.add_column(name, justify="right" if number in right else "left", no_wrap=number == 0)
     for row in rows:
         table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else FILE_WIDTH, markup=False, highlight=False).print(table)
+    console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH, markup=False, highlight=False)
+    # A title of the table's own is wrapped at the table's width, however narrow that is.
+    console.print(title, style="italic")
+    console.print(table)

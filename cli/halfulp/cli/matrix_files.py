@@ -80,6 +80,8 @@ def check_output(path: Path) -> None:
 
 def check_folder(path: Path) -> None:
     """Raise where files cannot be written to a folder that may be still to be made; leaves nothing."""
+    if path.is_file():
+        raise ValueError(f"{path} is a file, not a folder to write to")
     there = next(each for each in (path, *path.absolute().parents) if each.exists())
     if not there.is_dir():
         raise ValueError(f"{path} cannot be written: {there} is no folder")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from halfulp.cli.console import print_json, print_table, timed, working
-from halfulp.cli.matrix_files import check_output, write_file
+from halfulp.cli.matrix_files import check_folder, write_file
 
 if TYPE_CHECKING:
     from halfulp.hw.config import ArrayConfig
@@ -70,8 +70,8 @@ def verify(
         _verify_netlist(parsed, netlist, seed, NETLIST_TESTS if tests is None else tests, json)
         return
     drawings = {name: timing / f"timing-{name}.svg" for name in TIMING_DIAGRAMS} if timing else {}
-    for path in drawings.values():
-        check_output(path)
+    if timing:
+        check_folder(timing)
     with working(f"{parsed.name}: simulating on {simulator}; it is compiled when it is used first"):
         result = run_bench(
             parsed,
@@ -82,6 +82,8 @@ def verify(
             simulator=simulator,
         )
         if result.passed and result.waves:
+            if timing:
+                timing.mkdir(parents=True, exist_ok=True)
             for name, text in core_timing(result.waves).items() if drawings else ():
                 write_file(drawings[name], text.encode())
     kept = {name: str(path) if path else None for name, path in (("log", result.log), ("waves", result.waves))}

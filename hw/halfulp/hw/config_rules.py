@@ -61,7 +61,11 @@ def check_sizes(config: ArrayConfig) -> None:
         if not 1 <= getattr(config, f) <= 64:
             raise ValueError(f"{f} must be 1 to 64, not {getattr(config, f)}")
     if config.lanes not in LANES or config.columns % config.lanes:
-        raise ValueError(f"lanes must be 1, 2, 4 or 8 and divide columns = {config.columns}, not {config.lanes}")
+        fitting = " or ".join(str(lanes) for lanes in LANES if config.columns % lanes == 0)
+        raise ValueError(
+            f"lanes must be 1, 2, 4 or 8 and divide columns = {config.columns}, not {config.lanes} (4 unless given): "
+            f"set lanes to {fitting}"
+        )
     if config.bus_width not in (32, 64, 128):
         raise ValueError(f"bus_width must be 32, 64 or 128, not {config.bus_width}")
     depth = config.buffer_depth
