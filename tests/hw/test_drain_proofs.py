@@ -12,7 +12,7 @@ import pytest
 from amaranth.hdl import Array, Cat, Mux, Signal
 from amaranth.lib import data
 
-from halfulp.hw import group_walker, row_buffer
+from halfulp.hw import group_walker, row_buffer, skid
 from halfulp.hw.array import first_capture
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.interfaces import tile_layout
@@ -117,6 +117,9 @@ def walker_bench(module: ModuleType) -> Bench:
         ~active | (inside["first_column"] == tile.column),
         ~active | (inside["columns"] == tile.columns),
         ~active | (inside["last_tile"] == tile.last),
+        ~active | (inside["last_row"] == (row + 1 == tile.rows)),
+        ~active | (inside["one_group"] == (tile.columns <= config.lanes)),
+        inside["may_start"] == ((under_way != module.STARTED_TILES) & (~between | (under_way == 0))),
         ~active | ((row < tile.rows) & (number * config.lanes < tile.columns)),
         ~active | ((tile.rows <= config.rows) & (tile.columns <= config.columns)),
     )
@@ -132,20 +135,23 @@ def addresses_bench(module: ModuleType) -> Bench:
     bench.free(block.start, block.tile_address, block.row_stride, block.step)
     bench.free(block.left, block.last_of_row, block.last_of_tile)
 
-    # Two tiles at most, the elder of which leaves: its first address, and the row and group that leave next.
-    count, rows, groups = Signal(2), Signal(2), Signal(2)
+    # Two tiles at most, the elder of which leaves, but not at once: its first address, the row and group that are next.
+    count, rows, groups, is_new = Signal(2), Signal(2), Signal(2), Signal()
     first, second = Signal.like(block.address, name="first"), Signal.like(block.address, name="second")
     stride, step = Signal.like(block.row_stride, name="stride"), Signal.like(block.step, name="step")
     closes = block.left & block.last_of_tile
     bench.suppose(
         ~block.start | (count != 2),
-        ~block.left | (count != 0),
+        ~block.left | ((count != 0) & ~is_new),
         ~block.last_of_tile | block.last_of_row,
         (count == 0) | ((block.row_stride == stride) & (block.step == step)),
         (rows != 3) | ~block.last_of_row | block.last_of_tile,
         (groups != 3) | block.last_of_row,
     )
-    m.d.sync += count.eq(count + block.start - closes)
+    m.d.sync += [
+        count.eq(count + block.start - closes),
+        is_new.eq(block.start & ((count == 0) | ((count == 1) & closes))),
+    ]
     with m.If(block.start & (count == 0)):
         m.d.sync += [stride.eq(block.row_stride), step.eq(block.step)]
     with m.If(block.start):
@@ -157,14 +163,17 @@ def addresses_bench(module: ModuleType) -> Bench:
     with m.Elif(block.left):
         m.d.sync += groups.eq(groups + 1)
     row = (first + rows * stride)[: len(first)]
+    leaves = (count != 0) & ~is_new
     bench.ensure(
-        (count == 0) | (block.address == (row + groups * step)[: len(first)]),
+        ~leaves | (block.address == (row + groups * step)[: len(first)]),
         # What induction has to know besides.
-        inside["open_tiles"] == count,
         count <= 2,
-        (count == 0) | (inside["row_address"] == row),
+        ~is_new | ((count == 1) & (first == second) & (rows == 0) & (groups == 0)),
+        inside["is_open"] == leaves,
+        inside["waits"] == (is_new | (count == 2)),
+        ~inside["waits"] | (inside["following"] == second),
+        ~leaves | (inside["next_row"] == (row + stride)[: len(first)]),
         (count == 0) | (inside["stride"] == stride),
-        (count != 2) | (inside["following"] == second),
     )
     return bench
 
@@ -251,6 +260,30 @@ def buffer_bench(module: ModuleType) -> Bench:
     return bench
 
 
+def skid_bench(module: ModuleType) -> Bench:
+    """What enters a skid buffer leaves it in order, as it was, in the same clock where it can."""
+    bench = Bench()
+    m = bench.m
+    buffer = module.SkidBuffer(shape=4)
+    inside = bench.look_into(buffer, "buffer")
+    before, behind = buffer.before, buffer.behind
+    bench.free(before.valid, before.p, behind.ready)
+    waiting, entry = Signal(2), Signal(4)
+    enters, leaves = before.valid & before.ready, behind.valid & behind.ready
+    m.d.sync += waiting.eq(waiting + enters - leaves)
+    with m.If(enters):
+        m.d.sync += entry.eq(before.p)
+    bench.ensure(
+        before.ready == (waiting == 0),
+        behind.valid == (enters | (waiting != 0)),
+        ~behind.valid | (behind.p == Mux(waiting == 0, before.p, entry)),
+        # What induction has to know besides.
+        waiting == inside["waits"],
+        (waiting == 0) | (inside["kept"] == entry),
+    )
+    return bench
+
+
 def test_groups_of_each_tile_are_walked(tmp_path: Path) -> None:
     walker_bench(group_walker).prove(tmp_path, steps=2, inductive=True)
 
@@ -274,32 +307,36 @@ def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
     buffer_bench(row_buffer).prove(tmp_path, steps=9)
 
 
+def test_what_waits_in_a_skid_buffer_is_next(tmp_path: Path) -> None:
+    skid_bench(skid).prove(tmp_path, steps=2, inductive=True)
+
+
 MUTANTS = {
     "a short group is whole": (
         walker_bench,
         group_walker,
-        "Mux(group.last_of_row, columns_left, lanes)",
+        "Mux(last_of_row, columns_left, lanes)",
         "lanes",
     ),
-    "a row too few": (walker_bench, group_walker, "(rows_left == 1)", "(rows_left <= 2)"),
+    "a row too few": (walker_bench, group_walker, "last_row.eq(rows_left == 2)", "last_row.eq(rows_left <= 3)"),
     "a tile that comes overtakes one that waits": (
         walker_bench,
         group_walker,
         "tile.eq(queue.r_data)",
         "tile.eq(Mux(self.tile.valid, self.tile.payload, queue.r_data))",
     ),
-    "rounding changed under a GEMM": (walker_bench, group_walker, "(inside_gemm | (open_tiles == 0))", "1"),
+    "rounding changed under a GEMM": (walker_bench, group_walker, "(inside | (still_open == 0))", "1"),
     "the next tile's address lost": (
         addresses_bench,
         group_walker,
-        "self.start & ((open_tiles == 0) | closes)",
-        "self.start",
+        "waits & (~is_open | self.last_of_tile)",
+        "waits & ~is_open",
     ),
     "a row's address from the last group": (
         addresses_bench,
         group_walker,
-        "self.address.eq(next_row), row_address.eq(next_row)",
-        "self.address.eq(next_row)",
+        "next_row.eq(row + stride)",
+        "next_row.eq(self.address + stride)",
     ),
     "sums let in a clock early": (
         partial(mover_bench, rows=8),
@@ -307,8 +344,21 @@ MUTANTS = {
         "remaining <= first_capture(self._config) + 1",
         "remaining <= first_capture(self._config) + 2",
     ),
-    "no heed of a full buffer": (mover_bench, row_buffer, "(reserved + rows <= depth)", "(reserved <= depth)"),
+    "no heed of a full buffer": (mover_bench, row_buffer, "(needed <= depth)", "(reserved <= depth)"),
     "a row read when it is not there": (buffer_bench, row_buffer, "level != 0", "(level != 0) | self.write"),
+    "room for a row too many": (
+        mover_bench,
+        row_buffer,
+        "(needed == depth + 1) & self.released",
+        "needed == depth + 1",
+    ),
+    "what waits is overtaken": (
+        skid_bench,
+        skid,
+        "Mux(waits, kept, offered)",
+        "Mux(waits & self.behind.ready, kept, offered)",
+    ),
+    "what waits is overwritten": (skid_bench, skid, "with m.If(~waits)", "with m.If(self.before.valid)"),
     "rows that never leave": (buffer_bench, row_buffer, "(done + popped)", "(done + (popped & self.write))"),
 }
 """What is wrong: the bench that has to show it, and the source text that is replaced, by what."""

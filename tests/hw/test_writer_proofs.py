@@ -221,6 +221,8 @@ def packer_bench(module: ModuleType, config: ArrayConfig) -> Bench:
         beats == inside["beats_less_1"],
         inside["is_full"] == (beats == BURST_BEATS - 1),
         ~aligned_valid | (inside["ends_row"] == (inside["last_of_row"] & (words_behind == 0))),
+        ~aligned_valid | (inside["pushes"] == ((words_behind != 0) | ~inside["keep_last"])),
+        ~aligned_valid | (inside["finishes"] == ((words_behind == 0) | ((words_behind == 1) & inside["keep_last"]))),
         ~aligned_valid | (inside["ends_page"] == address[: (page_words - 1).bit_length()].all()),
         (beats == 0) | (first == inside["first_address"]),
         (beats == 0) | (upcoming[: len(word)] == (first + beats)[: len(word)]),
@@ -346,7 +348,7 @@ wide_bench = partial(packer_bench, config=WIDE)
 
 MUTANTS = {
     "bytes beyond the last are written": (wide_bench, "count_mask << offset", "ones << offset"),
-    "a word too many": (wide_bench, "words_behind.eq((end - 1)[offset_bits:])", "words_behind.eq(end[offset_bits:])"),
+    "a word too many": (wide_bench, "behind = (end - 1)[offset_bits:]", "behind = end[offset_bits:]"),
     "a row's last word is kept": (
         wide_bench,
         "end[:offset_bits].any() & ~packed_last_of_row",

@@ -11,9 +11,10 @@ from amaranth.utils import ceil_log2
 
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.group_walker import GroupAddresses, GroupWalker, group_layout
-from halfulp.hw.interfaces import output_stream, result_layout, tile_stream
+from halfulp.hw.interfaces import output_group_layout, output_stream, result_layout, tile_stream
 from halfulp.hw.rounder import RoundingLane, RoundingSetup
 from halfulp.hw.row_buffer import ResultMover, RowBuffer
+from halfulp.hw.skid import SkidBuffer
 from halfulp.hw.threefry import Threefry
 from halfulp.numerics.rounding import KINDS
 
@@ -84,7 +85,10 @@ class Drain(wiring.Component):
 
     - its tile's `captured` was 1 at least `CAPTURE_LATENCY` clocks before (plus one for each row before its own),
     - it has come through: a tile accepted while nothing is under way gets there in `acceptance_latency` clocks,
-    - `output` moves: it holds nothing or is taken.
+    - results move: none is at the end of their pipeline, or it is taken, or none waits beside the end.
+
+    What is at the end of either pipeline and cannot go on waits beside it, in a `SkidBuffer`, so that both pipelines
+    halt a clock later, by a register.
 
     A tile starts when all groups of the one before have entered, the last group of the one before that has left, and,
     for the first tile of a GEMM, the last group of the GEMM before has left. Whole tiles of K steps so follow each
@@ -152,64 +156,72 @@ class Drain(wiring.Component):
             setup.tile.eq(walker.started),
         ]
 
-        # Positions: forward while there is no group at the end, or it can be read.
-        back_moves = Signal()
-        read = Signal()
-        front_moves = Signal()
+        # Positions: forward while there is no group at the end, or it is read or can wait to be.
+        lanes = self._config.lanes
+        place_layout = data.StructLayout({"group": group_layout(self._config), "randoms": 16 * lanes})
+        m.submodules.waiting = places = SkidBuffer(shape=place_layout)
         front = _Groups(m, "front", self._config, position_latency(self._config), walker.valid, walker.group)
         at_end = front.groups[-1]
         m.d.comb += [
-            read.eq(front.valid[-1] & buffer.available & back_moves),
-            front_moves.eq(~front.valid[-1] | read),
-            front.enable.eq(front_moves & (walker.valid | front.valid.any())),
-            walker.ready.eq(front_moves),
+            front.enable.eq(~front.valid[-1] | places.before.ready),
+            walker.ready.eq(front.enable),
+            places.before.valid.eq(front.valid[-1]),
+            places.before.p.group.eq(at_end),
+            places.before.p.randoms.eq(self._random_bits(m, setup, walker, front.enable, at_end["column"])),
         ]
-        randoms = self._random_bits(m, setup, walker, front.enable, at_end["column"])
+        found: Any = places.behind.p.group
 
-        # Results: forward while there is nothing at the output, or it is taken.
-        back = _Groups(m, "back", self._config, result_latency(self._config), read, at_end)
-        leaving = back.groups[-1]
+        # Results: forward while there is nothing at the end, or it is taken or can wait to be.
+        m.submodules.leaving = results = SkidBuffer(shape=output_group_layout(self._config))
+        read = Signal()
+        back = _Groups(m, "back", self._config, result_latency(self._config), read, found)
+        last = back.groups[-1]
         m.d.comb += [
-            back_moves.eq(~back.valid[-1] | self.output.ready),
-            back.enable.eq(back_moves & (read | back.valid.any())),
+            read.eq(places.behind.valid & places.behind.ready),
+            places.behind.ready.eq(buffer.available & back.enable),
+            back.enable.eq(~back.valid[-1] | results.before.ready),
             buffer.enable.eq(back.enable),
             buffer.read.eq(read),
-            buffer.group.eq(at_end["group"]),
-            buffer.pop.eq(at_end["last_of_row"]),
-            mover.released.eq(read & at_end["last_of_row"]),
+            buffer.group.eq(found.group),
+            buffer.pop.eq(found.last_of_row),
+            mover.released.eq(read & found.last_of_row),
         ]
-        invalid, overflow = self._lanes(m, setup.rounding, back.enable, buffer.results, randoms)
+        randoms = [places.behind.p.randoms.word_select(lane, 16) for lane in range(lanes)]
+        codes, invalid, overflow = self._lanes(m, setup.rounding, back.enable, buffer.results, randoms)
 
         left = Signal()
+        output = results.before.p
+        wiring.connect(m, results.behind, wiring.flipped(self.output))
         m.d.comb += [
-            left.eq(back.valid[-1] & self.output.ready),
-            walker.closed.eq(left & leaving["last_of_tile"]),
+            left.eq(back.valid[-1] & results.before.ready),
+            walker.closed.eq(left & last["last_of_tile"]),
             addresses.start.eq(walker.start),
             addresses.tile_address.eq(walker.started.address),
             addresses.row_stride.eq(walker.started.c_stride),
             addresses.step.eq(Const(self._config.lanes) << setup.rounding.bytes_log2),
             addresses.left.eq(left),
-            addresses.last_of_row.eq(leaving["last_of_row"]),
-            addresses.last_of_tile.eq(leaving["last_of_tile"]),
-            self.output.valid.eq(back.valid[-1]),
-            self.output.payload.address.eq(addresses.address),
-            self.output.payload.bytes_log2.eq(setup.rounding.bytes_log2),
-            self.output.payload.count.eq(leaving["count"]),
-            self.output.payload.last_of_row.eq(leaving["last_of_row"]),
-            self.output.payload.last_of_gemm.eq(leaving["last_of_gemm"]),
-            self.invalid.eq(left & _any_of_first(invalid, leaving["count"])),
-            self.overflow.eq(left & _any_of_first(overflow, leaving["count"])),
-            self.idle.eq(walker.idle & mover.idle),
+            addresses.last_of_row.eq(last["last_of_row"]),
+            addresses.last_of_tile.eq(last["last_of_tile"]),
+            results.before.valid.eq(back.valid[-1]),
+            output.address.eq(addresses.address),
+            output.bytes_log2.eq(setup.rounding.bytes_log2),
+            output.count.eq(last["count"]),
+            output.last_of_row.eq(last["last_of_row"]),
+            output.last_of_gemm.eq(last["last_of_gemm"]),
+            *(output.codes[number].eq(code) for number, code in enumerate(codes)),
+            self.invalid.eq(left & _any_of_first(invalid, last["count"])),
+            self.overflow.eq(left & _any_of_first(overflow, last["count"])),
+            self.idle.eq(walker.idle & mover.idle & ~self.output.valid),
         ]
         return m
 
     def _random_bits(
         self, m: Module, setup: RoundingSetup, walker: GroupWalker, enable: Signal, column: Value
-    ) -> list[Value]:
+    ) -> Value:
         """16 random bits a lane for the group at the end of the position pipeline, delayed to meet its results."""
         lanes = self._config.lanes
         if not is_stochastic(self._config):
-            return [Const(0, 16)] * lanes
+            return Const(0, 16 * lanes)
         words: list[Value] = []
         in_use = Signal()
         with m.If(setup.load):
@@ -230,13 +242,13 @@ class Drain(wiring.Component):
         if lanes < BLOCK:
             # A group of fewer lanes lies inside one block of 4 columns, at a multiple of its size.
             bits = bits.word_select(column[ceil_log2(lanes) :], 16 * lanes)
-        return [bits.word_select(lane, 16) for lane in range(lanes)]
+        return bits
 
     def _lanes(
         self, m: Module, rounding: Any, enable: Signal, results: Any, randoms: list[Value]
-    ) -> tuple[list[Signal], list[Signal]]:
-        """The rounding lanes; returns their flags."""
-        flags: tuple[list[Signal], list[Signal]] = [], []
+    ) -> tuple[list[Signal], list[Signal], list[Signal]]:
+        """The rounding lanes; returns their codes and flags."""
+        rounded: tuple[list[Signal], list[Signal], list[Signal]] = [], [], []
         for number, random in enumerate(randoms):
             lane = RoundingLane(config=self._config)
             m.submodules[f"lane_{number}"] = lane
@@ -250,11 +262,10 @@ class Drain(wiring.Component):
                 lane.enable.eq(enable),
                 lane.result.eq(results[number]),
                 lane.random.eq(random),
-                self.output.payload.codes[number].eq(lane.code),
             ]
-            flags[0].append(lane.invalid)
-            flags[1].append(lane.overflow)
-        return flags
+            for values, value in zip(rounded, (lane.code, lane.invalid, lane.overflow), strict=True):
+                values.append(value)
+        return rounded
 
 
 def _any_of_first(flags: list[Signal], count: Value) -> Value:

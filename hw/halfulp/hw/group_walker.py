@@ -101,6 +101,13 @@ class GroupWalker(wiring.Component):
         rows_left = Signal.like(tile.rows, reset_less=True)
         number = Signal.like(group.group, reset_less=True)
         last_tile = Signal(reset_less=True)
+        # What follows by these is known a clock before: of the group that is here, whether it is the last of its row
+        # and its row the last; whether rows are of one group; and whether another tile may start, but for this one.
+        last_of_row = Signal(reset_less=True)
+        last_row = Signal(reset_less=True)
+        last_of_tile = Signal(reset_less=True)
+        one_group = Signal(reset_less=True)
+        may_start = Signal(init=1)
         moves = Signal()
         m.d.comb += [
             queue.w_data.eq(self.tile.payload),
@@ -110,26 +117,31 @@ class GroupWalker(wiring.Component):
             queue.r_en.eq(self.start),
             self.first_of_gemm.eq(~inside_gemm),
             moves.eq(self.valid & self.ready),
-            # Rounding and seed are held once, for the GEMM under way: another has to wait until the last of it left.
-            self.start.eq(
-                queue.r_rdy
-                & (~self.valid | (moves & group.last_of_tile))
-                & (open_tiles != STARTED_TILES)
-                & (inside_gemm | (open_tiles == 0))
-            ),
-            group.count.eq(Mux(group.last_of_row, columns_left, lanes)),
+            self.start.eq(queue.r_rdy & may_start & (~self.valid | (self.ready & last_of_tile))),
+            group.count.eq(Mux(last_of_row, columns_left, lanes)),
             group.group.eq(number),
             group.column.eq(self.j[:2]),
-            group.last_of_row.eq(columns_left <= lanes),
-            group.last_of_tile.eq(group.last_of_row & (rows_left == 1)),
-            group.last_of_gemm.eq(group.last_of_tile & last_tile),
+            group.last_of_row.eq(last_of_row),
+            group.last_of_tile.eq(last_of_tile),
+            group.last_of_gemm.eq(last_of_tile & last_tile),
             self.idle.eq(~queue.r_rdy & (open_tiles == 0)),
         ]
-        m.d.sync += open_tiles.eq(open_tiles + self.start - self.closed)
+        still_open = Signal.like(open_tiles)
+        inside = Signal()
+        m.d.comb += [
+            still_open.eq(open_tiles + self.start - self.closed),
+            inside.eq(Mux(self.start, ~tile.last, inside_gemm)),
+        ]
+        m.d.sync += [
+            open_tiles.eq(still_open),
+            inside_gemm.eq(inside),
+            # Rounding and seed are held once, for the GEMM under way: another has to wait until the last of it left.
+            may_start.eq((still_open != STARTED_TILES) & (inside | (still_open == 0))),
+        ]
         with m.If(self.start):
+            ends_row, ends_rows = tile.columns <= lanes, tile.rows == 1
             m.d.sync += [
                 self.valid.eq(1),
-                inside_gemm.eq(~tile.last),
                 last_tile.eq(tile.last),
                 self.i.eq(tile.row),
                 self.j.eq(tile.column),
@@ -138,23 +150,33 @@ class GroupWalker(wiring.Component):
                 columns_left.eq(tile.columns),
                 rows_left.eq(tile.rows),
                 number.eq(0),
+                one_group.eq(ends_row),
+                last_of_row.eq(ends_row),
+                last_row.eq(ends_rows),
+                last_of_tile.eq(ends_row & ends_rows),
             ]
         with m.Elif(moves):
-            with m.If(group.last_of_row):
+            with m.If(last_of_row):
                 m.d.sync += [
                     self.i.eq(self.i + 1),
                     self.j.eq(first_column),
                     columns_left.eq(columns),
                     rows_left.eq(rows_left - 1),
                     number.eq(0),
+                    last_of_row.eq(one_group),
+                    last_row.eq(rows_left == 2),
+                    last_of_tile.eq(one_group & (rows_left == 2)),
                 ]
             with m.Else():
+                ends_row = columns_left <= 2 * lanes
                 m.d.sync += [
                     self.j.eq(self.j + lanes),
                     columns_left.eq(columns_left - lanes),
                     number.eq(number + 1),
+                    last_of_row.eq(ends_row),
+                    last_of_tile.eq(ends_row & last_row),
                 ]
-            m.d.sync += self.valid.eq(~group.last_of_tile)
+            m.d.sync += self.valid.eq(~last_of_tile)
         return m
 
 
@@ -173,7 +195,7 @@ class GroupAddresses(wiring.Component):
     step : In(8)
         Bytes of a whole group.
     left, last_of_row, last_of_tile : In
-        A group leaves in this clock, and which one.
+        A group leaves in this clock, and which one. The first of a tile does so at least two clocks after its start.
     address : Out(config.address_bits)
         Of the group that leaves next.
     """
@@ -204,25 +226,30 @@ class GroupAddresses(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         """Build the block."""
         m = Module()
-        row_address = Signal.like(self.address, reset_less=True)
-        next_row = Signal.like(self.address)
+        # Of the next row, known while the groups of this one leave.
+        next_row = Signal.like(self.address, reset_less=True)
         stride = Signal.like(self.row_stride, reset_less=True)
+        # The tile that started last, until those before it are done with.
         following = Signal.like(self.address, reset_less=True)
-        open_tiles = Signal(range(STARTED_TILES + 1))
-        closes = Signal()
-        m.d.comb += [closes.eq(self.left & self.last_of_tile), next_row.eq(row_address + stride)]
-        m.d.sync += open_tiles.eq(open_tiles + self.start - closes)
+        waits = Signal()
+        is_open = Signal()
+        begins_tile = Signal()
+        begins_row = Signal()
+        row = Signal.like(self.address)
+        m.d.comb += [
+            begins_tile.eq(waits & (~is_open | (self.left & self.last_of_tile))),
+            begins_row.eq((waits & ~is_open) | (self.left & self.last_of_row)),
+            # Less than `begins_tile`, where a row begins: whether one does comes late.
+            row.eq(Mux(waits & (~is_open | self.last_of_tile), following, next_row)),
+        ]
+        m.d.sync += [
+            waits.eq(self.start | (waits & ~begins_tile)),
+            is_open.eq(begins_tile | (is_open & ~(self.left & self.last_of_tile))),
+        ]
         with m.If(self.start):
-            m.d.sync += stride.eq(self.row_stride)
-        with m.If(self.start & ((open_tiles == 0) | closes)):
-            m.d.sync += [self.address.eq(self.tile_address), row_address.eq(self.tile_address)]
-        with m.Else():
-            with m.If(self.start):
-                m.d.sync += following.eq(self.tile_address)
-            with m.If(closes):
-                m.d.sync += [self.address.eq(following), row_address.eq(following)]
-            with m.Elif(self.left & self.last_of_row):
-                m.d.sync += [self.address.eq(next_row), row_address.eq(next_row)]
-            with m.Elif(self.left):
-                m.d.sync += self.address.eq(self.address + self.step)
+            m.d.sync += [stride.eq(self.row_stride), following.eq(self.tile_address)]
+        with m.If(begins_row):
+            m.d.sync += [self.address.eq(row), next_row.eq(row + stride)]
+        with m.Elif(self.left):
+            m.d.sync += self.address.eq(self.address + self.step)
         return m

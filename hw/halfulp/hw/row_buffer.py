@@ -90,11 +90,15 @@ class ResultMover(wiring.Component):
         complete = Signal()
         remaining = Signal(range(self._config.rows + 1))
         reserved = Signal(range(depth + 1))
-        rows = Signal.like(self.rows)
+        # Known long before the tile is captured, which takes `first_capture` clocks at least from its last step: of the
+        # tile that moves next, its rows, and whether there is room for them.
+        rows = Signal.like(self.rows, reset_less=True)
+        fits = Signal()
+        needed = Signal(range(depth + self._config.rows + 1))
         start = Signal()
         m.d.comb += [
-            rows.eq(row_counts[moved]),
-            start.eq((self.captured | complete) & (reserved + rows <= depth)),
+            needed.eq(reserved + rows),
+            start.eq((self.captured | complete) & fits),
             self.shift.eq(remaining != 0),
             # A sum is captured `first_capture` clocks behind the last step, at the clock's end: until then the rows
             # that remain after this clock are gone, for a started move never halts.
@@ -102,6 +106,8 @@ class ResultMover(wiring.Component):
             self.idle.eq((waiting == 0) & (remaining == 0)),
         ]
         m.d.sync += [
+            rows.eq(row_counts[moved]),
+            fits.eq((needed <= depth) | ((needed == depth + 1) & self.released)),
             waiting.eq(waiting + self.accept - start),
             reserved.eq(reserved + Mux(start, rows, 0) - self.released),
             complete.eq((self.captured | complete) & ~start),

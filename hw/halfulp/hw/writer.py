@@ -111,6 +111,9 @@ class BurstPacker(wiring.Component):
         aligned = Signal(bus_width * words_most)
         strobes = Signal(bus_bytes * words_most)
         words_behind = Signal(range(words_most))
+        # Whether a word leaves, or all is kept for the next group; whether it is the last that does.
+        pushes = Signal()
+        finishes = Signal()
         word_address = Signal(config.address_bits - offset_bits)
         # Whether it is the last before a multiple of 4 KiB, or of a row: registered, for what is behind halts by it.
         page_bits = exact_log2(PAGE_BYTES // bus_bytes)
@@ -145,20 +148,23 @@ class BurstPacker(wiring.Component):
         m.d.comb += end.eq(offset + byte_count)
         # Either the next group comes, or the next word of this one: which of them is known before whether one does.
         moves = Signal()
-        finishes = Signal()
         with m.If(~aligned_valid | moves):
             with m.If(~aligned_valid | finishes):
                 ones = Const((1 << bytes_most) - 1, bytes_most)
                 count_mask = ~(ones << byte_count)[:bytes_most]
+                behind = (end - 1)[offset_bits:]
+                keeps = end[:offset_bits].any() & ~packed_last_of_row
                 m.d.sync += [
                     aligned_valid.eq(packed_valid),
                     aligned.eq(packed << Cat(Const(0, 3), offset)),
                     strobes.eq(count_mask << offset),
-                    words_behind.eq((end - 1)[offset_bits:]),
-                    ends_row.eq(packed_last_of_row & ((end - 1)[offset_bits:] == 0)),
+                    words_behind.eq(behind),
+                    pushes.eq((behind != 0) | ~keeps),
+                    finishes.eq((behind == 0) | ((behind == 1) & keeps)),
+                    ends_row.eq(packed_last_of_row & (behind == 0)),
                     word_address.eq(packed_address[offset_bits:]),
                     ends_page.eq(packed_address[offset_bits:][:page_bits].all()),
-                    keep_last.eq(end[:offset_bits].any() & ~packed_last_of_row),
+                    keep_last.eq(keeps),
                     last_of_row.eq(packed_last_of_row),
                     last_of_gemm.eq(packed_last_of_gemm),
                 ]
@@ -167,6 +173,8 @@ class BurstPacker(wiring.Component):
                     aligned.eq(aligned[bus_width:]),
                     strobes.eq(strobes[bus_bytes:]),
                     words_behind.eq(words_behind - 1),
+                    pushes.eq((words_behind != 1) | ~keep_last),
+                    finishes.eq((words_behind == 1) | ((words_behind == 2) & keep_last)),
                     ends_row.eq(last_of_row & (words_behind == 1)),
                     word_address.eq(word_address + 1),
                     ends_page.eq(word_address[:page_bits] == (1 << page_bits) - 2),
@@ -174,13 +182,10 @@ class BurstPacker(wiring.Component):
 
         # One word leaves a clock; the last one of a group, where it is kept, costs no clock of its own.
         head = Signal(word_layout(config))
-        pushes = Signal()
         closes = Signal()
         m.d.comb += [
             head.data.eq(aligned[:bus_width] | kept.data),
             head.strobe.eq(strobes[:bus_bytes] | kept.strobe),
-            pushes.eq((words_behind != 0) | ~keep_last),
-            finishes.eq((words_behind == 0) | ((words_behind == 1) & keep_last)),
             moves.eq(aligned_valid & (~pushes | (self.words.ready & (self.bursts.ready | ~closes)))),
             aligned_free.eq(~aligned_valid | (moves & finishes)),
         ]

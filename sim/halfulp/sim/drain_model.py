@@ -85,12 +85,15 @@ class _State(NamedTuple):
     """Clocks of the drain between two tiles, counted from some clock; what can decide nothing more is 0.
 
     started, closed: of the last tile but one and the last one, its start and the leaving of its last result; entered:
-    the last position; last_step: from when on a last step may be issued; released: when rows left the row buffer.
+    the last position; read: the last group; taken: when the writer took the last group; last_step: from when on a last
+    step may be issued; released: when rows left the row buffer.
     """
 
     started: tuple[int, int]
     closed: tuple[int, int]
     entered: int
+    read: int
+    taken: int
     last_step: int
     released: tuple[int, ...]
     positions: _Halts
@@ -103,6 +106,8 @@ class _State(NamedTuple):
             (max(0, self.started[0] - clocks), max(0, self.started[1] - clocks)),
             (max(0, self.closed[0] - clocks), max(0, self.closed[1] - clocks)),
             max(0, self.entered - clocks),
+            max(0, self.read - clocks),
+            max(0, self.taken - clocks),
             max(0, self.last_step - clocks),
             later(self.released, clocks),
             self.positions.after(clocks),
@@ -139,7 +144,7 @@ class _Table:
         self._waits: dict[tuple[int, int], int] = {}
         self._pushes: dict[tuple[int, int], tuple[Pushes, ...]] = {}
         writes = WriteState(saved=Credit(self._memory.rate).saved)
-        self._number_of(_State((0, 0), (0, 0), 0, 0, (), _Halts(), _Halts(), writes))
+        self._number_of(_State((0, 0), (0, 0), 0, 0, 0, 0, (), _Halts(), _Halts(), writes))
 
     def after(self, number: int, clocks: int) -> int:
         """The state that this one is so many clocks later."""
@@ -173,21 +178,26 @@ class _Table:
         if len(released) > core.rows - rows:
             move = max(move, released[rows - core.rows - 1] + 1)
         start = entered = max(1, state.entered, state.closed[0] + 1)
-        left = read = 0
+        left, read, taken = 0, state.read, state.taken
         for row in range(rows):
             available = move + 2 + row
             for pushes in self._pushes_of(address + row * stride, row_bytes):
                 entered = positions.enter(entered + 1)
-                read = results.enter(max(available, positions.arrival))
-                positions.leave(read)
-                left = max(results.arrival, writer.ready)
+                # At the end of each pipeline one can wait beside it, when the one before does no more.
+                waits = max(positions.arrival, read + 1)
+                positions.leave(waits)
+                read = results.enter(max(available, waits))
+                left = max(results.arrival, taken + 1)
                 results.leave(left)
-                writer.take(left, pushes)
+                taken = max(left, writer.ready)
+                writer.take(taken, pushes)
             released.append(read)
         after = _State(
             (state.started[1], start),
             (state.closed[1], left),
             entered,
+            read,
+            taken,
             move + self.core.moved(rows),
             tuple(released[-core.rows :]),
             positions.state,
