@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -55,7 +56,8 @@ def test_a_tool_that_hangs_is_stopped(tools: FakeTools, tmp_path: Path):
     assert time.monotonic() - start < 20
 
 
-def test_an_interrupt_leaves_no_process(tmp_path: Path):
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_end_leaves_no_process(end: signal.Signals, tmp_path: Path):
     # The tool starts a process of its own, as the real ones do, and both write that they live.
     tool = tmp_path / "tool"
     tool.write_text("#!/bin/sh\necho $$ > parent\nsleep 60 & echo $! > child\ntouch ready\nwait\n")
@@ -70,9 +72,9 @@ def test_an_interrupt_leaves_no_process(tmp_path: Path):
     while not (tmp_path / "ready").exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(2)
+    process.send_signal(end)
     _, err = process.communicate(timeout=30)
-    assert b"KeyboardInterrupt" in err
+    assert (b"KeyboardInterrupt" in err) == (end == signal.SIGINT)
     for name in ("parent", "child"):
         number = int((tmp_path / name).read_text())
         while Path(f"/proc/{number}/stat").exists() and " Z " not in Path(f"/proc/{number}/stat").read_text():

@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,7 +103,7 @@ def run_program(
 ) -> None:
     """Run a tool in `folder`, its output in the file `log` there.
 
-    Whatever ends it, the time limit, Ctrl-C or an error, no process of it is left.
+    Whatever ends it, the time limit, Ctrl-C, an error, or the end of this very process, no process of it is left.
 
     Parameters
     ----------
@@ -136,7 +136,8 @@ def run_program(
             start_new_session=True,
         )
         try:
-            code = process.wait(timeout)
+            with _ended_with_us(process.pid):
+                code = process.wait(timeout)
         except subprocess.TimeoutExpired:
             raise ProgramError(
                 f"{what}: {program.name} took more than {timeout / 60:g} minutes and was stopped "
@@ -149,6 +150,24 @@ def run_program(
                 process.wait()
     if code != 0:
         raise _failure(what, program, path)
+
+
+@contextlib.contextmanager
+def _ended_with_us(group: int) -> Iterator[None]:
+    """Have a group of processes killed should this process end inside the block, were it killed itself."""
+    # At its end, however that comes, the system closes its end of the pipe: only then `read` returns.
+    guard = subprocess.Popen(
+        ["/bin/sh", "-c", f"read -r nothing; kill -s KILL -- -{group}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        guard.kill()
+        guard.communicate()
 
 
 def keep_log(what: str, log: Path) -> Path:
