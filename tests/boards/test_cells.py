@@ -53,6 +53,7 @@ FAULTS = {
 MEMORIES = {
     "ecp5": {36: 512, 18: 1024, 9: 2048, 4: 4096, 2: 8192, 1: 16384},
     "ice40": {16: 256, 8: 512, 4: 1024, 2: 2048},
+    "gowin": {36: 512, 18: 1024, 9: 2048, 4: 4096, 2: 8192, 1: 16384},
 }
 """Words of each width that one block memory holds."""
 
@@ -110,13 +111,17 @@ def memory(width: int, words: int) -> str:
 CELLS = {
     "ecp5": {"CCU2C", "TRELLIS_DPR16X4", "TRELLIS_FF", "LUT4"},
     "ice40": {"SB_CARRY", "SB_LUT4", "SB_DFF"},
+    "gowin": {"ALU", "LUT4", "MUX2_LUT5", "RAM16SDP4", "MULT18X18", "DFF", "DFFE", "DFFRE", "SDPX9B", "DPX9B", "DPB"},
 }
 """What synthesis must have made among other cells."""
+
+BLOCK_MEMORIES = ("DP16KD", "SB_RAM40_4K", "SDPX9B", "DPX9B", "DPB")
 
 LATE = (36, 9)
 """Widths of which what is read goes through a register with an enable, as an ECP5's memory blocks have one."""
 
-MODE = re.compile("DATA_WIDTH_[AB]|(READ|WRITE)_MODE")
+MODE = {"ecp5": "DATA_WIDTH_[AB]", "ice40": "(READ|WRITE)_MODE", "gowin": "BIT_WIDTH_[01]"}
+"""Parameters of memories that tell their words' widths."""
 
 
 def source(flow: str) -> str:
@@ -175,15 +180,19 @@ def differences(verilog: str, sent: bytes) -> int:
     return came.value
 
 
-@pytest.mark.parametrize("flow", ["ecp5", pytest.param("ice40", marks=pytest.mark.proof)])
+LONG = pytest.mark.proof
+"""Of `make proofs`."""
+
+
+@pytest.mark.parametrize("flow", ["ecp5", pytest.param("ice40", marks=LONG), pytest.param("gowin", marks=LONG)])
 def test_netlists_do_what_their_sources_do(flow: str) -> None:
-    text, family = source(flow), {"ecp5": "ecp5", "ice40": "ice40-hx"}[flow]
+    text, family = source(flow), {"ecp5": "ecp5", "ice40": "ice40-hx", "gowin": "gw1n"}[flow]
     made = synthesise({"block.v": text}, top="block", family=family, what="one of each cell")
     cells = json.loads(made.netlist.read_text())["modules"]["block"]["cells"].values()
     assert {cell["type"] for cell in cells} >= CELLS[flow]
-    block_memories = [cell["parameters"] for cell in cells if cell["type"] in ("DP16KD", "SB_RAM40_4K")]
-    modes = {int(value, 2) for each in block_memories for name, value in each.items() if MODE.fullmatch(name)}
-    assert modes == (set(MEMORIES["ecp5"]) if flow == "ecp5" else {0, 1, 2, 3})
+    block_memories = [cell["parameters"] for cell in cells if cell["type"] in BLOCK_MEMORIES]
+    modes = {int(value, 2) for each in block_memories for name, value in each.items() if re.fullmatch(MODE[flow], name)}
+    assert modes == ({0, 1, 2, 3} if flow == "ice40" else set(MEMORIES[flow]))
     if flow == "ecp5":
         assert {each["REGMODE_B"] for each in block_memories} == {"NOREG", "OUTREG"}
     multipliers = [cell["parameters"] for cell in cells if cell["type"] == "MULT18X18D"]

@@ -20,15 +20,19 @@ from halfulp.hw.cache import cached, digest
 
 __all__ = ["MODELS", "board_verilog", "cell_counts", "cell_models", "plain_verilog", "with_buses"]
 
-MODELS = {"ecp5": "", "ice40": "+/ice40/cells_sim.v"}
+MODELS = {"ecp5": "", "ice40": "+/ice40/cells_sim.v", "gowin": "+/gowin/cells_sim.v"}
 """Flows whose cells have models, with the file of Yosys' own that ours go beside."""
 
 TIMEOUT = 1800.0
 """Seconds for Yosys."""
 
 _NUMBERED = re.compile(r"(DI[AB]|DO[AB]|AD[AB]|CS[AB]|[ABCP])(\d+)")
-_CONTENTS = re.compile("INITVAL.*|INIT_[0-9A-F]")
+_CONTENTS = re.compile("INITVAL.*|INIT_[0-9A-F]|INIT_RAM_[0-9A-F]{2}")
 _WITH_BUSES = ("DP16KD", "MULT18X18D")
+_MEMORIES = ("DP16KD", "SDPB", "SDPX9B", "DPB", "DPX9B")
+_CONSTANTS = {"VCC": ("V", "1"), "GND": ("G", "0")}
+_FIXED = {"WEB": "0", "WREB": "0", "RESETA": "0", "RESETB": "0", "OCE": "1"}
+"""Ports of block memories that the models take for constant, where a cell has them."""
 
 _BOARD = """module halfulp_core(input aclk, input aresetn, input rx, output tx);
   top board(.{clock}(aclk), .uart_0__rx__io(rx), .uart_0__tx__io(tx));
@@ -136,7 +140,7 @@ def with_buses(netlist: dict[str, Any]) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        Where a memory begins as something other than 0, or is written to from its side B.
+        Where a memory begins as something other than 0, is written to from its side B, or is reset.
     """
     modules = {
         name: module
@@ -144,15 +148,26 @@ def with_buses(netlist: dict[str, Any]) -> dict[str, Any]:
         if not int(module["attributes"].get("blackbox", "0"), 2)
     }
     for module in modules.values():
+        constants = _constants(module)
         for cell in module["cells"].values():
             for name in [each for each in cell["parameters"] if _CONTENTS.fullmatch(each)]:
                 if "1" in cell["parameters"].pop(name):
                     raise ValueError(f"the contents of a {cell['type']} must begin as 0")
-            if cell["connections"].get("WEB", ["0"]) != ["0"]:
-                raise ValueError("there is no model of a DP16KD whose side B writes")
+            if cell["type"] in _MEMORIES:
+                for port, wanted in _FIXED.items():
+                    (net,) = cell["connections"].get(port, [wanted]) or [wanted]
+                    if constants.get(net, net) != wanted:
+                        raise ValueError(f"there is no model of a {cell['type']} whose {port} is not {wanted}")
             if cell["type"] in _WITH_BUSES:
                 _join(cell)
     return {**netlist, "modules": modules}
+
+
+def _constants(module: dict[str, Any]) -> dict[object, str]:
+    """Nets that cells make constant, which Gowin's parts have for that."""
+    drivers = [cell for cell in module["cells"].values() if cell["type"] in _CONSTANTS]
+    ports = ((cell["connections"], *_CONSTANTS[cell["type"]]) for cell in drivers)
+    return {nets[port][0]: value for nets, port, value in ports}
 
 
 def _join(cell: dict[str, Any]) -> None:

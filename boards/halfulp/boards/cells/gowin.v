@@ -1,0 +1,134 @@
+// Of a Gowin part's cells those that Yosys has no model of, or one that simulators of logic cannot take: constants, block
+// memories, which start at 0, multipliers, which are used without their registers, and PLLs. Clocks rise. PLLs are locked
+// from the start, and their rate is another matter: all that runs on their clock counts clocks. After Gowin's SUG283
+// (primitives), UG285 (memory) and UG287 (DSP).
+
+module VCC(output V);
+  assign V = 1'b1;
+endmodule
+
+module GND(output G);
+  assign G = 1'b0;
+endmodule
+
+// 512 rows of four elements of 8 bits, or of 9. Side A writes, side B reads what was there before the clock. An address
+// counts bits; an element of 16 bits and more has an enable for each 8, or 9, in the lowest bits of the writing address.
+module halfulp_block_memory(
+  input write_clock, write, read_clock, read, input [13:0] write_address, read_address, input [35:0] written,
+  output reg [35:0] found
+);
+  parameter WRITE_WIDTH = 36;
+  parameter READ_WIDTH = 36;
+  parameter BYTE = 9;
+  reg [35:0] rows [0:511];
+
+  wire [5:0] byte_w = BYTE * write_address[4:3], byte_r = BYTE * read_address[4:3];
+  wire [5:0] place_w = WRITE_WIDTH > 18 ? 0 : WRITE_WIDTH > 9 ? 2 * BYTE * write_address[4] : WRITE_WIDTH > 4 ? byte_w
+      : WRITE_WIDTH == 4 ? byte_w + 4 * write_address[2] : WRITE_WIDTH == 2 ? byte_w + 2 * write_address[2:1]
+      : byte_w + write_address[2:0];
+  wire [5:0] place_r = READ_WIDTH > 18 ? 0 : READ_WIDTH > 9 ? 2 * BYTE * read_address[4] : READ_WIDTH > 4 ? byte_r
+      : READ_WIDTH == 4 ? byte_r + 4 * read_address[2] : READ_WIDTH == 2 ? byte_r + 2 * read_address[2:1]
+      : byte_r + read_address[2:0];
+  wire [35:0] enabled = {{BYTE{write_address[3]}}, {BYTE{write_address[2]}}, {BYTE{write_address[1]}},
+      {BYTE{write_address[0]}}};
+  wire [35:0] element = WRITE_WIDTH > 18 ? enabled : WRITE_WIDTH > 9 ? enabled & ((36'h1 << 2 * BYTE) - 1)
+      : (36'h1 << WRITE_WIDTH) - 1;
+  wire [35:0] mask = element << place_w, old = rows[write_address[13:5]];
+  always @(posedge write_clock) if (write) rows[write_address[13:5]] <= old & ~mask | (written << place_w) & mask;
+  always @(posedge read_clock) if (read) found <= rows[read_address[13:5]] >> place_r;
+endmodule
+
+module SDPB(
+  input CLKA, CEA, CLKB, CEB, OCE, RESETA, RESETB, input [13:0] ADA, ADB, input [2:0] BLKSELA, BLKSELB,
+  input [31:0] DI, output [31:0] DO
+);
+  parameter READ_MODE = 1'b0;
+  parameter BIT_WIDTH_0 = 32;
+  parameter BIT_WIDTH_1 = 32;
+  parameter BLK_SEL_0 = 3'b000;
+  parameter BLK_SEL_1 = 3'b000;
+  parameter RESET_MODE = "SYNC";
+  halfulp_block_memory #(.WRITE_WIDTH(BIT_WIDTH_0), .READ_WIDTH(BIT_WIDTH_1), .BYTE(8)) memory (
+    .write_clock(CLKA), .write(CEA), .write_address(ADA), .written(DI),
+    .read_clock(CLKB), .read(CEB), .read_address(ADB), .found(DO)
+  );
+endmodule
+
+module SDPX9B(
+  input CLKA, CEA, CLKB, CEB, OCE, RESETA, RESETB, input [13:0] ADA, ADB, input [2:0] BLKSELA, BLKSELB,
+  input [35:0] DI, output [35:0] DO
+);
+  parameter READ_MODE = 1'b0;
+  parameter BIT_WIDTH_0 = 36;
+  parameter BIT_WIDTH_1 = 36;
+  parameter BLK_SEL_0 = 3'b000;
+  parameter BLK_SEL_1 = 3'b000;
+  parameter RESET_MODE = "SYNC";
+  halfulp_block_memory #(.WRITE_WIDTH(BIT_WIDTH_0), .READ_WIDTH(BIT_WIDTH_1), .BYTE(9)) memory (
+    .write_clock(CLKA), .write(CEA), .write_address(ADA), .written(DI),
+    .read_clock(CLKB), .read(CEB), .read_address(ADB), .found(DO)
+  );
+endmodule
+
+module DPB(
+  input CLKA, CEA, CLKB, CEB, OCEA, OCEB, RESETA, RESETB, WREA, WREB, input [13:0] ADA, ADB, input [2:0] BLKSELA, BLKSELB,
+  input [15:0] DIA, DIB, output [15:0] DOA, DOB
+);
+  parameter READ_MODE0 = 1'b0;
+  parameter READ_MODE1 = 1'b0;
+  parameter WRITE_MODE0 = 2'b00;
+  parameter WRITE_MODE1 = 2'b00;
+  parameter BIT_WIDTH_0 = 16;
+  parameter BIT_WIDTH_1 = 16;
+  parameter BLK_SEL_0 = 3'b000;
+  parameter BLK_SEL_1 = 3'b000;
+  parameter RESET_MODE = "SYNC";
+  halfulp_block_memory #(.WRITE_WIDTH(BIT_WIDTH_0), .READ_WIDTH(BIT_WIDTH_1), .BYTE(8)) memory (
+    .write_clock(CLKA), .write(CEA & WREA), .write_address(ADA), .written(DIA),
+    .read_clock(CLKB), .read(CEB), .read_address(ADB), .found(DOB)
+  );
+endmodule
+
+module DPX9B(
+  input CLKA, CEA, CLKB, CEB, OCEA, OCEB, RESETA, RESETB, WREA, WREB, input [13:0] ADA, ADB, input [2:0] BLKSELA, BLKSELB,
+  input [17:0] DIA, DIB, output [17:0] DOA, DOB
+);
+  parameter READ_MODE0 = 1'b0;
+  parameter READ_MODE1 = 1'b0;
+  parameter WRITE_MODE0 = 2'b00;
+  parameter WRITE_MODE1 = 2'b00;
+  parameter BIT_WIDTH_0 = 18;
+  parameter BIT_WIDTH_1 = 18;
+  parameter BLK_SEL_0 = 3'b000;
+  parameter BLK_SEL_1 = 3'b000;
+  parameter RESET_MODE = "SYNC";
+  halfulp_block_memory #(.WRITE_WIDTH(BIT_WIDTH_0), .READ_WIDTH(BIT_WIDTH_1), .BYTE(9)) memory (
+    .write_clock(CLKA), .write(CEA & WREA), .write_address(ADA), .written(DIA),
+    .read_clock(CLKB), .read(CEB), .read_address(ADB), .found(DOB)
+  );
+endmodule
+
+module MULT9X9(
+  input [8:0] A, SIA, B, SIB, input ASIGN, BSIGN, ASEL, BSEL, CE, CLK, RESET, output [17:0] DOUT, output [8:0] SOA, SOB
+);
+  assign DOUT = {{9{ASIGN & A[8]}}, A} * {{9{BSIGN & B[8]}}, B};
+endmodule
+
+module MULT18X18(
+  input [17:0] A, SIA, B, SIB, input ASIGN, BSIGN, ASEL, BSEL, CE, CLK, RESET,
+  output [35:0] DOUT, output [17:0] SOA, SOB
+);
+  assign DOUT = {{18{ASIGN & A[17]}}, A} * {{18{BSIGN & B[17]}}, B};
+endmodule
+
+module rPLL(
+  input CLKIN, CLKFB, RESET, RESET_P, input [5:0] FBDSEL, IDSEL, ODSEL, input [3:0] DUTYDA, PSDA, FDLY,
+  output CLKOUT, LOCK
+);
+  parameter FCLKIN = "27";
+  parameter DEVICE = "GW1NR-9C";
+  parameter IDIV_SEL = 0;
+  parameter FBDIV_SEL = 0;
+  parameter ODIV_SEL = 8;
+  assign CLKOUT = CLKIN, LOCK = 1'b1;
+endmodule
