@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from halfulp.boards import fit
-from halfulp.boards.board import BOARDS
-from halfulp.boards.fit import AreaModel, candidates, fit_board, fit_model, fits, occupied, part_limits
+from halfulp.boards.board import BOARDS, Board
+from halfulp.boards.fit import AreaModel, build_fitted, candidates, fit_board, fit_model, fits, occupied, part_limits
 from halfulp.boards.open_build import ResourceError, multipliers_for
+from halfulp.boards.programs import ProgramError
 from halfulp.boards.synthesis import Area
 from halfulp.hw.config import ArrayConfig
 
@@ -111,6 +113,37 @@ def test_the_next_smaller_is_taken_where_the_model_was_wrong(world: Callable[[fl
     world(1e6)
     with pytest.raises(ResourceError, match="the sizes that should have fitted ulx3s do not, by synthesis: "):
         fit_board(BOARD, CONFIG, **DESIGN)
+
+
+def test_a_smaller_one_is_built_where_the_largest_cannot_be(
+    world: Callable[[float], list[tuple[int, int]]], monkeypatch: pytest.MonkeyPatch
+):
+    world(0)
+    tried: list[tuple[int, int]] = []
+    routes = 1e9
+
+    def build_open(board: Board, config: ArrayConfig, **options: Any) -> ArrayConfig:
+        assert (options["timeout"], options["seed"]) == (60, 2)
+        tried.append((config.rows, config.columns))
+        if config.rows * config.columns > routes:
+            raise ProgramError(f"{config.rows}×{config.columns} is too full")
+        return config
+
+    monkeypatch.setattr(fit, "build_open", build_open)
+    first = build_fitted(BOARD, CONFIG, timeout=60, seed=2)
+    ((rows, columns),) = tried
+    assert first.failures == []
+    routes = 0.92 * rows * columns
+    made = build_fitted(BOARD, CONFIG, timeout=60, seed=2)
+    sizes = [r * c for r, c in tried[1:]]
+    assert made.failures == [f"{r}×{c} is too full" for r, c in tried[1:-1]]
+    assert all(after <= 0.95 * before for before, after in pairwise(sizes))
+    assert made.build is made.fit.config
+    assert tried[-1] == (made.fit.config.rows, made.fit.config.columns)
+    routes = 0
+    with pytest.raises(ProgramError, match="is too full"):
+        build_fitted(BOARD, CONFIG, timeout=60, seed=2)
+    assert len(tried) == 1 + len(sizes) + fit.TRIES
 
 
 def test_a_board_that_is_too_small_is_told(world: Callable[[float], list[tuple[int, int]]]):

@@ -14,7 +14,8 @@ from halfulp.boards.blocks import BlockFigures
 from halfulp.boards.board import BOARDS
 from halfulp.boards.fit import Fit
 from halfulp.boards.open_build import OpenBuild
-from halfulp.boards.place import Placement, Step, Use
+from halfulp.boards.place import PLACE_TIMEOUT, Placement, Step, Use
+from halfulp.boards.programs import ProgramError
 from halfulp.boards.synthesis import Area
 from halfulp.boards.vivado import VivadoBuild
 from halfulp.hw.config_file import load_config
@@ -55,7 +56,7 @@ def built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config_file: Path) ->
         )
 
     def fit_board(board: Any, config: Any, *, progress: Any, **design: Any) -> Fit:
-        calls.append({"fit": board.name, **design})
+        calls.append({"fit": board.name, **{name: value for name, value in design.items() if value is not None}})
         larger = config.replace(rows=9, columns=7)
         return Fit(config=larger, estimate=AREA, area=AREA, limits=replace(AREA, luts=600), synthesised=[(9, 7)])
 
@@ -69,6 +70,7 @@ def built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config_file: Path) ->
 
     monkeypatch.setattr(open_build, "build_open", build_open)
     monkeypatch.setattr(fit, "fit_board", fit_board)
+    monkeypatch.setattr(fit, "build_open", build_open)
     monkeypatch.setattr(blocks, "block_figures", block_figures)
     monkeypatch.setattr(vivado, "build_vivado", build_vivado)
     return calls
@@ -108,7 +110,27 @@ def test_fit_alone_builds_nothing(halfulp, built: list[dict[str, Any]], config_f
 def test_fit_with_a_folder_builds_what_fits(halfulp, built: list[dict[str, Any]], config_file: Path, tmp_path: Path):
     assert halfulp("build", "ulx3s", config_file, "--fit", "-o", tmp_path / "out").code == 0
     assert built[1]["size"] == (9, 7)
+    assert built[1]["timeout"] == PLACE_TIMEOUT
     assert load_config(tmp_path / "out" / "config.toml").rows == 9
+
+
+def test_what_could_not_be_placed_is_noted(
+    halfulp, built: list[dict[str, Any]], config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    build_open = open_build.build_open
+
+    def fails_once(board: Any, config: Any, **options: Any) -> OpenBuild:
+        made = build_open(board, config, **options)
+        if len(built) == 2:
+            raise ProgramError("place and route of the largest: nextpnr-ecp5 took more than 2 minutes")
+        return made
+
+    monkeypatch.setattr(fit, "build_open", fails_once)
+    outcome = halfulp("build", "ulx3s", config_file, "--fit", "-o", tmp_path / "out", "--timeout", 2)
+    assert outcome.err == "halfulp: note: place and route of the largest: nextpnr-ecp5 took more than 2 minutes\n"
+    assert [call["timeout"] for call in built if "build" in call] == [120, 120]
+    assert built[2]["most"] == 59
+    assert len(json.loads((tmp_path / "out" / "report.json").read_text())["fit"]["failures"]) == 1
 
 
 def test_a_board_of_vivados(halfulp, built: list[dict[str, Any]], config_file: Path, tmp_path: Path):
@@ -165,6 +187,8 @@ def test_every_board_can_be_loaded():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--timeout", "0"], "--timeout must be positive, not 0 minutes"),
+        (["--fit", "--timeout", "5"], "--timeout is of a build, and --fit builds only where -o names a folder"),
         (["--seed", "-3"], "--seed must be 0 to 2147483647, not -3"),
         (["--fit", "--load"], "--load is of a build, and --fit builds only where -o names a folder"),
         (["--fit", "--seed", "2"], "--seed is of a build, and --fit builds only where -o names a folder"),

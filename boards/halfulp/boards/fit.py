@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, replace
+from typing import Any
 
 from halfulp.boards.blocks import block_area
 from halfulp.boards.board import Board
-from halfulp.boards.open_build import SHARED_FROM, ResourceError, multipliers_for, serial_design, serial_part
+from halfulp.boards.open_build import (
+    SHARED_FROM,
+    OpenBuild,
+    ResourceError,
+    build_open,
+    design_parameters,
+    multipliers_for,
+    serial_design,
+    serial_part,
+)
+from halfulp.boards.place import PLACE_TIMEOUT
+from halfulp.boards.programs import ProgramError
 from halfulp.boards.synthesis import Area, synthesise
 from halfulp.hw.config import ArrayConfig
 
@@ -16,6 +28,8 @@ __all__ = [
     "FILL_ICE40",
     "AreaModel",
     "Fit",
+    "FittedBuild",
+    "build_fitted",
     "candidates",
     "fit_board",
     "fit_model",
@@ -36,7 +50,11 @@ without a LUT counted with them: of `docs/configs/int4_1x2_serial.toml` it was 0
 """
 
 TRIES = 3
-"""Sizes that are synthesised, each the next smaller, where the model was wrong by more than a row."""
+"""Sizes that are synthesised, each the next smaller, where the model was wrong by more than a row; and sizes that are
+placed and routed, each smaller by `STEP`, where the part was too full for that."""
+
+STEP = 0.95
+"""Elements of an array in place of those of one that could not be placed and routed: it leaves some room to do so."""
 
 LARGEST = 64
 """Rows and columns of a core."""
@@ -91,6 +109,25 @@ class Fit:
     synthesised: Sequence[tuple[int, int]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class FittedBuild:
+    """A bitstream of the largest array that could be built.
+
+    Attributes
+    ----------
+    fit
+        The array.
+    build
+        Its bitstream.
+    failures
+        Of larger ones, why there is none; a line each.
+    """
+
+    fit: Fit
+    build: OpenBuild
+    failures: Sequence[str]
+
+
 def part_limits(board: Board) -> Area:
     """What a design may take of a board's part."""
     serial = serial_part(board)
@@ -113,12 +150,13 @@ def fit_board(
     frequency: float,
     baud: int,
     memory_bytes: int,
+    most: int | None = None,
     progress: Callable[[str], None] = lambda stage: None,
 ) -> Fit:
     """The size with the most processing elements that fits a board; of equal ones the squarest.
 
     A model is fitted to three small cores and a processing element; what it names is confirmed by synthesis. All
-    parameters of `config` stay but rows and columns.
+    parameters of `config` stay but rows and columns. Of arrays of more than `most` outputs none is looked at.
 
     Raises
     ------
@@ -146,7 +184,8 @@ def fit_board(
 
     model = fit_model(board, config, synthesised)
     tried: list[tuple[int, int]] = []
-    for rows, columns in candidates(config, model, limits, board.dsps)[:TRIES]:
+    sizes = candidates(config, model, limits, board.dsps)
+    for rows, columns in [size for size in sizes if most is None or size[0] * size[1] <= most][:TRIES]:
         sized = config.replace(rows=rows, columns=columns)
         area = synthesised(rows, columns)
         tried.append((rows, columns))
@@ -163,6 +202,46 @@ def fit_board(
         f"{least.block_rams:.0f} block RAMs of {limits.luts:.0f} and {limits.block_rams:.0f}; fewer formats and "
         "roundings, narrower address_bits and size_bits, buffer_depth = 64 or --memory 4096 make it smaller"
     )
+
+
+def build_fitted(
+    board: Board,
+    config: ArrayConfig,
+    *,
+    clock_mhz: float | None = None,
+    baud: int | None = None,
+    memory_bytes: int | None = None,
+    seed: int = 1,
+    timeout: float = PLACE_TIMEOUT,
+    progress: Callable[[str], None] = lambda stage: None,
+) -> FittedBuild:
+    """The bitstream of the largest array that fits a board; where it cannot be placed and routed, of a smaller one.
+
+    Takes the arguments of `halfulp.boards.open_build.build_open`, and raises its errors where the third and smallest
+    array that is tried fails too.
+    """
+    design: dict[str, Any] = {"clock_mhz": clock_mhz, "baud": baud, "memory_bytes": memory_bytes}
+    failures: list[str] = []
+    most = None
+    while True:
+        found = fit_board(board, config, most=most, progress=progress, **design_parameters(board, config, **design))
+        size = f"{found.config.rows}×{found.config.columns}"
+        try:
+            build = build_open(
+                board,
+                found.config,
+                seed=seed,
+                timeout=timeout,
+                progress=lambda stage, size=size: progress(f"{stage} {size}"),
+                **design,
+            )
+        except ProgramError as error:
+            failures.append(str(error))
+            most = int(STEP * found.config.rows * found.config.columns)
+            if len(failures) == TRIES or not most:
+                raise
+        else:
+            return FittedBuild(fit=found, build=build, failures=failures)
 
 
 def fit_model(board: Board, config: ArrayConfig, synthesised: Callable[[int, int], Area]) -> AreaModel:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from halfulp.boards.board import Board, SerialBoard
-from halfulp.boards.place import TOOLCHAINS, Placement, place_and_route
+from halfulp.boards.place import PLACE_TIMEOUT, TOOLCHAINS, Placement, place_and_route
 from halfulp.boards.pll import PllPlan, plan_pll
 from halfulp.boards.programs import PROGRAMS, ProgramError
 from halfulp.boards.synthesis import Area, Synthesis, synthesise
@@ -111,6 +111,7 @@ def build_open(
     baud: int | None = None,
     memory_bytes: int | None = None,
     seed: int = 1,
+    timeout: float = PLACE_TIMEOUT,
     progress: Callable[[str], None] = lambda stage: None,
 ) -> OpenBuild:
     """Build a board's bitstream, or take it from the cache where it was built before from the very same.
@@ -123,6 +124,8 @@ def build_open(
         What the board's file says unless given, memory as far as the core's addresses reach.
     seed
         Of place and route: another one gives another clock, by some per cent.
+    timeout
+        Seconds for place and route.
     progress
         Told each stage as it begins.
 
@@ -151,6 +154,7 @@ def build_open(
         what=f"place and route of {what}",
         pack=serial.pack,
         progress=progress,
+        timeout=timeout,
     )
     if placement.fmax < made.frequency:
         reached = placement.fmax / 1e6

@@ -12,10 +12,10 @@ from typing import Any
 from halfulp.boards.programs import PROGRAMS, run_program
 from halfulp.hw.cache import cached, digest
 
-__all__ = ["TOOLCHAINS", "Placement", "Step", "Toolchain", "Use", "place_and_route"]
+__all__ = ["PLACE_TIMEOUT", "TOOLCHAINS", "Placement", "Step", "Toolchain", "Use", "place_and_route"]
 
-TIMEOUT = 5400.0
-"""Seconds for one run of nextpnr: the largest parts, full, take half an hour as WebAssembly."""
+PLACE_TIMEOUT = 5400.0
+"""Seconds for one run of nextpnr unless told: the largest parts, full, take half an hour as WebAssembly."""
 
 PACK_TIMEOUT = 600.0
 """Seconds to write a bitstream."""
@@ -93,6 +93,8 @@ TOOLCHAINS = {
     ),
     "gowin": Toolchain(
         place="nextpnr-himbaechel",
+        # A design for which there is no room then fails within minutes. Unless told, nextpnr searches for a day.
+        place_options=("--placer-heap-cell-placement-timeout", "2000"),
         constraints="top.cst",
         constraints_option="--vopt",
         routed="top.pnr.json",
@@ -167,7 +169,7 @@ def place_and_route(
     what: str,
     pack: Sequence[str] | None = (),
     progress: Callable[[str], None] = lambda stage: None,
-    timeout: float = TIMEOUT,
+    timeout: float = PLACE_TIMEOUT,
 ) -> Placement:
     """Place and route a netlist and write its bitstream, or take the outcome of having done so from the cache.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from halfulp.cli.console import print_json, print_table, timed
+from halfulp.cli.console import note, print_json, print_table, timed
 from halfulp.cli.matrix_files import check_folder
 
 if TYPE_CHECKING:
@@ -52,8 +52,16 @@ def build(
         int | None, typer.Option("--memory", metavar="BYTES", help="Beside a core behind a serial link.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of place and route.")] = 1,
+    timeout: Annotated[
+        float | None,
+        typer.Option("--timeout", metavar="MINUTES", help="For place and route, then it has failed: 90."),
+    ] = None,
     fit: Annotated[
-        bool, typer.Option("--fit", help="Only find the largest array that fits; with -o, build it.")
+        bool,
+        typer.Option(
+            "--fit",
+            help="Only find the largest array that fits; with -o, build it, or the next smaller of three that routes.",
+        ),
     ] = False,
     report: Annotated[
         bool, typer.Option("--report", help="Also area and clock of core and array by themselves.")
@@ -81,6 +89,7 @@ def build(
             "--report": report,
             "--load": load,
             "--seed": seed - 1,
+            "--timeout": timeout,
         }
         for name, value in given.items():
             if value:
@@ -89,19 +98,19 @@ def build(
         return
     if not 0 <= seed <= LAST_SEED:
         raise ValueError(f"--seed must be 0 to {LAST_SEED}, not {seed}")
+    if timeout is not None and not timeout > 0:
+        raise ValueError(f"--timeout must be positive, not {timeout:g} minutes")
     options: dict[str, Any] = {"clock_mhz": clock, "baud": baud, "memory_bytes": memory}
     if fit and output is None:
-        for name, value in (("--report", report), ("--load", load), ("--seed", seed - 1)):
+        for name, value in (("--report", report), ("--load", load), ("--seed", seed - 1), ("--timeout", timeout)):
             if value:
                 raise ValueError(f"{name} is of a build, and --fit builds only where -o names a folder")
-    else:
-        check_folder(folder)
-    if fit:
-        found = _fit(chosen, parsed, json and output is None, options)
-        if output is None:
-            return
-        parsed = found.config
-    _build_open(chosen, parsed, folder, load=load, report=report, json=json, seed=seed, **options)
+        _fit(chosen, parsed, json, options)
+        return
+    check_folder(folder)
+    if timeout is not None:
+        options["timeout"] = 60 * timeout
+    _build_open(chosen, parsed, folder, fit=fit, load=load, report=report, json=json, seed=seed, **options)
 
 
 def _build_vivado(board: Board, config: ArrayConfig, folder: Path, clock: float | None, json: bool) -> None:
@@ -132,22 +141,39 @@ TITLES = {"luts": "LUTs", "flip_flops": "flip-flops", "dsps": "DSP blocks", "blo
 
 
 def _build_open(
-    board: Board, config: ArrayConfig, folder: Path, *, load: bool, report: bool, json: bool, seed: int, **options: Any
+    board: Board,
+    config: ArrayConfig,
+    folder: Path,
+    *,
+    fit: bool,
+    load: bool,
+    report: bool,
+    json: bool,
+    seed: int,
+    **options: Any,
 ) -> None:
     from halfulp.boards.blocks import block_figures
+    from halfulp.boards.fit import build_fitted
     from halfulp.boards.open_build import build_open, build_report, save_build
 
     loader = _loader(board) if load else None  # before minutes are spent
     with timed(board.name) as progress:
-        made = build_open(board, config, seed=seed, progress=progress, **options)
-        blocks = block_figures(config, board, seed=seed, progress=progress) if report else []
+        fitted = build_fitted(board, config, seed=seed, progress=progress, **options) if fit else None
+        made = fitted.build if fitted else build_open(board, config, seed=seed, progress=progress, **options)
+        blocks = block_figures(made.config, board, seed=seed, progress=progress) if report else []
     told = build_report(made)
+    if fitted:
+        told["fit"] = {**_plain_fit(fitted.fit), "failures": fitted.failures}
     if report:
         told["blocks"] = [asdict(block) for block in blocks]
     bitstream = save_build(made, folder, told)
     if json:
         print_json({**told, "bitstream": str(bitstream)})
     else:
+        if fitted:
+            for failure in fitted.failures:
+                note(failure)
+            _print_fit(board, fitted.fit)
         _print_report(made, bitstream)
         if report:
             _print_blocks(board, blocks)
@@ -182,31 +208,34 @@ def _print_blocks(board: Board, blocks: Sequence[BlockFigures]) -> None:
     print_table(f"Blocks on {board.part}, and by synth_xilinx", columns, rows, right=range(1, 6))
 
 
-def _fit(board: Board, config: ArrayConfig, json: bool, options: Mapping[str, Any]) -> Fit:
+def _fit(board: Board, config: ArrayConfig, json: bool, options: Mapping[str, Any]) -> None:
     from halfulp.boards.fit import fit_board
     from halfulp.boards.open_build import design_parameters
 
     with timed(board.name) as progress:
         found = fit_board(board, config, progress=progress, **design_parameters(board, config, **options))
-    fitted = found.config
     if json:
-        print_json(
-            {
-                "board": board.name,
-                "rows": fitted.rows,
-                "columns": fitted.columns,
-                "estimate": asdict(found.estimate),
-                "area": asdict(found.area),
-                "limits": asdict(found.limits),
-                "synthesised": [list(size) for size in found.synthesised],
-            }
-        )
-        return found
+        print_json({"board": board.name, **_plain_fit(found)})
+    else:
+        _print_fit(board, found)
+
+
+def _plain_fit(found: Fit) -> dict[str, Any]:
+    return {
+        "rows": found.config.rows,
+        "columns": found.config.columns,
+        "estimate": asdict(found.estimate),
+        "area": asdict(found.area),
+        "limits": asdict(found.limits),
+        "synthesised": [list(size) for size in found.synthesised],
+    }
+
+
+def _print_fit(board: Board, found: Fit) -> None:
     estimate, area, limits = asdict(found.estimate), asdict(found.area), asdict(found.limits)
     rows = [[title, f"{estimate[n]:.0f}", f"{area[n]:g}", f"{limits[n]:.0f}"] for n, title in TITLES.items()]
-    title = f"The largest array for {board.title}: {fitted.rows}×{fitted.columns}"
+    title = f"The largest array for {board.title}: {found.config.rows}×{found.config.columns}"
     print_table(title, ["", "by the model", "synthesised", "at most"], rows, right=(1, 2, 3))
-    return found
 
 
 def _load_line(board: Board, bitstream: Path) -> str:
