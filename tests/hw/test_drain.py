@@ -170,8 +170,8 @@ def test_latencies_of_the_default_core() -> None:
     assert first_capture(config) == 4
     assert position_latency(config) == 21
     assert position_latency(config.replace(roundings=("toward_zero",))) == 1
-    assert RoundingLane.latency_of(config) == 10
-    assert (CAPTURE_LATENCY, result_latency(config), acceptance_latency(config)) == (2, 12, 23)
+    assert RoundingLane.latency_of(config) == 11
+    assert (CAPTURE_LATENCY, result_latency(config), acceptance_latency(config)) == (2, 15, 23)
 
 
 def test_what_is_no_configuration_is_refused() -> None:

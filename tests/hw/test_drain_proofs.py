@@ -12,7 +12,7 @@ import pytest
 from amaranth.hdl import Array, Cat, Mux, Signal
 from amaranth.lib import data
 
-from halfulp.hw import group_walker, row_buffer, skid
+from halfulp.hw import group_walker, reserved_queue, row_buffer, skid
 from halfulp.hw.array import first_capture
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.interfaces import tile_layout
@@ -86,11 +86,11 @@ def walker_bench(module: ModuleType) -> Bench:
     with m.If(walker.start):
         m.d.sync += between.eq(started.last)
     bench.ensure(
-        waiting <= module.QUEUED_TILES,
+        waiting <= 2,
         under_way <= module.STARTED_TILES,
         ~walker.start | (waiting != 0),
         walker.idle == ((waiting == 0) & (under_way == 0)),
-        walker.tile.ready == (waiting != module.QUEUED_TILES),
+        walker.tile.ready == (waiting != 2),
         # What is held once for a GEMM is not changed under another one.
         walker.first_of_gemm == between,
         ~(walker.start & between) | (under_way == 0),
@@ -108,10 +108,12 @@ def walker_bench(module: ModuleType) -> Bench:
 
     # What induction has to know besides.
     bench.ensure(
-        *bench.queue_facts(inside, "queue", known=waits, ahead=ahead, entry=mine.as_value()),
+        ~waits | (ahead < waiting),
+        ~waits | (Mux(ahead == 0, inside["queue.first"], inside["queue.second"]) == mine.as_value()),
         inside["open_tiles"] == under_way,
         inside["inside_gemm"] == ~between,
-        inside["queue.level"] == waiting,
+        inside["queue.shows"] == (waiting != 0),
+        inside["queue.waits"] == (waiting == 2),
         ~active | (inside["columns_left"] == left),
         ~active | (inside["rows_left"] == (tile.rows - row)[: len(inside["rows_left"])]),
         ~active | (inside["first_column"] == tile.column),
@@ -235,10 +237,10 @@ def buffer_bench(module: ModuleType) -> Bench:
     bench = Bench()
     m = bench.m
     m.submodules.buffer = buffer = module.RowBuffer(config=config)
-    bench.free(buffer.write, buffer.row, buffer.enable, buffer.read, buffer.group, buffer.pop)
+    bench.free(buffer.write, buffer.row, buffer.read, buffer.group, buffer.pop)
     depth = module.buffered_rows(config)
     level = Signal(range(depth + 1))
-    pops = buffer.enable & buffer.read & buffer.pop
+    pops = buffer.read & buffer.pop
     m.d.sync += level.eq(level + buffer.write - pops)
     bench.suppose(~buffer.write | (level != depth), ~buffer.read | buffer.available)
     bench.ensure(buffer.available == (level != 0))
@@ -254,8 +256,7 @@ def buffer_bench(module: ModuleType) -> Bench:
     reads = waits & buffer.read & (ahead == 0)
     expected, known = Signal.like(row[0].sum, name="expected_0"), Signal()
     delivered, ready = Signal.like(expected), Signal()
-    with m.If(buffer.enable):
-        m.d.sync += [expected.eq(row[buffer.group].sum), known.eq(reads), delivered.eq(expected), ready.eq(known)]
+    m.d.sync += [expected.eq(row[buffer.group].sum), known.eq(reads), delivered.eq(expected), ready.eq(known)]
     bench.ensure(~ready | (buffer.results[0].sum == delivered))
     return bench
 
@@ -282,6 +283,52 @@ def skid_bench(module: ModuleType) -> Bench:
         (waiting == 0) | (inside["kept"] == entry),
     )
     return bench
+
+
+def queue_bench(module: ModuleType) -> Bench:
+    """What was promised a place is kept in order, as it was; while all is taken at once, there is always room."""
+    bench = Bench()
+    m = bench.m
+    queue = module.ReservedQueue(shape=3, depth=4)
+    inside = bench.look_into(queue, "queue")
+    behind = queue.behind
+    bench.free(queue.reserve, queue.valid, queue.item, behind.ready)
+    reserved, waiting = Signal(3), Signal(3)  # of these, places whose item has come
+    taken = behind.valid & behind.ready
+    m.d.sync += [reserved.eq(reserved + queue.reserve - taken), waiting.eq(waiting + queue.valid - taken)]
+    bench.suppose(~queue.reserve | queue.room, ~queue.valid | (waiting < reserved))
+    bench.ensure(
+        queue.room == (reserved != 4),
+        queue.idle == (reserved == 0),
+        waiting <= reserved,
+        reserved <= 4,
+        ~behind.valid | (waiting != 0),
+        behind.valid | (waiting <= bench.delayed(queue.valid)),
+    )
+
+    # Any item, and how many are before it.
+    chosen, waits, ahead, entry = Signal(), Signal(), Signal(3), Signal(3)
+    bench.free(chosen)
+    with m.If(waits & taken):
+        m.d.sync += [ahead.eq(ahead - 1), waits.eq(ahead != 0)]
+    with m.If(queue.valid & chosen & ~waits):
+        m.d.sync += [waits.eq(1), ahead.eq(waiting - taken), entry.eq(queue.item)]
+    first = waits & behind.valid & (ahead == 0)
+    bench.ensure(
+        ~first | (behind.p == entry),
+        # What induction has to know besides.
+        inside["reserved"] == reserved,
+        inside["level"] == waiting - behind.valid,
+        inside["waits"] == (inside["level"] != 0),
+        inside["written"] == (inside["read"] + inside["level"])[:2],
+        ~waits | (ahead < waiting),
+        ~waits | first | (bench.stored("items", (inside["read"] + ahead - behind.valid)[:2]) == entry),
+    )
+    return bench
+
+
+def test_items_leave_as_they_came_and_have_room(tmp_path: Path) -> None:
+    queue_bench(reserved_queue).prove(tmp_path, steps=2, inductive=True)
 
 
 def test_groups_of_each_tile_are_walked(tmp_path: Path) -> None:
@@ -322,8 +369,8 @@ MUTANTS = {
     "a tile that comes overtakes one that waits": (
         walker_bench,
         group_walker,
-        "tile.eq(queue.r_data)",
-        "tile.eq(Mux(self.tile.valid, self.tile.payload, queue.r_data))",
+        "tile.eq(queue.behind.p)",
+        "tile.eq(Mux(self.tile.valid, self.tile.payload, queue.behind.p))",
     ),
     "rounding changed under a GEMM": (walker_bench, group_walker, "(inside | (still_open == 0))", "1"),
     "the next tile's address lost": (
@@ -359,6 +406,13 @@ MUTANTS = {
         "Mux(waits & self.behind.ready, kept, offered)",
     ),
     "what waits is overwritten": (skid_bench, skid, "with m.If(~waits)", "with m.If(self.before.valid)"),
+    "a place promised twice": (
+        queue_bench,
+        reserved_queue,
+        "((reserved == depth - 1) & self.reserve)",
+        "(reserved == depth)",
+    ),
+    "an item shown twice": (queue_bench, reserved_queue, "self.behind.valid.eq(waits)", "self.behind.valid.eq(1)"),
     "rows that never leave": (buffer_bench, row_buffer, "(done + popped)", "(done + (popped & self.write))"),
 }
 """What is wrong: the bench that has to show it, and the source text that is replaced, by what."""

@@ -223,7 +223,11 @@ def packer_bench(module: ModuleType, config: ArrayConfig) -> Bench:
         ~aligned_valid | (inside["ends_row"] == (inside["last_of_row"] & (words_behind == 0))),
         ~aligned_valid | (inside["pushes"] == ((words_behind != 0) | ~inside["keep_last"])),
         ~aligned_valid | (inside["finishes"] == ((words_behind == 0) | ((words_behind == 1) & inside["keep_last"]))),
-        ~aligned_valid | (inside["ends_page"] == address[: (page_words - 1).bit_length()].all()),
+        ~aligned_valid
+        | (
+            inside["closes"]
+            == (inside["ends_row"] | inside["is_full"] | address[: (page_words - 1).bit_length()].all())
+        ),
         (beats == 0) | (first == inside["first_address"]),
         (beats == 0) | (upcoming[: len(word)] == (first + beats)[: len(word)]),
         (beats == 0) | aligned_valid | more,
@@ -356,7 +360,7 @@ MUTANTS = {
     ),
     "what was kept is lost": (wide_bench, "aligned[:bus_width] | kept.data", "aligned[:bus_width]"),
     "words of a group at one address": (wide_bench, "eq(word_address + 1)", "eq(word_address)"),
-    "a burst across 4 KiB": (wide_bench, "is_full | ends_page)", "is_full)"),
+    "a burst across 4 KiB": (wide_bench, "next_is_full | next_ends_page)", "next_is_full)"),
     "a burst at its last word's address": (
         wide_bench,
         "beats_less_1 == 0, word_address, first_address",

@@ -225,7 +225,7 @@ def test_a_single_tile_waits_for_one_bus_latency_each_way(latency: int):
                 plan, c_address, _ = dense_gemm(config, m, k, n, across_k=across, out_bytes=4, base=0)
                 model = predict(plan, c_address=c_address, memory=memory)
                 words = (model.read_bytes + model.written_bytes) // config.bus_bytes
-                ways = core.interval * k + core.capture + core.position + core.result
+                ways = core.interval * k + core.capture + core.position + core.rounding + core.queue
                 assert model.cycles <= words + ways + 2 * latency + 64, (plan, model)
                 seen += 1
     assert seen > 3

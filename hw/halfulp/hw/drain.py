@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Cat, Const, Module, ResetInserter, Signal, Value
+from amaranth.hdl import Cat, Const, Module, ResetInserter, Signal, Value, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -12,13 +12,23 @@ from amaranth.utils import ceil_log2
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.group_walker import GroupAddresses, GroupWalker, group_layout
 from halfulp.hw.interfaces import output_group_layout, output_stream, result_layout, tile_stream
+from halfulp.hw.reserved_queue import ReservedQueue
 from halfulp.hw.rounder import RoundingLane, RoundingSetup
 from halfulp.hw.row_buffer import ResultMover, RowBuffer
 from halfulp.hw.skid import SkidBuffer
 from halfulp.hw.threefry import Threefry
 from halfulp.numerics.rounding import KINDS
 
-__all__ = ["CAPTURE_LATENCY", "Drain", "acceptance_latency", "is_stochastic", "position_latency", "result_latency"]
+__all__ = [
+    "CAPTURE_LATENCY",
+    "Drain",
+    "acceptance_latency",
+    "is_stochastic",
+    "position_latency",
+    "queued_groups",
+    "result_latency",
+    "rounding_latency",
+]
 
 BLOCK = 4
 """Neighbouring columns that one Threefry output serves."""
@@ -46,9 +56,19 @@ CAPTURE_LATENCY = 2
 """Clocks from `captured` to the one in which the tile's first group can be read: its row moves, and is there."""
 
 
+def rounding_latency(config: ArrayConfig) -> int:
+    """Clocks from the one in which a group is read to the one in which it is behind the lanes."""
+    return RowBuffer.latency + RoundingLane.latency_of(config)
+
+
 def result_latency(config: ArrayConfig) -> int:
     """Clocks from the one in which a group is read to the one in which it is at the drain's output."""
-    return RowBuffer.latency + RoundingLane.latency_of(config)
+    return rounding_latency(config) + ReservedQueue.latency
+
+
+def queued_groups(config: ArrayConfig) -> int:
+    """Groups that are in the lanes or wait behind them, at most: so many that a group a clock goes on."""
+    return 1 << ceil_log2(result_latency(config) + 1)
 
 
 class Drain(wiring.Component):
@@ -85,15 +105,14 @@ class Drain(wiring.Component):
 
     - its tile's `captured` was 1 at least `CAPTURE_LATENCY` clocks before (plus one for each row before its own),
     - it has come through: a tile accepted while nothing is under way gets there in `acceptance_latency` clocks,
-    - results move: none is at the end of their pipeline, or it is taken, or none waits beside the end.
+    - there is room for it behind the lanes, where `queued_groups` results of lanes can wait or be under way to.
 
-    What is at the end of either pipeline and cannot go on waits beside it, in a `SkidBuffer`, so that both pipelines
-    halt a clock later, by a register.
+    So lanes never halt. Positions do, by registers: a position that cannot go on waits in a `SkidBuffer`.
 
-    A tile starts when all groups of the one before have entered, the last group of the one before that has left, and,
-    for the first tile of a GEMM, the last group of the GEMM before has left. Whole tiles of K steps so follow each
-    other without a gap from K = max(`minimum_tile_interval`, rows · C / L) on, where as well two tiles' K is no less
-    than `position_latency` + `result_latency` + rows · C / L.
+    A tile starts when all groups of the one before have entered, the last group of the one before that has left
+    the lanes, and, for the first tile of a GEMM, the last group of the GEMM before has. Whole tiles of K steps so
+    follow each other without a gap from K = max(`minimum_tile_interval`, rows · C / L) on, where as well two tiles' K
+    is no less than `position_latency` + `rounding_latency` + rows · C / L.
     """
 
     tile: Any
@@ -158,72 +177,92 @@ class Drain(wiring.Component):
 
         # Positions: forward while there is no group at the end, or it is read or can wait to be.
         lanes = self._config.lanes
+        walked_layout = data.StructLayout({"group": group_layout(self._config), "i": len(walker.i), "j": len(walker.j)})
+        m.submodules.walked_skid = walked = SkidBuffer(shape=walked_layout)
         place_layout = data.StructLayout({"group": group_layout(self._config), "randoms": 16 * lanes})
-        m.submodules.waiting = places = SkidBuffer(shape=place_layout)
-        front = _Groups(m, "front", self._config, position_latency(self._config), walker.valid, walker.group)
-        at_end = front.groups[-1]
+        m.submodules.place_skid = places = SkidBuffer(shape=place_layout)
+        position: Any = walked.behind.p
+        front = _Groups(m, "front", self._config, position_latency(self._config), walked.behind.valid, position.group)
+        front_moves = Signal()
         m.d.comb += [
-            front.enable.eq(~front.valid[-1] | places.before.ready),
-            walker.ready.eq(front.enable),
+            walker.ready.eq(walked.before.ready),
+            walked.before.valid.eq(walker.valid),
+            walked.before.p.group.eq(walker.group),
+            walked.before.p.i.eq(walker.i),
+            walked.before.p.j.eq(walker.j),
+            walked.behind.ready.eq(front_moves),
+            front_moves.eq(~front.valid[-1] | places.before.ready),
+            front.enable.eq(front_moves),
             places.before.valid.eq(front.valid[-1]),
-            places.before.p.group.eq(at_end),
-            places.before.p.randoms.eq(self._random_bits(m, setup, walker, front.enable, at_end["column"])),
+            places.before.p.group.eq(front.groups[-1]),
+            places.before.p.randoms.eq(self._random_bits(m, setup, walker, position, front)),
         ]
         found: Any = places.behind.p.group
 
-        # Results: forward while there is nothing at the end, or it is taken or can wait to be.
-        m.submodules.leaving = results = SkidBuffer(shape=output_group_layout(self._config))
+        # Results: they never halt, for each has a place behind the lanes before it is read.
+        results_layout = data.StructLayout(
+            {"group": output_group_layout(self._config), "invalid": unsigned(1), "overflow": unsigned(1)}
+        )
+        m.submodules.queue = queue = ReservedQueue(shape=results_layout, depth=queued_groups(self._config))
         read = Signal()
-        back = _Groups(m, "back", self._config, result_latency(self._config), read, found)
+        back = _Groups(m, "back", self._config, rounding_latency(self._config), read, found)
         last = back.groups[-1]
+        busy = Signal()  # a group is under way
+        m.d.sync += busy.eq(read | back.valid[:-1].any())
         m.d.comb += [
+            back.enable.eq(1),
             read.eq(places.behind.valid & places.behind.ready),
-            places.behind.ready.eq(buffer.available & back.enable),
-            back.enable.eq(~back.valid[-1] | results.before.ready),
-            buffer.enable.eq(back.enable),
+            places.behind.ready.eq(buffer.available & queue.room),
             buffer.read.eq(read),
             buffer.group.eq(found.group),
             buffer.pop.eq(found.last_of_row),
             mover.released.eq(read & found.last_of_row),
         ]
         randoms = [places.behind.p.randoms.word_select(lane, 16) for lane in range(lanes)]
-        codes, invalid, overflow = self._lanes(m, setup.rounding, back.enable, buffer.results, randoms)
+        codes, invalid, overflow = self._lanes(m, setup.rounding, busy, buffer.results, randoms)
 
-        left = Signal()
-        output = results.before.p
-        wiring.connect(m, results.behind, wiring.flipped(self.output))
+        left = back.valid[-1]
+        group, leaves = queue.item.group, queue.behind.p
         m.d.comb += [
-            left.eq(back.valid[-1] & results.before.ready),
             walker.closed.eq(left & last["last_of_tile"]),
             addresses.start.eq(walker.start),
             addresses.tile_address.eq(walker.started.address),
             addresses.row_stride.eq(walker.started.c_stride),
-            addresses.step.eq(Const(self._config.lanes) << setup.rounding.bytes_log2),
+            addresses.step.eq(Const(lanes) << setup.rounding.bytes_log2),
             addresses.left.eq(left),
             addresses.last_of_row.eq(last["last_of_row"]),
             addresses.last_of_tile.eq(last["last_of_tile"]),
-            results.before.valid.eq(back.valid[-1]),
-            output.address.eq(addresses.address),
-            output.bytes_log2.eq(setup.rounding.bytes_log2),
-            output.count.eq(last["count"]),
-            output.last_of_row.eq(last["last_of_row"]),
-            output.last_of_gemm.eq(last["last_of_gemm"]),
-            *(output.codes[number].eq(code) for number, code in enumerate(codes)),
-            self.invalid.eq(left & _any_of_first(invalid, last["count"])),
-            self.overflow.eq(left & _any_of_first(overflow, last["count"])),
-            self.idle.eq(walker.idle & mover.idle & ~self.output.valid),
+            queue.reserve.eq(read),
+            queue.valid.eq(left),
+            group.address.eq(addresses.address),
+            group.bytes_log2.eq(setup.rounding.bytes_log2),
+            group.count.eq(last["count"]),
+            group.last_of_row.eq(last["last_of_row"]),
+            group.last_of_gemm.eq(last["last_of_gemm"]),
+            *(group.codes[number].eq(code) for number, code in enumerate(codes)),
+            queue.item.invalid.eq(_any_of_first(invalid, last["count"])),
+            queue.item.overflow.eq(_any_of_first(overflow, last["count"])),
+            self.output.valid.eq(queue.behind.valid),
+            self.output.p.eq(leaves.group),
+            queue.behind.ready.eq(self.output.ready),
+            self.invalid.eq(self.output.valid & self.output.ready & leaves.invalid),
+            self.overflow.eq(self.output.valid & self.output.ready & leaves.overflow),
+            self.idle.eq(walker.idle & mover.idle & queue.idle),
         ]
         return m
 
     def _random_bits(
-        self, m: Module, setup: RoundingSetup, walker: GroupWalker, enable: Signal, column: Value
+        self, m: Module, setup: RoundingSetup, walker: GroupWalker, position: Any, front: _Groups
     ) -> Value:
-        """16 random bits a lane for the group at the end of the position pipeline, delayed to meet its results."""
+        """16 random bits a lane for the group at the end of the position pipeline; `position` is what enters there."""
         lanes = self._config.lanes
         if not is_stochastic(self._config):
             return Const(0, 16 * lanes)
         words: list[Value] = []
+        # They work only for GEMMs of a stochastic mode: from the first position on, until the last result has left.
         in_use = Signal()
+        awake = Signal()
+        m.d.sync += awake.eq(~walker.idle)
         with m.If(setup.load):
             stochastic = [n for n, kind in enumerate(KINDS) if kind.startswith("stochastic")]
             m.d.sync += in_use.eq(walker.started.rounding_mode.matches(*stochastic))
@@ -233,15 +272,15 @@ class Drain(wiring.Component):
             m.d.comb += [
                 generator.load.eq(setup.load),
                 generator.key.eq(walker.started.seed),
-                generator.enable.eq(enable & in_use),
-                generator.counter[0].eq(walker.i),
-                generator.counter[1].eq(walker.j[2:] + number),
+                generator.enable.eq(front.enable & in_use & awake),
+                generator.counter[0].eq(position.i),
+                generator.counter[1].eq(position.j[2:] + number),
             ]
             words += [generator.words[0], generator.words[1]]
         bits = Cat(words)
         if lanes < BLOCK:
             # A group of fewer lanes lies inside one block of 4 columns, at a multiple of its size.
-            bits = bits.word_select(column[ceil_log2(lanes) :], 16 * lanes)
+            bits = bits.word_select(front.groups[-1]["column"][ceil_log2(lanes) :], 16 * lanes)
         return bits
 
     def _lanes(
@@ -254,7 +293,8 @@ class Drain(wiring.Component):
             m.submodules[f"lane_{number}"] = lane
             for stage in range(RowBuffer.latency):
                 register = Signal(16, name=f"random_{number}_{stage}", reset_less=True)
-                with m.If(enable):
+                # The first is there when a group is read, a clock before `enable` tells of it.
+                with m.If(enable | (stage == 0)):
                     m.d.sync += register.eq(random)
                 random = register
             m.d.comb += [

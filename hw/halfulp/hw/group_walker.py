@@ -5,17 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from amaranth.hdl import Module, Mux, Signal, unsigned
-from amaranth.lib import data, fifo, wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.interfaces import tile_layout, tile_stream
+from halfulp.hw.skid import PairQueue
 
 __all__ = ["GroupAddresses", "GroupWalker", "group_layout"]
-
-QUEUED_TILES = 2
-"""Tiles that wait to be started."""
 
 STARTED_TILES = 2
 """Tiles between their start and the leaving of their last result."""
@@ -90,7 +88,8 @@ class GroupWalker(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         """Build the block."""
         m = Module()
-        m.submodules.queue = queue = fifo.SyncFIFO(width=tile_layout(self._config).size, depth=QUEUED_TILES)
+        m.submodules.queue = queue = PairQueue(shape=tile_layout(self._config))
+        wiring.connect(m, wiring.flipped(self.tile), queue.before)
         tile, group = self.started, self.group
         lanes = self._config.lanes
         open_tiles = Signal(range(STARTED_TILES + 1))
@@ -110,21 +109,18 @@ class GroupWalker(wiring.Component):
         may_start = Signal(init=1)
         moves = Signal()
         m.d.comb += [
-            queue.w_data.eq(self.tile.payload),
-            queue.w_en.eq(self.tile.valid),
-            self.tile.ready.eq(queue.w_rdy),
-            tile.eq(queue.r_data),
-            queue.r_en.eq(self.start),
+            tile.eq(queue.behind.p),
+            queue.behind.ready.eq(self.start),
             self.first_of_gemm.eq(~inside_gemm),
             moves.eq(self.valid & self.ready),
-            self.start.eq(queue.r_rdy & may_start & (~self.valid | (self.ready & last_of_tile))),
+            self.start.eq(queue.behind.valid & may_start & (~self.valid | (self.ready & last_of_tile))),
             group.count.eq(Mux(last_of_row, columns_left, lanes)),
             group.group.eq(number),
             group.column.eq(self.j[:2]),
             group.last_of_row.eq(last_of_row),
             group.last_of_tile.eq(last_of_tile),
             group.last_of_gemm.eq(last_of_tile & last_tile),
-            self.idle.eq(~queue.r_rdy & (open_tiles == 0)),
+            self.idle.eq(~queue.behind.valid & (open_tiles == 0)),
         ]
         still_open = Signal.like(open_tiles)
         inside = Signal()

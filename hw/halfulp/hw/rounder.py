@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -32,7 +32,8 @@ from halfulp.numerics.random_bits import MAX_OUTPUT_BITS
 
 __all__ = ["RoundingLane", "RoundingSetup", "rounding_layout"]
 
-FIELD_LIMIT = 257
+FIELD_LIMIT_LOG2 = 8
+FIELD_LIMIT = (1 << FIELD_LIMIT_LOG2) + 1
 """Exponent fields are cut to this: formats have at most 8 exponent bits, so it is beyond all of them."""
 
 DISTANCE_BITS = 6
@@ -85,13 +86,13 @@ class RoundingLane(wiring.Component):
         """Clocks with `enable` from a sum to its code."""
         levels = (sum_places(config) - 1).bit_length()
         tables = table_formats(config)
-        return 1 + (levels + 1) // 2 + 6 + (TableRounder.latency_of(tables) if tables else 0)
+        return 1 + (levels + 1) // 2 + 7 + (TableRounder.latency_of(tables) if tables else 0)
 
     @property
     def latency(self) -> int:
         """Clocks with `enable` from a sum to its code.
 
-        Two levels of normalisation a clock, 7 more, and those of the `TableRounder` where there is one.
+        Two levels of normalisation a clock, 8 more, and those of the `TableRounder` where there is one.
         """
         return self.latency_of(self._config)
 
@@ -134,10 +135,16 @@ class RoundingLane(wiring.Component):
         zeros: list[Value] = []
         for high in reversed(range((levels + 1) // 2)):
             magnitude, zeros = pipeline["magnitude"], [pipeline["zeros"]] if zeros else []
-            for level in reversed(range(2 * high, min(2 * high + 2, levels))):
-                empty = magnitude[width - (1 << level) :] == 0
-                magnitude = Mux(empty, magnitude << (1 << level), magnitude)[:width]
-                zeros.insert(0, empty)
+            # Which of the topmost parts are empty is found out side by side, not of what has been shifted.
+            part = 1 << 2 * high
+            empty = [magnitude[max(width - (n + 1) * part, 0) : max(width - n * part, 0)] == 0 for n in range(3)]
+            if 2 * high + 1 < levels:
+                both = empty[0] & empty[1]
+                one = Mux(both, empty[2], empty[0])
+                far, near = (Mux(one, magnitude << (n + 1) * part, magnitude << n * part) for n in (2, 0))
+                magnitude, zeros = Mux(both, far, near)[:width], [one, both, *zeros]
+            else:
+                magnitude, zeros = Mux(empty[0], magnitude << part, magnitude)[:width], [empty[0], *zeros]
             pipeline.step(magnitude=magnitude, zeros=Cat(zeros))
 
     def _place_exponent(self, pipeline: _Pipeline) -> None:
@@ -150,22 +157,34 @@ class RoundingLane(wiring.Component):
             head = Cat(head[0] | magnitude[:spare].any(), head[1:])
 
         # Above the smallest normal number: the distance is the exponent field, less 1.
-        above = Signal(signed(17))
         zeros = pipeline["zeros"] if sum_places(self._config) > 1 else 0
         raised = pipeline["raised"] if isinstance(self._config.accumulator, FloatAccumulator) else 0
-        pipeline.m.d.comb += above.eq(self.rounding.top_exponent + raised - zeros)
-        normal = above >= 0
-        field = Mux(above >= FIELD_LIMIT - 1, FIELD_LIMIT, above + 1)[:9]
+        pipeline.step(head=head, above=(self.rounding.top_exponent + raised - zeros)[:17])
+
+        head, above = pipeline["head"], pipeline["above"]
+        normal = ~above[-1]
+        field = Mux(above[FIELD_LIMIT_LOG2:-1].any(), FIELD_LIMIT, above + 1)[:9]
         # The hidden one is the field's lowest place: a normal number's is counted in its field already.
         top = Mux(normal & head[-1], field, head[-1])
-        below = Mux(above < -(1 << DISTANCE_BITS) + 1, (1 << DISTANCE_BITS) - 1, (-above)[:DISTANCE_BITS])
-        shift = self.rounding.narrow + Mux(normal, 0, below)
+        # Below it: down by so many places more, up to 2**DISTANCE_BITS - 1.
+        is_far = ~above[DISTANCE_BITS:].all() | ~above[:DISTANCE_BITS].any()
+        least, most = self._subnormal_shifts(pipeline.m)
+        shift = Mux(normal, self.rounding.narrow, Mux(is_far, most, least - above))
         flat = Const(0)
         if any(_has_gap(f) for f in self._config.out_formats):
-            shift = shift + Mux(normal, 0, self.rounding.gap)
             flat = ~normal & self.rounding.flat
         pipeline.carry(flat=flat)
         pipeline.step(fixed=Cat(head[:-1], top), shift=shift[: DISTANCE_BITS + 1])
+
+    def _subnormal_shifts(self, m: Module) -> tuple[Signal, Signal]:
+        """How far subnormal numbers go down besides their distance, and how far at most: the same for a whole GEMM."""
+        least = Signal(DISTANCE_BITS, name="least_shift", reset_less=True)
+        most = Signal(DISTANCE_BITS + 1, name="most_shift", reset_less=True)
+        places = self.rounding.narrow
+        if any(_has_gap(f) for f in self._config.out_formats):
+            places = places + self.rounding.gap
+        m.d.sync += [least.eq(places), most.eq(places + (1 << DISTANCE_BITS) - 1)]
+        return least, most
 
     def _align(self, pipeline: _Pipeline) -> None:
         """Shift right, all that is lost jammed into the lowest place; the coarse half of the shift first."""

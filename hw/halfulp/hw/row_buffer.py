@@ -131,25 +131,22 @@ class RowBuffer(wiring.Component):
         Append a row; there must be room.
     available : Out(1)
         A row can be read. It was written at least a clock ago.
-    enable : In(1)
-        The read pipeline moves.
     read, group, pop : In
-        With `enable`: read group `group` of the oldest row; `pop`: the row is done with.
+        Read group `group` of the oldest row; `pop`: the row is done with.
     results : Out(ArrayLayout(result_layout(config), lanes))
-        The group that was read `latency` clocks with `enable` ago.
+        The group that was read `latency` clocks ago.
     """
 
     write: Signal
     row: Any
     available: Signal
-    enable: Signal
     read: Signal
     group: Signal
     pop: Signal
     results: Any
 
     latency = 2
-    """Clocks with `enable` from a read to its results."""
+    """Clocks from a read to its results."""
 
     def __init__(self, *, config: ArrayConfig) -> None:
         self._config = config
@@ -159,7 +156,6 @@ class RowBuffer(wiring.Component):
                 "write": In(1),
                 "row": In(data.ArrayLayout(result_layout(config), config.columns)),
                 "available": Out(1),
-                "enable": In(1),
                 "read": In(1),
                 "group": In(max(ceil_log2(self._groups), 1)),
                 "pop": In(1),
@@ -175,7 +171,7 @@ class RowBuffer(wiring.Component):
         done = Signal(range(depth))
         level = Signal(range(depth + 1))
         popped = Signal()
-        m.d.comb += [popped.eq(self.enable & self.read & self.pop), self.available.eq(level != 0)]
+        m.d.comb += [popped.eq(self.read & self.pop), self.available.eq(level != 0)]
         m.d.sync += [
             written.eq(written + self.write),
             done.eq(done + popped),
@@ -186,8 +182,7 @@ class RowBuffer(wiring.Component):
         fields = result_fields(self._config)
         width = sum(len(self.results[0][name]) for name in fields)
         group = Signal.like(self.group, reset_less=True)
-        with m.If(self.enable):
-            m.d.sync += group.eq(self.group)
+        m.d.sync += group.eq(self.group)
         for lane in range(self._config.lanes):
             found: list[Value] = []
             for number in range(self._groups):
@@ -199,16 +194,15 @@ class RowBuffer(wiring.Component):
                     write_port.en.eq(self.write),
                     write_port.addr.eq(written),
                     write_port.data.eq(Cat(self.row[column][name] for name in fields)),
-                    read_port.en.eq(self.enable & self.read & (self.group == number)),
+                    read_port.en.eq(1),
                     read_port.addr.eq(done),
                 ]
                 found.append(read_port.data)
             chosen = Signal(width, name=f"chosen_{lane}", reset_less=True)
-            with m.If(self.enable):
-                with m.Switch(group):
-                    for number, word in enumerate(found):
-                        with m.Case(number):
-                            m.d.sync += chosen.eq(word)
+            with m.Switch(group):
+                for number, word in enumerate(found):
+                    with m.Case(number):
+                        m.d.sync += chosen.eq(word)
             rest: Any = chosen
             for name in fields:
                 target = self.results[lane][name]

@@ -65,11 +65,20 @@ class Threefry(wiring.Component):
             )
             for n in range(injections)
         ]
+        kept = [Signal(32, name=f"key_{n}", reset_less=True) for n in range(3)]
+        sums = [Signal(32, name=f"sum_{n}", reset_less=True) for n in range(3)]
+        loaded, summed = Signal(), Signal()
+        m.d.sync += [loaded.eq(self.load), summed.eq(loaded)]
         with m.If(self.load):
-            for n, (first, second) in enumerate(inject):
-                one, other = keys[n % 3], keys[(n + 1) % 3]
-                m.d.sync += second.eq(other + n)
-                m.d.sync += first.eq(one + other + n if n < injections - 1 else one)
+            m.d.sync += [inject[0][0].eq(keys[0] + keys[1]), inject[0][1].eq(keys[1])]
+            m.d.sync += [register.eq(word) for register, word in zip(kept, keys, strict=True)]
+        # The others are not needed before the first counter has come to their rounds.
+        with m.If(loaded):
+            m.d.sync += [total.eq(kept[n] + kept[(n + 1) % 3]) for n, total in enumerate(sums)]
+        with m.If(summed):
+            for n, (first, second) in list(enumerate(inject))[1:]:
+                m.d.sync += second.eq(kept[(n + 1) % 3] + n)
+                m.d.sync += first.eq(sums[n % 3] + n if n < injections - 1 else kept[n % 3])
 
         # A stage holds word 0 and `mixed`, which is word 1 before the round's final xor with word 0: the next stage's
         # adders take that xor in with them.

@@ -115,10 +115,13 @@ class BurstPacker(wiring.Component):
         pushes = Signal()
         finishes = Signal()
         word_address = Signal(config.address_bits - offset_bits)
-        # Whether it is the last before a multiple of 4 KiB, or of a row: registered, for what is behind halts by it.
+        # Whether it is the last of a row, and of a burst: registers, for what is behind halts by them.
         page_bits = exact_log2(PAGE_BYTES // bus_bytes)
-        ends_page = Signal()
         ends_row = Signal()
+        closes = Signal()
+        next_ends_row = Signal()
+        next_ends_page = Signal()
+        next_is_full = Signal()
         keep_last = Signal()
         last_of_row = Signal()
         last_of_gemm = Signal()
@@ -149,11 +152,17 @@ class BurstPacker(wiring.Component):
         # Either the next group comes, or the next word of this one: which of them is known before whether one does.
         moves = Signal()
         with m.If(~aligned_valid | moves):
+            # A burst ends with a row, before a multiple of 4 KiB, and after 16 words.
+            m.d.sync += [ends_row.eq(next_ends_row), closes.eq(next_ends_row | next_is_full | next_ends_page)]
             with m.If(~aligned_valid | finishes):
                 ones = Const((1 << bytes_most) - 1, bytes_most)
                 count_mask = ~(ones << byte_count)[:bytes_most]
                 behind = (end - 1)[offset_bits:]
                 keeps = end[:offset_bits].any() & ~packed_last_of_row
+                m.d.comb += [
+                    next_ends_row.eq(packed_last_of_row & (behind == 0)),
+                    next_ends_page.eq(packed_address[offset_bits:][:page_bits].all()),
+                ]
                 m.d.sync += [
                     aligned_valid.eq(packed_valid),
                     aligned.eq(packed << Cat(Const(0, 3), offset)),
@@ -161,28 +170,27 @@ class BurstPacker(wiring.Component):
                     words_behind.eq(behind),
                     pushes.eq((behind != 0) | ~keeps),
                     finishes.eq((behind == 0) | ((behind == 1) & keeps)),
-                    ends_row.eq(packed_last_of_row & (behind == 0)),
                     word_address.eq(packed_address[offset_bits:]),
-                    ends_page.eq(packed_address[offset_bits:][:page_bits].all()),
                     keep_last.eq(keeps),
                     last_of_row.eq(packed_last_of_row),
                     last_of_gemm.eq(packed_last_of_gemm),
                 ]
             with m.Else():
+                m.d.comb += [
+                    next_ends_row.eq(last_of_row & (words_behind == 1)),
+                    next_ends_page.eq(word_address[:page_bits] == (1 << page_bits) - 2),
+                ]
                 m.d.sync += [
                     aligned.eq(aligned[bus_width:]),
                     strobes.eq(strobes[bus_bytes:]),
                     words_behind.eq(words_behind - 1),
                     pushes.eq((words_behind != 1) | ~keep_last),
                     finishes.eq((words_behind == 1) | ((words_behind == 2) & keep_last)),
-                    ends_row.eq(last_of_row & (words_behind == 1)),
                     word_address.eq(word_address + 1),
-                    ends_page.eq(word_address[:page_bits] == (1 << page_bits) - 2),
                 ]
 
         # One word leaves a clock; the last one of a group, where it is kept, costs no clock of its own.
         head = Signal(word_layout(config))
-        closes = Signal()
         m.d.comb += [
             head.data.eq(aligned[:bus_width] | kept.data),
             head.strobe.eq(strobes[:bus_bytes] | kept.strobe),
@@ -205,7 +213,7 @@ class BurstPacker(wiring.Component):
         is_full = Signal()
         first_address = Signal.like(word_address)
         m.d.comb += [
-            closes.eq(ends_row | is_full | ends_page),
+            next_is_full.eq(is_full),
             self.words.payload.eq(head),
             self.words.valid.eq(aligned_valid & pushes & (self.bursts.ready | ~closes)),
             self.bursts.payload.word_address.eq(Mux(beats_less_1 == 0, word_address, first_address)),
@@ -215,7 +223,8 @@ class BurstPacker(wiring.Component):
         ]
         with m.If(moves & pushes):
             m.d.sync += beats_less_1.eq(Mux(closes, 0, beats_less_1 + 1))
-            m.d.sync += is_full.eq((beats_less_1 == BURST_BEATS - 2) & ~closes)
+            m.d.comb += next_is_full.eq((beats_less_1 == BURST_BEATS - 2) & ~closes)
+            m.d.sync += is_full.eq(next_is_full)
             with m.If(beats_less_1 == 0):
                 m.d.sync += first_address.eq(word_address)
 

@@ -84,20 +84,20 @@ class _RigidPipeline:
 class _State(NamedTuple):
     """Clocks of the drain between two tiles, counted from some clock; what can decide nothing more is 0.
 
-    started, closed: of the last tile but one and the last one, its start and the leaving of its last result; entered:
-    the last position; read: the last group; taken: when the writer took the last group; last_step: from when on a last
-    step may be issued; released: when rows left the row buffer.
+    started, closed: of the last tile but one and the last one, its start and when its last result was rounded; walked:
+    when the last position was let go, to wait for the pipeline or enter it; read: the last group; taken: when the
+    writer took groups; last_step: from when on a last step may be issued; released: when rows left the row buffer.
     """
 
     started: tuple[int, int]
     closed: tuple[int, int]
+    walked: int
     entered: int
     read: int
-    taken: int
+    taken: tuple[int, ...]
     last_step: int
     released: tuple[int, ...]
     positions: _Halts
-    results: _Halts
     writes: WriteState
 
     def after(self, clocks: int, rate: int) -> _State:
@@ -105,13 +105,13 @@ class _State(NamedTuple):
         return _State(
             (max(0, self.started[0] - clocks), max(0, self.started[1] - clocks)),
             (max(0, self.closed[0] - clocks), max(0, self.closed[1] - clocks)),
+            max(0, self.walked - clocks),
             max(0, self.entered - clocks),
             max(0, self.read - clocks),
-            max(0, self.taken - clocks),
+            later(self.taken, clocks),
             max(0, self.last_step - clocks),
             later(self.released, clocks),
             self.positions.after(clocks),
-            self.results.after(clocks),
             self.writes.after(clocks, rate),
         )
 
@@ -144,7 +144,7 @@ class _Table:
         self._waits: dict[tuple[int, int], int] = {}
         self._pushes: dict[tuple[int, int], tuple[Pushes, ...]] = {}
         writes = WriteState(saved=Credit(self._memory.rate).saved)
-        self._number_of(_State((0, 0), (0, 0), 0, 0, 0, 0, (), _Halts(), _Halts(), writes))
+        self._number_of(_State((0, 0), (0, 0), 0, 0, 0, (), 0, (), _Halts(), writes))
 
     def after(self, number: int, clocks: int) -> int:
         """The state that this one is so many clocks later."""
@@ -172,36 +172,41 @@ class _Table:
         core = self.core
         writer = WriteModel(self._memory, state.writes)
         positions = _RigidPipeline(core.position, state.positions)
-        results = _RigidPipeline(core.result, state.results)
-        released = list(state.released)
+        released, taken = list(state.released), list(state.taken)
         move = captured
         if len(released) > core.rows - rows:
             move = max(move, released[rows - core.rows - 1] + 1)
-        start = entered = max(1, state.entered, state.closed[0] + 1)
-        left, read, taken = 0, state.read, state.taken
+        start = walked = max(1, state.walked, state.closed[0] + 1)
+        left, read, entered = 0, state.read, state.entered
         for row in range(rows):
             available = move + 2 + row
             for pushes in self._pushes_of(address + row * stride, row_bytes):
-                entered = positions.enter(entered + 1)
-                # At the end of each pipeline one can wait beside it, when the one before does no more.
+                # What cannot go on waits beside the pipeline, when the one before does no more.
+                walked = max(walked, entered) + 1
+                entered = positions.enter(walked)
                 waits = max(positions.arrival, read + 1)
                 positions.leave(waits)
-                read = results.enter(max(available, waits))
-                left = max(results.arrival, taken + 1)
-                results.leave(left)
-                taken = max(left, writer.ready)
-                writer.take(taken, pushes)
+                read = max(available, waits)
+                if len(taken) >= core.groups:
+                    read = max(read, taken[-core.groups] + 1)
+                left = read + core.rounding
+                now = left + core.queue
+                if taken:
+                    now = max(now, taken[-1] + 1)
+                now = max(now, writer.ready)
+                taken.append(now)
+                writer.take(now, pushes)
             released.append(read)
         after = _State(
             (state.started[1], start),
             (state.closed[1], left),
+            walked,
             entered,
             read,
-            taken,
+            tuple(taken[-core.groups :]),
             move + self.core.moved(rows),
             tuple(released[-core.rows :]),
             positions.state,
-            results.state,
             writer.state,
         )
         return _Drained(self._number_of(after), after.writes.answers[-1], writer.beats)
