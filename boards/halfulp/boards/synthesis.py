@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib.resources import files
 from pathlib import Path
 
 from halfulp.boards import carry_inputs, memory_registers, multiplier_registers
@@ -14,13 +15,16 @@ from halfulp.boards.programs import PROGRAMS, run_program
 from halfulp.hw.cache import cached, digest
 from halfulp.numerics.names import unknown_name
 
-__all__ = ["FAMILIES", "Area", "Family", "Synthesis", "synthesise"]
+__all__ = ["FAMILIES", "Area", "Family", "Synthesis", "compare_map", "synthesise"]
 
 TIMEOUT = 3600.0
 """Seconds for one run of Yosys: an array of 16×16 takes a few minutes, and several times as long on a busy machine."""
 
 MULTIPLIERS = ("dsps", "luts", "booth")
 """What products can be made of; see `synthesise`."""
+
+COMPARE = "compare.v"
+"""What maps comparisons to LUTs."""
 
 PROCESSING_ELEMENT = re.compile(r"^module (\\\S+pe_\d+_\d+ |\w+pe_\d+_\d+)", re.MULTILINE)
 """Modules that an array holds many copies of."""
@@ -59,6 +63,8 @@ class Family:
         Cells that flip-flops are made of, where a tile's share one enable and one reset: only those that at least
         `LEAST_CONTROLLED` flip-flops have in common are such then, and others are made of LUTs. A part that is nearly
         full cannot be placed else.
+    compares_in_luts
+        Whether comparisons are made of LUTs rather than of carry chains; see ``maps/compare.v``.
     cells
         By the pattern of a cell's name: luts, flip-flops, DSP blocks, block RAMs.
     """
@@ -69,6 +75,7 @@ class Family:
     no_dsps: str = ""
     hides_brackets: bool = False
     controlled: str = ""
+    compares_in_luts: bool = False
 
     def area(self, counts: Mapping[str, int]) -> Area:
         """What cells, counted by type, take; types that take nothing of their own are not in the table."""
@@ -132,12 +139,14 @@ FAMILIES = {
     "ice40-hx": Family(
         command="synth_ice40 -device hx -no-rw-check",
         controlled=_ICE40_FLIP_FLOPS,
+        compares_in_luts=True,
         # A carry that no LUT shares takes a cell of its own; place and route tells how many those are.
         cells={"SB_LUT4": (1, 0, 0, 0), "SB_DFF.*": (0, 1, 0, 0), "SB_RAM40_4K.*": (0, 0, 0, 1)},
     ),
     "ice40-up": Family(
         command="synth_ice40 -device u -no-rw-check",
         controlled=_ICE40_FLIP_FLOPS,
+        compares_in_luts=True,
         dsps="-dsp",
         cells={
             "SB_LUT4": (1, 0, 0, 0),
@@ -147,10 +156,18 @@ FAMILIES = {
         },
     ),
     "gw1n": Family(
-        command="synth_gowin -family gw1n -nowidelut", no_dsps="-nodsp", cells=_GOWIN_CELLS, hides_brackets=True
+        command="synth_gowin -family gw1n -nowidelut",
+        no_dsps="-nodsp",
+        hides_brackets=True,
+        compares_in_luts=True,
+        cells=_GOWIN_CELLS,
     ),
     "gw2a": Family(
-        command="synth_gowin -family gw2a -nowidelut", no_dsps="-nodsp", cells=_GOWIN_CELLS, hides_brackets=True
+        command="synth_gowin -family gw2a -nowidelut",
+        no_dsps="-nodsp",
+        hides_brackets=True,
+        compares_in_luts=True,
+        cells=_GOWIN_CELLS,
     ),
     "xc7": Family(command="synth_xilinx -family xc7", no_dsps="-nodsp", cells=_XILINX_CELLS),
     # Yosys never packs an accumulator into a DSP48E2, so what it counts here is more than a vendor's tools need.
@@ -219,17 +236,22 @@ def synthesise(
     script = _script(FAMILIES[family], list(sources), top, kept, multipliers)
     yosys = PROGRAMS["yosys"]
     parts = [text for item in sorted(sources.items()) for text in item]
+    compare = compare_map() if FAMILIES[family].compares_in_luts else ""
     improves = family == "ecp5"
 
     def build(folder: Path) -> None:
         for name, text in sources.items():
             (folder / name).write_text(text, encoding="utf-8")
         (folder / "synthesis.ys").write_text(script, encoding="utf-8")
+        if compare:
+            (folder / COMPARE).write_text(compare, encoding="utf-8")
         arguments = ["-q", "-l", "synthesis.log", "synthesis.ys"]
         run_program(what, yosys, arguments, folder, log="yosys.log", timeout=timeout)
         if improves:
             _use_inside_of_cells(folder)
 
+    if compare:
+        parts.append(compare)
     if improves:
         parts += map(inspect.getsource, (multiplier_registers, memory_registers, carry_inputs))
     folder = cached("synthesis", digest(yosys.version(), script, *parts), build)
@@ -252,13 +274,18 @@ def _use_inside_of_cells(folder: Path) -> None:
     (folder / "cells.json").write_text(json.dumps(statistics), encoding="utf-8")
 
 
+def compare_map() -> str:
+    """Verilog that maps comparisons to LUTs, for Yosys' `techmap`."""
+    return files("halfulp.boards").joinpath("maps").joinpath(COMPARE).read_text(encoding="utf-8")
+
+
 def _elements(verilog: str) -> list[str]:
     return [name.strip().lstrip("\\") for name in PROCESSING_ELEMENT.findall(verilog)]
 
 
-def _script(family: Family, files: list[str], top: str, kept: list[str], multipliers: str) -> str:
+def _script(family: Family, names: list[str], top: str, kept: list[str], multipliers: str) -> str:
     readers = {".v": "read_verilog", ".il": "read_rtlil"}
-    lines = [f"{readers[Path(name).suffix]} {name}" for name in files]
+    lines = [f"{readers[Path(name).suffix]} {name}" for name in names]
     lines.append(f"hierarchy -top {top}")
     lines += [f"setattr -mod -set keep_hierarchy 1 {_quoted(name)}" for name in kept]
     option = family.dsps if multipliers == "dsps" else family.no_dsps
@@ -266,6 +293,10 @@ def _script(family: Family, files: list[str], top: str, kept: list[str], multipl
     if multipliers == "booth":
         lines += ["proc", "opt_expr", "opt_clean", "wreduce", "booth"]
     command += f" -top {top}"
+    if family.compares_in_luts:
+        # Once their operands are as narrow as they get.
+        lines += ["proc", "flatten", "opt -nodffe -nosdff", "wreduce", "peepopt", "opt_clean"]
+        lines += [f"techmap -map {COMPARE}", "opt"]
     if family.hides_brackets:
         lines += [f"{command} -run :map_luts", r"rename -hide w:*\[*", f"{command} -run map_luts:"]
     elif family.controlled:
