@@ -221,6 +221,7 @@ def packer_bench(module: ModuleType, config: ArrayConfig) -> Bench:
         beats == inside["beats_less_1"],
         inside["is_full"] == (beats == BURST_BEATS - 1),
         ~aligned_valid | (inside["ends_row"] == (inside["last_of_row"] & (words_behind == 0))),
+        aligned_valid | inside["finishes"],
         ~aligned_valid | (inside["pushes"] == ((words_behind != 0) | ~inside["keep_last"])),
         ~aligned_valid | (inside["finishes"] == ((words_behind == 0) | ((words_behind == 1) & inside["keep_last"]))),
         ~aligned_valid

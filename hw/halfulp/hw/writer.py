@@ -111,9 +111,9 @@ class BurstPacker(wiring.Component):
         aligned = Signal(bus_width * words_most)
         strobes = Signal(bus_bytes * words_most)
         words_behind = Signal(range(words_most))
-        # Whether a word leaves, or all is kept for the next group; whether it is the last that does.
+        # Whether a word leaves, or all is kept for the next group; whether it is the last that does, or there is none.
         pushes = Signal()
-        finishes = Signal()
+        finishes = Signal(init=1)
         word_address = Signal(config.address_bits - offset_bits)
         # Whether it is the last of a row, and of a burst: registers, for what is behind halts by them.
         page_bits = exact_log2(PAGE_BYTES // bus_bytes)
@@ -154,7 +154,7 @@ class BurstPacker(wiring.Component):
         with m.If(~aligned_valid | moves):
             # A burst ends with a row, before a multiple of 4 KiB, and after 16 words.
             m.d.sync += [ends_row.eq(next_ends_row), closes.eq(next_ends_row | next_is_full | next_ends_page)]
-            with m.If(~aligned_valid | finishes):
+            with m.If(finishes):
                 ones = Const((1 << bytes_most) - 1, bytes_most)
                 count_mask = ~(ones << byte_count)[:bytes_most]
                 behind = (end - 1)[offset_bits:]
@@ -169,7 +169,7 @@ class BurstPacker(wiring.Component):
                     strobes.eq(count_mask << offset),
                     words_behind.eq(behind),
                     pushes.eq((behind != 0) | ~keeps),
-                    finishes.eq((behind == 0) | ((behind == 1) & keeps)),
+                    finishes.eq(~packed_valid | (behind == 0) | ((behind == 1) & keeps)),
                     word_address.eq(packed_address[offset_bits:]),
                     keep_last.eq(keeps),
                     last_of_row.eq(packed_last_of_row),
@@ -229,7 +229,8 @@ class BurstPacker(wiring.Component):
                 m.d.sync += first_address.eq(word_address)
 
         with m.If(self.flush):
-            m.d.sync += [packed_valid.eq(0), aligned_valid.eq(0), kept.eq(0), beats_less_1.eq(0), is_full.eq(0)]
+            m.d.sync += [packed_valid.eq(0), aligned_valid.eq(0), finishes.eq(1), kept.eq(0)]
+            m.d.sync += [beats_less_1.eq(0), is_full.eq(0)]
         return m
 
 
