@@ -19,8 +19,9 @@ __all__ = ["NetlistCheck", "NetlistGemm", "check_netlist"]
 LARGEST_K = 20
 """A byte costs some hundred clocks of a simulation of single cells."""
 
-TIMEOUT_S, REPLY_TIMEOUT_S = 900.0, 30.0
-"""For one GEMM, and for an answer: it takes some ten thousand clocks, which may be as many as a second has."""
+TIMEOUT_S, REPLY_TIMEOUT_S = 1800.0, 120.0
+"""For one GEMM, and for an answer: it takes some ten thousand clocks, which may be as many as some seconds have, or as a
+minute where other work has the machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
