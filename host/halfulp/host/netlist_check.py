@@ -20,8 +20,7 @@ LARGEST_K = 20
 """A byte costs some hundred clocks of a simulation of single cells."""
 
 TIMEOUT_S, REPLY_TIMEOUT_S = 1800.0, 120.0
-"""For one GEMM, and for an answer: it takes some ten thousand clocks, which may be as many as some seconds have, or as a
-minute where other work has the machine."""
+"""For one GEMM, and for an answer: some ten thousand clocks, which take seconds, or a minute on a busy machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
