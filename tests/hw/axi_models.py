@@ -112,7 +112,7 @@ class AxiMemory:
         queue: deque[Burst] = deque()
         offered: Burst | None = None
         clock = 0
-        async for reset, bus in _sampled(ctx, axi, READ_SIGNALS):
+        async for reset, bus in sampled(ctx, axi, READ_SIGNALS):
             clock += 1
             self.read_rules.step(bus | {"aresetn": not reset})
             if reset:
@@ -146,7 +146,7 @@ class AxiMemory:
         beats: deque[tuple[int, int]] = deque()
         answers: deque[Burst] = deque()
         clock = 0
-        async for reset, bus in _sampled(ctx, axi, WRITE_SIGNALS):
+        async for reset, bus in sampled(ctx, axi, WRITE_SIGNALS):
             clock += 1
             self.write_rules.step(bus | {"aresetn": not reset})
             if reset:
@@ -188,7 +188,7 @@ class AxiMemory:
                 self.data[at - self.base + byte] = word >> 8 * byte & 0xFF
 
 
-async def _sampled(ctx: Any, axi: Any, names: tuple[str, ...]) -> AsyncIterator[tuple[int, dict[str, int]]]:
+async def sampled(ctx: Any, axi: Any, names: tuple[str, ...]) -> AsyncIterator[tuple[int, dict[str, int]]]:
     """Reset and these signals, as they are at each clock's edge."""
     async for _, reset, *values in ctx.tick().sample(*(getattr(axi, name) for name in names)):
         yield int(reset), {name: int(value) for name, value in zip(names, values, strict=True)}

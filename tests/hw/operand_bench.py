@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 from amaranth.sim import Simulator
 
-from halfulp.hw.config import BURST_BEATS, ArrayConfig
+from halfulp.hw.config import ArrayConfig
 from halfulp.hw.interfaces import tile_layout
 from halfulp.hw.operand_engine import OperandEngine
 from halfulp.hw.schedule import Burst, GemmPlan
+from halfulp.sim.bench.bus_rules import ReadRules
+
+from .axi_models import READ_SIGNALS, sampled
 
 UNUSED = 0xA5
 
@@ -228,30 +231,18 @@ class Bench:
     async def _bus(self, ctx: Any) -> None:
         memory, axi = self.memory, self.dut.axi
         pending: deque[_Reading] = deque()
-        held: tuple[int, int] | None = None
-        ready, clock = 1, 0
-        constants = (axi.arsize, axi.arburst, axi.arcache, axi.arprot, axi.arid, axi.arlock)
+        clock = 0
+        rules = ReadRules(bus_bytes=memory.bus_bytes, outstanding=self.config.reads_outstanding)
         ctx.set(axi.arready, 1)
-        async for _, _, arvalid, araddr, arlen, rready, *rest in ctx.tick().sample(
-            axi.arvalid, axi.araddr, axi.arlen, axi.rready, *constants
-        ):
+        async for reset, bus in sampled(ctx, axi, READ_SIGNALS):
             clock += 1
-            assert rready == 1
-            if held is not None:
-                assert arvalid, "an address was withdrawn"
-                assert held == (araddr, arlen), "an address changed before it was accepted"
-            held = (araddr, arlen) if arvalid and not ready else None
-            if arvalid and ready:
-                beats, size = arlen + 1, memory.bus_bytes
-                assert rest == [size.bit_length() - 1, 1, 3, 0, 0, 0]
-                assert beats <= BURST_BEATS
-                assert araddr % size == 0
-                assert araddr // 4096 == (araddr + beats * size - 1) // 4096
-                memory.bursts.append(Burst(araddr, beats))
-                pending.append(_Reading(araddr, araddr, beats, clock + memory.latency - 1))
-                assert len(pending) <= self.config.reads_outstanding
-            ready = int(not memory.stalls(memory.ar_stall))
-            ctx.set(axi.arready, ready)
+            rules.step(bus | {"aresetn": not reset})
+            assert bus["rready"], "the data channel is always ready"
+            if bus["arvalid"] and bus["arready"]:
+                address, beats = bus["araddr"], bus["arlen"] + 1
+                memory.bursts.append(Burst(address, beats))
+                pending.append(_Reading(address, address, beats, clock + memory.latency - 1))
+            ctx.set(axi.arready, not memory.stalls(memory.ar_stall))
             valid = bool(pending) and clock >= pending[0].clock and not memory.stalls(memory.r_stall)
             ctx.set(axi.rvalid, valid)
             if valid:
