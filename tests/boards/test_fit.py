@@ -10,8 +10,8 @@ import pytest
 
 from halfulp.boards import fit
 from halfulp.boards.board import BOARDS, Board
-from halfulp.boards.fit import AreaModel, build_fitted, candidates, fit_board, fit_model, fits, occupied, part_limits
-from halfulp.boards.open_build import ResourceError, multipliers_for
+from halfulp.boards.fit import AreaModel, build_fitted, candidates, fit_board, fit_model, fits, part_limits
+from halfulp.boards.open_build import ResourceError, multipliers_for, occupied
 from halfulp.boards.programs import ProgramError
 from halfulp.boards.synthesis import Area
 from halfulp.hw.config import ArrayConfig
@@ -72,6 +72,13 @@ def test_an_ice40s_flip_flops_take_logic_cells():
     area = Area(5674, 3463)
     assert occupied(BOARDS.get("ice40-hx8k"), area).luts == pytest.approx(7464, rel=0.01)
     assert occupied(BOARD, area) == area
+
+
+def test_a_gowin_parts_flip_flops_take_logic_cells():
+    # 3,736 LUTs, 1,495 adders, 47 memories of 4; 1,518 of the flip-flops share a cell, and chains have 267 ends more.
+    area = Area(5419, 3729)
+    packed = 3736 + 1495 + 267 + 47 * 8 + 3729 - 1518
+    assert occupied(BOARDS.get("tang-nano-9k"), area).luts == pytest.approx(packed, rel=0.01)
 
 
 def test_interleaved_rows_share_elements():

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from halfulp.boards.blocks import block_area
 from halfulp.boards.board import Board
 from halfulp.boards.open_build import (
+    ALONE,
     SHARED_FROM,
     OpenBuild,
     ResourceError,
     build_open,
     design_parameters,
     multipliers_for,
+    occupied,
     serial_design,
     serial_part,
 )
@@ -25,7 +27,7 @@ from halfulp.hw.config import ArrayConfig
 
 __all__ = [
     "FILL",
-    "FILL_ICE40",
+    "FILL_CELLS",
     "AreaModel",
     "Fit",
     "FittedBuild",
@@ -34,20 +36,17 @@ __all__ = [
     "fit_board",
     "fit_model",
     "fits",
-    "occupied",
     "part_limits",
 ]
 
 FILL = Area(luts=0.85, flip_flops=0.95, dsps=1, block_rams=1)
 """Share of each resource that a design may take: beyond that place and route fails, or takes hours."""
 
-FILL_ICE40 = Area(luts=0.98, flip_flops=1, dsps=1, block_rams=1)
-"""The same of an iCE40's logic cells, of which place and route makes use of all but a few."""
-
-ALONE = 0.52
-"""Share of the flip-flops of an iCE40 for which place and route finds no LUT to share a logic cell with, carries
-without a LUT counted with them: of `docs/configs/int4_1x2_serial.toml` it was 0.517.
-"""
+FILL_CELLS = {
+    "ice40": Area(luts=0.98, flip_flops=1, dsps=1, block_rams=1),
+    "gowin": Area(luts=0.94, flip_flops=0.95, dsps=1, block_rams=1),
+}
+"""The same of logic cells, by flow: a LUT and a flip-flop each, that can only be used together."""
 
 TRIES = 3
 """Sizes that are synthesised, each the next smaller, where the model was wrong by more than a row; and sizes that are
@@ -132,15 +131,8 @@ def part_limits(board: Board) -> Area:
     """What a design may take of a board's part."""
     serial = serial_part(board)
     has = Area(board.luts, serial.flip_flops, board.dsps, serial.block_rams)
-    shares = FILL_ICE40 if board.flow == "ice40" else FILL
+    shares = FILL_CELLS.get(board.flow, FILL)
     return Area(*(share * count for share, count in zip(astuple(shares), astuple(has), strict=True)))
-
-
-def occupied(board: Board, area: Area) -> Area:
-    """What cells take of a board's part: LUTs of an iCE40 are logic cells; many flip-flops have one of their own."""
-    if board.flow != "ice40":
-        return area
-    return replace(area, luts=round(area.luts + ALONE * area.flip_flops))
 
 
 def fit_board(
@@ -196,7 +188,7 @@ def fit_board(
         sizes = ", ".join(f"{rows}×{columns}" for rows, columns in tried)
         raise ResourceError(f"the sizes that should have fitted {board.name} do not, by synthesis: {sizes}")
     least = model.area(config.rows_per_element, config.lanes, multipliers_for(config, board.dsps))
-    unit = "logic cells" if board.flow == "ice40" else "LUTs"
+    unit = "logic cells" if board.flow in ALONE else "LUTs"
     raise ResourceError(
         f"not even {config.rows_per_element}×{config.lanes} fits {board.name}: about {least.luts:.0f} {unit} and "
         f"{least.block_rams:.0f} block RAMs of {limits.luts:.0f} and {limits.block_rams:.0f}; fewer formats and "

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from halfulp.hw.config_file import config_toml
 from halfulp.numerics.formats import FloatFormat
 
 __all__ = [
+    "ALONE",
     "SHARED_FROM",
     "BoardNetlist",
     "OpenBuild",
@@ -32,6 +33,7 @@ __all__ = [
     "build_report",
     "design_parameters",
     "multipliers_for",
+    "occupied",
     "save_build",
     "serial_design",
     "serial_part",
@@ -39,6 +41,14 @@ __all__ = [
 
 SHARED_FROM = 16
 """Processing elements from which on they are synthesised once for all: fewer gain nothing by it."""
+
+ALONE = {"ice40": 0.52, "gowin": 0.72}
+"""Share of the flip-flops for which place and route finds no LUT to share such a cell with, counted with them carries
+that have no LUT, and the ends of Gowin's carry chains: of `docs/configs/int4_1x2_serial.toml` it was 0.517 and 0.715.
+"""
+
+CELLS_KNOWN_TO = 1.03
+"""How many more logic cells than there are make it sure that a design does not fit: they are known to some per cent."""
 
 SMALL_FACTOR = 5
 """Bits of a factor up to which a multiplier of LUTs is small enough to leave the DSP blocks for something better."""
@@ -313,6 +323,13 @@ def save_build(build: OpenBuild, folder: Path, report: Mapping[str, object]) -> 
     return folder / f"{build.board.name}{suffix}"
 
 
+def occupied(board: Board, area: Area) -> Area:
+    """What cells take of a board's part, whose LUTs may be logic cells: then many flip-flops have one of their own."""
+    if board.flow not in ALONE:
+        return area
+    return replace(area, luts=round(area.luts + ALONE[board.flow] * area.flip_flops))
+
+
 def serial_part(board: Board) -> SerialBoard:
     """What a build with open tools needs to know of a board; raise ValueError where another tool builds it."""
     if board.serial is None:
@@ -356,3 +373,9 @@ def _check_fit(board: Board, area: Area, what: str) -> None:
                 f"{what} needs {used:g} {title}, and the part has {available:g}: "
                 "a smaller array, see `halfulp build … --fit`"
             )
+    cells = occupied(board, area).luts
+    if cells > board.luts * CELLS_KNOWN_TO:
+        raise ResourceError(
+            f"{what} needs about {cells:g} logic cells, and the part has {board.luts}: "
+            "a smaller array, see `halfulp build … --fit`"
+        )
