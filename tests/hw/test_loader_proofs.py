@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from amaranth.hdl import Mux, Signal, Value
+from amaranth.hdl import Cat, Mux, Signal, Value
 
 from halfulp.hw import loader
 from halfulp.hw.config import ArrayConfig
@@ -33,7 +33,7 @@ CONFIG = ArrayConfig(
     size_bits=12,
 )
 STEPS, CHUNK = block_steps(CONFIG), chunk_steps(CONFIG)
-UNIT, PANEL, BLOCK, LINES = 3, 4, 5, 6
+UNIT, PANEL, BLOCK, LINES = 3, 4, 5, 8
 
 
 class Panel:
@@ -62,7 +62,11 @@ def loader_bench(module: ModuleType) -> Bench:
         bench.free(getattr(plan, name))
     bench.free(descriptor, block.start, line.ready, block.freed, block.freed_parity)
     state, wanted, operand = inside["state"], inside["wanted"], inside["operand"]
-    bench.suppose((descriptor.k > 0) & (descriptor.k <= CONFIG.max_k), state <= LINES)
+    bench.suppose((descriptor.k > 0) & (descriptor.k <= CONFIG.max_k), (state <= BLOCK) | (state == LINES))
+
+    def address_in(name: str) -> Value:
+        low, high, carry = (inside[f"{name}_{part}"] for part in ("low", "high", "carry"))
+        return Cat(low, (high + carry)[: len(high)])
 
     # What holds for the GEMM.
     k, chunked = Signal(10), Signal()
@@ -79,7 +83,7 @@ def loader_bench(module: ModuleType) -> Bench:
         inside["chunked"] == chunked,
         (k == 0) | (inside["one_block"] == (k <= STEPS)),
         (k != 0) | (state < UNIT) & ~inside["a_active"] & ~inside["b_active"],
-        (state != PANEL) | wanted.any(),
+        (state == PANEL) == wanted.any(),
     )
     panels = Panel("a"), Panel("b")
     for number, panel in enumerate(panels):
@@ -90,8 +94,9 @@ def loader_bench(module: ModuleType) -> Bench:
         block_words = STEPS // elements_a_word
         own = {
             n: inside[f"{role}_{n}"]
-            for n in ("active", "panel", "left", "many", "count", "last_row", "block", "k_left")
+            for n in ("active", "left", "many", "count", "last_row", "k_left", "begun", "ended")
         }
+        own |= {n: address_in(f"{role}_{n}") for n in ("panel", "block")}
         own |= {n: inside[f"{role}_{n}"] for n in ("last", "first", "fresh", "chunk_block", "word", "head", "fits")}
         across, stride = Signal(name=f"{role}_is_across"), Signal(CONFIG.size_bits, name=f"{role}_row_stride")
         with m.If(block.ready):
@@ -142,6 +147,7 @@ def loader_bench(module: ModuleType) -> Bench:
         wanted_line: dict[str, Value] = {
             "address": panel.address,
             "beats": beats,
+            "ahead": Mux(panel.address[2:12] > 1024 - 16, 1024 - panel.address[2:12], 16),
             "across": across,
             "bank": panel.line[: len(line.bank)],
             "word": (panel.word + Mux(across, panel.line // elements_a_word, 0))[:7],
@@ -161,25 +167,35 @@ def loader_bench(module: ModuleType) -> Bench:
         # What induction has to know besides.
         other = panels[1 - number]
         waits = panel.active & ~in_block
+        # What is next is noted a clock after a block begins, and after it ends.
+        late, ended = own["begun"], own["ended"] & across
+        k_due = Mux(late, panel.k_here, panel.k_next)
+        due = waits | (in_block & (late | ~ends_panel))
+        starts_due = (k_due == 0) | (chunked & (k_due % CHUNK == 0))
         bench.ensure(
             own["active"] == panel.active,
             (state >= BLOCK) | ~panel.active,
             ~((state >= BLOCK) & mine) | panel.active,
             inside[f"{role}_across"] == across,
             inside[f"{role}_stride"] == stride,
-            ~((state == PANEL) | (state == BLOCK)) | (own["many"] == (own["left"] > lanes)),
+            (state != PANEL) | (own["many"] == (own["left"] > lanes)),
+            ~late | in_block & (panel.line == 0),
+            ~own["ended"] | (state == BLOCK) | (state == UNIT),
+            ~((state == BLOCK) & mine) | (inside["stays"] == ended),
             ~panel.active | (panel.rows != 0) & (panel.rows <= lanes) & (own["count"] == panel.rows),
             ~panel.active | (own["last_row"] == panel.rows - 1),
-            ~(waits | (in_block & ~ends_panel)) | (panel.k_next < k) & (own["k_left"] == k - panel.k_next),
-            ~(waits | (in_block & ~ends_panel)) | (own["last"] == (k - panel.k_next <= STEPS)),
+            ~due | (k_due < k) & (own["k_left"] == k - k_due),
+            ~due | (own["last"] == (k - k_due <= STEPS)),
             ~panel.active | (panel.k_next % STEPS == 0),
-            ~panel.active | (own["chunk_block"] == (panel.k_next // STEPS)[: len(own["chunk_block"])]),
-            ~(waits | (in_block & ~ends_panel)) | (own["fresh"] == starts_slot),
-            ~panel.active | starts_slot | (own["word"] == panel.next_word),
-            ~waits | ~across | (own["block"] == panel.address),
-            ~panel.active | across | (own["block"] == (panel.start + panel.k_next * size)[: len(own["block"])]),
+            ~panel.active | (own["chunk_block"] == (k_due // STEPS)[: len(own["chunk_block"])]),
+            ~due | (own["fresh"] == starts_due),
+            ~panel.active | starts_due | (own["word"] == Mux(late, panel.word, panel.next_word)),
+            ~(late & own["fresh"]) | (own["head"] == panel.word),
+            ~panel.active | (panel.next_word == (panel.word + block_words)[:7]) | (panel.k_next == 0),
+            ~waits | ~across | (Mux(ended, address_in("address"), own["block"]) == panel.address),
+            ~panel.active | across | (own["block"] == (panel.start + k_due * size)[: len(own["block"])]),
             ~in_block | (panel.k_here < k) & (panel.k_next == panel.k_here + STEPS),
-            ~in_block | (inside["address"] == panel.address),
+            ~in_block | (address_in("address") == panel.address),
             ~in_block | (inside["across"] == across) & (inside["stride"] == stride),
             ~in_block | (inside["index"] == panel.line),
             ~in_block | (inside["last_index"] == Mux(across, here, panel.rows) - 1),
@@ -204,7 +220,7 @@ MUTANTS = {
         "line.elements.eq(Mux(operand.across, operand.lanes,",
     ),
     "a last block of whole words": ("line.whole.eq(~operand.across & ~ends_slot)", "line.whole.eq(~operand.across)"),
-    "all lines at one address": ("next_address.eq(line.address + line.stride)", "next_address.eq(line.address)"),
+    "all lines at one address": ("line.address.add(line.stride)", "line.address.add(0)"),
     "a single row without an end": ("operand.last_row == 0)", "0)"),
     "a block too few": ("operand.last.eq(gemm.one_block)", "operand.last.eq(1)"),
 }

@@ -44,10 +44,11 @@ def beats_bench(module: ModuleType) -> Bench:
     m.submodules.reader = reader
     line, axi, beat = reader.line, reader.axi, reader.beat
     where = (line.operand, line.across, line.word, line.bank, line.lane, line.offset)
-    bench.free(line.valid, line.address, line.beats, *where, line.last)
+    bench.free(line.valid, line.address, line.beats, line.ahead, *where, line.last)
     bench.free(axi.arready, axi.rvalid, axi.rlast, axi.rdata, axi.rresp, reader.flush)
     bench.suppose(
         line.beats != 0,
+        line.ahead == module.words_ahead(line.address, CONFIG.bus_bytes),
         line.valid | ~bench.delayed(line.valid & ~line.ready),
         bench.stable(line.valid & ~reader.flush, line.ready, line.address, line.beats, *where, line.last),
         # A flush lasts until nothing is under way.

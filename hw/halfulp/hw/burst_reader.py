@@ -11,18 +11,34 @@ from amaranth.utils import bits_for, ceil_log2
 
 from halfulp.hw.config import BURST_BEATS, ArrayConfig
 from halfulp.hw.interfaces import AxiReadSignature
+from halfulp.hw.long_address import LongAddress
 from halfulp.hw.operand_buffer import BeatSignature
 
-__all__ = ["BurstReader", "LineSignature"]
+__all__ = ["BurstReader", "LineSignature", "words_ahead"]
 
 _PAGE_BITS = 12
 _BURST_BITS = ceil_log2(BURST_BEATS)
 
 
+def words_ahead(address: Value, bus_bytes: int) -> Value:
+    """How many bus words from the one at this byte address on a burst may have: at most 16, and no more than the page.
+
+    Only in the last 16 words of a page can its end cut a burst.
+    """
+    return _ahead(address[ceil_log2(bus_bytes) : _PAGE_BITS], 1)
+
+
+def _ahead(word: Value, group: int) -> Value:
+    """The same from a word's place in its page: this group of 16 words, counted from the end, is near the end."""
+    inside, number = word[:_BURST_BITS], word[_BURST_BITS:]
+    return Mux(number == (1 << len(number)) - group, BURST_BEATS - inside, BURST_BEATS)
+
+
 class LineSignature(wiring.Signature):
     """A contiguous run of bus words, valid and ready as in a stream, and what becomes of its beats.
 
-    address: of its first element; beats: words from the one that holds it, at least 1. The others are those of
+    address: of its first element; beats: words from the one that holds it, at least 1; ahead: most of them that the
+    first burst may have (`words_ahead`). The others are those of
     `BeatSignature` for the line's first beat; last: the last line of its block.
     """
 
@@ -35,6 +51,7 @@ class LineSignature(wiring.Signature):
                 "ready": In(1),
                 "address": Out(config.address_bits),
                 "beats": Out(bits_for(max(lanes, BURST_BEATS + 1))),
+                "ahead": Out(range(BURST_BEATS + 1)),
                 "operand": Out(1),
                 "across": Out(1),
                 "word": Out(ceil_log2(config.buffer_depth)),
@@ -175,9 +192,10 @@ class BurstReader(wiring.Component):
         word_bits = ceil_log2(config.bus_bytes)
         held = Signal()
         usable = Signal()
-        words = Signal(config.address_bits - word_bits, reset_less=True)
+        words = LongAddress(config.address_bits - word_bits, "words")
         left = Signal.like(line.beats, reset_less=True)
         burst = Signal(range(BURST_BEATS + 1), reset_less=True)
+        ahead = Signal.like(line.ahead, reset_less=True)
         ends = Signal(reset_less=True)
         names = ("operand", "across", "word", "bank", "lane", "offset", "last")
         kept = {name: Signal.like(getattr(line, name), name=f"line_{name}", reset_less=True) for name in names}
@@ -189,14 +207,17 @@ class BurstReader(wiring.Component):
             line.ready.eq(~held | (begin & ends)),
             accept.eq(line.valid & line.ready),
         ]
+        m.d.sync += words.settle()
         with m.If(axi.arready):
             m.d.sync += axi.arvalid.eq(0)
         with m.If(begin):
             m.d.sync += [
                 axi.arvalid.eq(1),
-                axi.araddr.eq(Cat(*([0] * word_bits), words)),
+                axi.araddr.eq(Cat(*([0] * word_bits), words.value)),
                 axi.arlen.eq(burst - 1),
-                words.eq(words + burst),
+                *words.add(burst),
+                # Behind this burst, which ends a page or is a whole one.
+                ahead.eq(_ahead(words.value[: _PAGE_BITS - word_bits], 2)),
                 left.eq(left - burst),
                 done_beats.eq(done_beats + burst),
                 held.eq(~ends),
@@ -205,14 +226,14 @@ class BurstReader(wiring.Component):
             with m.If(~kept["across"]):
                 m.d.sync += kept["word"].eq(kept["word"] + burst)
         with m.If(held & ~usable):
-            m.d.sync += [*_first_burst(words, left, word_bits, burst, ends), usable.eq(1)]
+            m.d.sync += [*_next_burst(left, ahead, burst, ends), usable.eq(1)]
         with m.If(accept):
             m.d.sync += [
                 held.eq(1),
                 usable.eq(1),
-                words.eq(line.address[word_bits:]),
+                *words.become(line.address[word_bits:]),
                 left.eq(line.beats),
-                *_first_burst(line.address[word_bits:], line.beats, word_bits, burst, ends),
+                *_next_burst(line.beats, line.ahead, burst, ends),
                 done_beats.eq(0),
                 *(kept[name].eq(getattr(line, name)) for name in names),
             ]
@@ -221,17 +242,12 @@ class BurstReader(wiring.Component):
         context: dict[str, Any] = dict(kept)
         context["last"] = kept["last"] & ends
         context["beat"] = done_beats
-        context["address"] = Cat(*([0] * word_bits), words)
+        context["address"] = Cat(*([0] * word_bits), words.value)
         context["begin"] = begin
         return context
 
 
-def _first_burst(words: Value, left: Value, word_bits: int, burst: Signal, ends: Signal) -> list[Any]:
-    """Set the beats of the first burst of `left` beats from bus word `words` on, and whether it is the last.
-
-    Only in the last 16 words of a page can its end cut a burst.
-    """
-    near_end = words[_BURST_BITS : _PAGE_BITS - word_bits].all()
-    inside = words[:_BURST_BITS]
-    last = Mux(near_end, left + inside <= BURST_BEATS, left <= BURST_BEATS)
-    return [burst.eq(Mux(last, left, Mux(near_end, BURST_BEATS - inside, BURST_BEATS))), ends.eq(last)]
+def _next_burst(left: Value, ahead: Value, burst: Signal, ends: Signal) -> list[Any]:
+    """Set the beats of the next burst of `left` ones, and whether it is the last."""
+    last = left <= ahead
+    return [burst.eq(Mux(last, left, ahead)), ends.eq(last)]

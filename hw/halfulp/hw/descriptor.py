@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Mux, ResetInserter, Signal, Value, unsigned
+from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal, Value, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
@@ -135,49 +135,47 @@ class DescriptorQueue(wiring.Component):
         # The checks are registered on their way from the queue to the output.
         request = data.View(layout, fifo.r_data)
         checked = Signal()
-        code = Signal(8)
+        rules = self._rules(request)
+        failed = Signal(len(rules))
         m.d.comb += [
-            self.descriptor.valid.eq(checked & (code == ErrorCode.NONE)),
-            self.refused.eq(checked & (code != ErrorCode.NONE)),
-            self.error_code.eq(code),
-            fifo.r_en.eq(~checked | self.refused | self.descriptor.ready),
+            self.descriptor.valid.eq(checked & ~failed.any()),
+            self.refused.eq(checked & failed.any()),
+            fifo.r_en.eq(~checked | self.descriptor.ready),
         ]
+        for bit, error in reversed(list(zip(failed, rules, strict=True))):
+            with m.If(bit):
+                m.d.comb += self.error_code.eq(error)
+        # A clock after one was refused; the next one is then taken as into an empty output.
+        with m.If(self.refused):
+            m.d.sync += checked.eq(0)
         with m.If(fifo.r_en):
             m.d.sync += checked.eq(fifo.r_rdy)
             with m.If(fifo.r_rdy):
-                m.d.sync += code.eq(self._check(request))
+                m.d.sync += failed.eq(Cat(*rules.values()))
                 names = self.descriptor.payload.shape().members
                 m.d.sync += [self.descriptor.payload[name].eq(request[name]) for name in names]
         with m.If(self.flush):
             m.d.sync += checked.eq(0)
         return m
 
-    def _check(self, request: data.View) -> Value:
-        """The ErrorCode of a request, NONE where nothing is wrong."""
+    def _rules(self, request: data.View) -> dict[ErrorCode, Value]:
+        """Whether a request breaks each of the rules, the first one first."""
         config = self._config
-        code: Value | ErrorCode = ErrorCode.NONE
-        for failed, error in reversed(
-            (
-                ((request.m == 0) | (request.n == 0) | (request.k == 0), ErrorCode.ZERO_SIZE),
-                (request.k > config.max_k, ErrorCode.K_TOO_LARGE),
-                (
-                    (request.a_format >= len(config.a_formats))
-                    | (request.b_format >= len(config.b_formats))
-                    | (request.out_format >= len(config.out_formats)),
-                    ErrorCode.UNSUPPORTED_FORMAT,
-                ),
-                (self._rounding_fails(request), ErrorCode.UNSUPPORTED_ROUNDING),
-                (self._misaligned(request), ErrorCode.MISALIGNED),
-                (
-                    (request.scale.as_signed() > SCALE_LIMIT) | (request.scale.as_signed() < -SCALE_LIMIT),
-                    ErrorCode.SCALE_OUT_OF_RANGE,
-                ),
-            )
-        ):
-            code = Mux(failed, error, code)
+        scale = request.scale.as_signed()
+        rules: dict[ErrorCode, Value] = {}
         if "too_wide" in request.shape().members:
-            code = Mux(request.too_wide, ErrorCode.TOO_WIDE, code)
-        return Value.cast(code)
+            rules[ErrorCode.TOO_WIDE] = request.too_wide
+        rules[ErrorCode.ZERO_SIZE] = (request.m == 0) | (request.n == 0) | (request.k == 0)
+        rules[ErrorCode.K_TOO_LARGE] = request.k > config.max_k
+        rules[ErrorCode.UNSUPPORTED_FORMAT] = (
+            (request.a_format >= len(config.a_formats))
+            | (request.b_format >= len(config.b_formats))
+            | (request.out_format >= len(config.out_formats))
+        )
+        rules[ErrorCode.UNSUPPORTED_ROUNDING] = self._rounding_fails(request)
+        rules[ErrorCode.MISALIGNED] = self._misaligned(request)
+        rules[ErrorCode.SCALE_OUT_OF_RANGE] = (scale > SCALE_LIMIT) | (scale < -SCALE_LIMIT)
+        return rules
 
     def _rounding_fails(self, request: data.View) -> Value:
         mode, bits = request.rounding_mode, request.random_bits

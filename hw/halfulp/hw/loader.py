@@ -10,10 +10,11 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, ceil_log2
 
-from halfulp.hw.burst_reader import LineSignature
+from halfulp.hw.burst_reader import LineSignature, words_ahead
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.interfaces import descriptor_layout
-from halfulp.hw.planner import PlanSignature, is_split, more_panels
+from halfulp.hw.long_address import LongAddress
+from halfulp.hw.planner import PlanSignature, is_at_most, is_split, more_panels
 from halfulp.hw.schedule import block_steps, chunk_steps
 
 __all__ = ["Loader"]
@@ -26,7 +27,8 @@ class _State(enum.IntEnum):
     UNIT = 3
     PANEL = 4
     BLOCK = 5
-    LINES = 6
+    # A bit of its own, which most registers of lines look at.
+    LINES = 8
 
 
 class _Gemm:
@@ -78,28 +80,36 @@ class _Operand:
         self.size = register(config.size_bits, "size")
         self.slots = [register(bits_for(depth), f"slot{parity}") for parity in (0, 1)]
         # The next panel to load, and the rows that remain from it on.
-        self.panel = register(config.address_bits, "panel")
+        self.panel = LongAddress(config.address_bits, f"{role}_panel")
         self.left = register(config.size_bits, "left")
         # One clock after: whether any are left, and more than a panel's.
         self.some = register(1, "some")
         self.many = register(1, "many")
+        self.many_at_first = register(1, "many_at_first")
+        # One clock after: whether the next panel to load would come again after it.
+        self.comes_again = register(1, "comes_again")
         # The panel that is being loaded: its rows, and the last one's number. `again`: the next panel will be this one;
         # `last`: the next block is its last; `first`: in its first block; `fresh`: the next block begins a slot.
         self.active = register(1, "active")
         self.again = register(1, "again")
         self.count = register(bits_for(self.lanes), "count")
         self.last_row = register(bits_for(self.lanes), "last_row")
-        self.block = register(config.address_bits, "block")
+        self.block = LongAddress(config.address_bits, f"{role}_block")
         self.k_left = register(bits_for(config.max_k), "k_left")
         self.last = register(1, "last")
         self.first = register(1, "first")
         self.fresh = register(1, "fresh")
+        # A clock late: panels begin anew; a block's lines begin; they are all out.
+        self.restarts = Signal(name=f"{role}_restarts")
+        self.begun = Signal(name=f"{role}_begun")
+        self.ended = Signal(name=f"{role}_ended")
         self.chunk_block = register(ceil_log2(chunk_steps(config) // block_steps(config)), "chunk_block")
         self.word = register(ceil_log2(depth), "word")
         # The ring: its next free word, how many are free, and slots in use by GEMMs of either parity.
         self.head = Signal(ceil_log2(depth), name=f"{role}_head")
         self.room = Signal(bits_for(depth), init=depth, name=f"{role}_room")
         self.in_use = [Signal(bits_for(depth), name=f"{role}_in_use{parity}") for parity in (0, 1)]
+        self.next_word = Mux(self.fresh, self.head, self.word)
         # One clock after: whether a slot of the present GEMM fits, and whether one of either parity is in use.
         self.fits = register(1, "fits")
         self.used = [Signal(name=f"{role}_used{parity}") for parity in (0, 1)]
@@ -111,7 +121,9 @@ class _Line:
     def __init__(self, config: ArrayConfig) -> None:
         index_bits = max(ceil_log2(max(config.rows, config.columns)), ceil_log2(block_steps(config)))
         self.operand = Signal(reset_less=True)
-        self.address = Signal(config.address_bits, reset_less=True)
+        self.address = LongAddress(config.address_bits, "address")
+        # Across K a block begins where the one before ended, which the address is already where that was its own.
+        self.stays = Signal(reset_less=True)
         self.stride = Signal(config.size_bits, reset_less=True)
         self.across = Signal(reset_less=True)
         self.index = Signal(index_bits, reset_less=True)
@@ -186,8 +198,8 @@ class Loader(wiring.Component):
         gemm, line = _Gemm(config), _Line(config)
         operands = a, b = _Operand(config, 0), _Operand(config, 1)
         state = Signal(_State)
-        # Of which operands a panel begins.
-        wanted = Signal(2, reset_less=True)
+        # Of which operands a panel begins: in the clock of PANEL alone.
+        wanted = Signal(2)
 
         # The next GEMM is of the other parity. Its slots are only given back while no GEMM is taken, so that a clock
         # later is as well.
@@ -204,6 +216,9 @@ class Loader(wiring.Component):
         allocate = Signal(2)
         for operand in operands:
             self._account(m, operand, gemm.parity, allocate[operand.number])
+            self._move_on(m, gemm, operand, line)
+            self._begin_panel(m, gemm, operand, operands[1 - operand.number], wanted[operand.number])
+        m.d.sync += [wanted.eq(0), *line.address.settle()]
 
         with m.If(self.line.ready):
             m.d.sync += self.line.valid.eq(0)
@@ -218,23 +233,31 @@ class Loader(wiring.Component):
                 # A new group: the other operand's panels from the first one on.
                 for operand in operands:
                     with m.If(gemm.resident != operand.number):
-                        m.d.sync += [operand.panel.eq(operand.base), operand.left.eq(operand.size), operand.some.eq(1)]
+                        m.d.sync += [
+                            operand.restarts.eq(1),
+                            operand.left.eq(operand.size),
+                            operand.some.eq(1),
+                            operand.many.eq(operand.many_at_first),
+                        ]
                 m.d.sync += state.eq(_State.UNIT)
             with m.Case(_State.UNIT):
                 self._choose(m, gemm, operands, wanted, state)
             with m.Case(_State.PANEL):
-                for operand in operands:
-                    self._begin_panel(m, gemm, operand, operands[1 - operand.number], wanted[operand.number])
                 m.d.sync += [line.operand.eq(~wanted[0]), state.eq(_State.BLOCK)]
             with m.Case(_State.BLOCK):
-                with m.If(line.operand):
-                    self._begin_block(m, gemm, b, line, state, allocate[1])
-                with m.Else():
-                    self._begin_block(m, gemm, a, line, state, allocate[0])
-            with m.Case(_State.LINES):
-                with m.If(~self.line.valid | self.line.ready):
-                    self._offer(m, line, operands)
-                    self._advance(m, operands, line, state)
+                for operand in operands:
+                    with m.If((line.operand == operand.number) & (~operand.fresh | operand.fits)):
+                        m.d.comb += allocate[operand.number].eq(operand.fresh)
+                        m.d.sync += [operand.begun.eq(1), state.eq(_State.LINES)]
+        with m.If(state[3]):
+            with m.If(~self.line.valid | self.line.ready):
+                self._offer(m, line, operands)
+                self._advance(m, operands, line, state)
+        # Always but while lines are offered, so that neither the state nor room enables these registers.
+        with m.Elif(line.operand):
+            self._set_up(m, gemm, b, line)
+        with m.Else():
+            self._set_up(m, gemm, a, line)
         return m
 
     def _account(self, m: Module, operand: _Operand, parity: Value, allocate: Value) -> None:
@@ -244,7 +267,7 @@ class Loader(wiring.Component):
         m.d.sync += [
             operand.fits.eq(operand.room >= slot),
             operand.some.eq(operand.left != 0),
-            operand.many.eq(operand.left > operand.lanes),
+            operand.many.eq(~is_at_most(operand.left, operand.lanes)),
             *(used.eq(in_use != 0) for used, in_use in zip(operand.used, operand.in_use, strict=True)),
         ]
         freed_slot = Mux(odd, operand.slots[1], operand.slots[0])
@@ -263,11 +286,10 @@ class Loader(wiring.Component):
     def _take(self, m: Module, gemm: _Gemm, operands: tuple[_Operand, _Operand]) -> None:
         """Copy the descriptor and its plan."""
         descriptor, plan = self.descriptor, self.plan
-        a, b = operands
         m.d.sync += [
             gemm.parity.eq(~gemm.parity),
             gemm.k.eq(descriptor.k),
-            gemm.one_block.eq(descriptor.k <= block_steps(self._config)),
+            gemm.one_block.eq(is_at_most(descriptor.k, block_steps(self._config))),
             gemm.resident.eq(plan.resident),
             gemm.chunked.eq(plan.chunked),
             gemm.whole.eq(plan.whole),
@@ -278,14 +300,15 @@ class Loader(wiring.Component):
             # What follows from these, which has no clock to settle.
             gemm.split.eq(gemm.next_split),
             *(operand.some.eq(1) for operand in operands),
-            a.many.eq(descriptor.m > a.lanes),
-            b.many.eq(descriptor.n > b.lanes),
         ]
         for operand, role, size in zip(operands, "ab", (descriptor.m, descriptor.n), strict=True):
             slot = plan.b_slot if operand.number else plan.a_slot
+            many = ~is_at_most(size, operand.lanes)
             m.d.sync += [
+                operand.many.eq(many),
+                operand.many_at_first.eq(many),
                 operand.base.eq(descriptor[f"{role}_address"]),
-                operand.panel.eq(descriptor[f"{role}_address"]),
+                operand.restarts.eq(1),
                 operand.stride.eq(descriptor[f"{role}_stride"]),
                 operand.across.eq(descriptor[f"{role}_across_k"]),
                 operand.size.eq(size),
@@ -331,15 +354,17 @@ class Loader(wiring.Component):
 
     def _begin_panel(self, m: Module, gemm: _Gemm, operand: _Operand, other: _Operand, begins: Value) -> None:
         """Set an operand's next panel up, where one begins."""
-        mine = gemm.resident == operand.number
+        # In chunks nothing stays: the resident panel comes again with each streamed one.
+        m.d.sync += operand.comes_again.eq((gemm.resident == operand.number) & gemm.chunked & other.many)
+        with m.If(begins & ~operand.comes_again):
+            m.d.sync += operand.left.eq(Mux(operand.many, operand.left - operand.lanes, 0))
         with m.If(begins):
             m.d.sync += [
                 operand.active.eq(1),
                 operand.count.eq(Mux(operand.many, operand.lanes, operand.left)),
                 operand.last_row.eq(Mux(operand.many, operand.lanes - 1, operand.left - 1)),
-                # In chunks nothing stays: the resident panel comes again with each streamed one.
-                operand.again.eq(mine & gemm.chunked & other.many),
-                operand.block.eq(operand.panel),
+                operand.again.eq(operand.comes_again),
+                *operand.block.become(operand.panel),
                 operand.k_left.eq(gemm.k),
                 operand.last.eq(gemm.one_block),
                 operand.first.eq(1),
@@ -347,48 +372,30 @@ class Loader(wiring.Component):
                 operand.chunk_block.eq(0),
             ]
 
-    def _begin_block(
-        self, m: Module, gemm: _Gemm, operand: _Operand, line: _Line, state: Signal, allocate: Value
-    ) -> None:
-        """Find room for the block, and set up its lines."""
-        steps = block_steps(self._config)
-        last = operand.last
-        # A slot holds all that its steps need, so its last block takes the word that an unaligned row runs into.
-        chunk_ends = operand.chunk_block.all() if len(operand.chunk_block) else 1
-        ends_slot = last | (gemm.chunked & chunk_ends)
-        word = Mux(operand.fresh, operand.head, operand.word)
-        with m.If(~operand.fresh | operand.fits):
-            m.d.comb += allocate.eq(operand.fresh)
-            m.d.sync += [
-                operand.word.eq(word + operand.block_words),
-                operand.chunk_block.eq(operand.chunk_block + 1),
-                operand.fresh.eq(ends_slot),
-                operand.block.eq(operand.block + steps * operand.bytes),
-                operand.k_left.eq(operand.k_left - steps),
-                operand.last.eq(operand.k_left <= 2 * steps),
-                line.address.eq(operand.block),
-                line.stride.eq(operand.stride),
-                line.across.eq(operand.across),
-                line.index.eq(0),
-                line.last_index.eq(Mux(operand.across, Mux(last, operand.k_left - 1, steps - 1), operand.last_row)),
-                # A block across K has one step only where it is the panel's last.
-                line.is_last.eq(Mux(operand.across, last & (operand.k_left == 1), operand.last_row == 0)),
-                line.elements.eq(Mux(operand.across, operand.count, Mux(last, operand.k_left, steps))),
-                line.whole.eq(~operand.across & ~ends_slot),
-                line.word.eq(word),
-                line.lane.eq(0),
-                line.ends_panel.eq(last),
-                state.eq(_State.LINES),
-            ]
-            with m.If(operand.first & ~operand.again):
-                m.d.sync += operand.left.eq(Mux(operand.many, operand.left - operand.lanes, 0))
+    def _set_up(self, m: Module, gemm: _Gemm, operand: _Operand, line: _Line) -> None:
+        """Set up the lines of an operand's next block."""
+        steps, last, ends_slot = block_steps(self._config), operand.last, self._ends_slot(gemm, operand)
+        m.d.sync += [
+            line.stride.eq(operand.stride),
+            line.across.eq(operand.across),
+            line.index.eq(0),
+            line.last_index.eq(Mux(operand.across, Mux(last, operand.k_left - 1, steps - 1), operand.last_row)),
+            # A block across K has one step only where it is the panel's last.
+            line.is_last.eq(Mux(operand.across, last & (operand.k_left == 1), operand.last_row == 0)),
+            line.elements.eq(Mux(operand.across, operand.count, Mux(last, operand.k_left, steps))),
+            line.whole.eq(~operand.across & ~ends_slot),
+            line.word.eq(operand.next_word),
+            line.lane.eq(0),
+            line.ends_panel.eq(last),
+            line.stays.eq(0),
+        ]
+        with m.If(~line.stays):
+            m.d.sync += line.address.become(operand.block)
 
     def _advance(self, m: Module, operands: tuple[_Operand, _Operand], line: _Line, state: Signal) -> None:
         """Go to the block's next line, or to the next block."""
         a, b = operands
-        next_address = Signal.like(line.address)
-        m.d.comb += next_address.eq(line.address + line.stride)
-        m.d.sync += [line.address.eq(next_address), line.index.eq(line.index + 1)]
+        m.d.sync += [*line.address.add(line.stride), line.index.eq(line.index + 1)]
         m.d.sync += line.is_last.eq(line.index + 1 == line.last_index)
         with m.If(line.across):
             wrap = line.lane == Mux(line.operand, b.word_elements - 1, a.word_elements - 1)
@@ -396,24 +403,53 @@ class Loader(wiring.Component):
         with m.If(line.is_last):
             for operand in operands:
                 with m.If(line.operand == operand.number):
-                    self._end_block(m, operand, line, next_address)
+                    m.d.sync += operand.ended.eq(1)
+                    with m.If(line.ends_panel):
+                        m.d.sync += operand.active.eq(0)
             other = Mux(line.operand, a.active, b.active)
+            m.d.sync += line.stays.eq(line.across & ~other)
             with m.If(other):
                 m.d.sync += [line.operand.eq(~line.operand), state.eq(_State.BLOCK)]
             with m.Else():
                 m.d.sync += state.eq(Mux(line.ends_panel, _State.UNIT, _State.BLOCK))
 
-    def _end_block(self, m: Module, operand: _Operand, line: _Line, next_address: Value) -> None:
-        """Note where the next block of this panel, and the next panel, lie."""
-        with m.If(line.across):
-            m.d.sync += operand.block.eq(next_address)
-        with m.If(operand.first):
+    def _ends_slot(self, gemm: _Gemm, operand: _Operand) -> Value:
+        """Whether the next block is its slot's last.
+
+        A slot holds all that its steps need, so its last block takes the word that an unaligned row runs into.
+        """
+        chunk_ends = operand.chunk_block.all() if len(operand.chunk_block) else 1
+        return operand.last | (gemm.chunked & chunk_ends)
+
+    def _move_on(self, m: Module, gemm: _Gemm, operand: _Operand, line: _Line) -> None:
+        """Note which block of a panel is next, and where it and the next panel lie: a clock late, which is soon enough.
+
+        That is a clock after a block's lines began, and after the last of them was offered: the line's address is then
+        that of what would follow.
+        """
+        steps, block, panel = block_steps(self._config), operand.block, operand.panel
+        pulses = operand.restarts, operand.begun, operand.ended
+        m.d.sync += [*(pulse.eq(0) for pulse in pulses), *block.settle(), *panel.settle()]
+        with m.If(operand.begun):
+            m.d.sync += [
+                operand.word.eq(operand.next_word + operand.block_words),
+                operand.chunk_block.eq(operand.chunk_block + 1),
+                operand.fresh.eq(self._ends_slot(gemm, operand)),
+                *block.add(steps * operand.bytes),
+                operand.k_left.eq(operand.k_left - steps),
+                operand.last.eq(is_at_most(operand.k_left, 2 * steps)),
+            ]
+        moves = operand.ended & operand.first & ~operand.again
+        with m.If(operand.ended):
             m.d.sync += operand.first.eq(0)
-            with m.If(~operand.again):
-                panel = Mux(line.across, operand.panel + operand.lanes * operand.bytes, next_address)
-                m.d.sync += operand.panel.eq(panel)
-        with m.If(line.ends_panel):
-            m.d.sync += operand.active.eq(0)
+        with m.If(operand.ended & operand.across):
+            m.d.sync += block.become(line.address)
+        with m.If(operand.restarts):
+            m.d.sync += panel.become(operand.base)
+        with m.Elif(moves & operand.across):
+            m.d.sync += panel.add(operand.lanes * operand.bytes)
+        with m.Elif(moves):
+            m.d.sync += panel.become(line.address)
 
     def _offer(self, m: Module, line: _Line, operands: tuple[_Operand, _Operand]) -> None:
         """Register the line: how many words it takes follows from where in its first word it begins."""
@@ -421,14 +457,15 @@ class Loader(wiring.Component):
         offsets: list[Value] = []
         for operand in operands:
             shift = ceil_log2(operand.word_elements)
-            inside = line.address[ceil_log2(operand.bytes) : ceil_log2(self._config.bus_bytes)]
+            inside = line.address.value[ceil_log2(operand.bytes) : ceil_log2(self._config.bus_bytes)]
             words = (inside + line.elements + (operand.word_elements - 1)) >> shift
             beats.append(Mux(line.whole, operand.block_words, words))
             offsets.append(inside)
         m.d.sync += [
             self.line.valid.eq(1),
-            self.line.address.eq(line.address),
+            self.line.address.eq(line.address.value),
             self.line.beats.eq(Mux(line.operand, beats[1], beats[0])),
+            self.line.ahead.eq(words_ahead(line.address.value, self._config.bus_bytes)),
             self.line.operand.eq(line.operand),
             self.line.across.eq(line.across),
             self.line.word.eq(line.word),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -104,17 +104,17 @@ class Sequencer(wiring.Component):
         ends_tile = Signal(reset_less=True)
         place = {name: Signal(tile.p[name].shape(), name=name, reset_less=True) for name in TILE_PLACE}
         go, take, may_end = Signal(), Signal(), Signal()
-        final = Signal(reset_less=True)
-        # What is on its way to the array: bit 0 entered the buffers last.
-        valid_coming, last_coming = Signal(latency), Signal(latency)
+        # The step is its segment's last, and its tile's last.
+        final, ends = Signal(reset_less=True), Signal(reset_less=True)
+        # What is on its way to the array: bit 0 entered the buffers last. And that no tile's last step is.
+        valid_coming, last_coming, no_last_coming = Signal(latency), Signal(latency), Signal(init=1)
         first_coming = Signal(latency, reset_less=True)
 
         here = [self._follow(m, number, take=take, go=go, final=final) for number in (0, 1)]
         arrived = here[0] & here[1]
-        ends = final & ends_tile
         turn = self._take_turns(m, go)
         m.d.comb += [
-            may_end.eq(self.drain_free & (last_coming == 0) & (~offered | tile.ready)),
+            may_end.eq(self.drain_free & no_last_coming & (~offered | tile.ready)),
             go.eq(active & arrived & (~ends | may_end) & turn),
             segment.ready.eq(~active | (go & final)),
             take.eq(segment.valid & segment.ready),
@@ -127,9 +127,17 @@ class Sequencer(wiring.Component):
             *(tile.p[name].eq(getattr(segment, f"tile_{name}")) for name in TILE_CONSTANTS),
         ]
         with m.If(go):
-            m.d.sync += [steps_left.eq(steps_left - 1), final.eq(steps_left == 1), begins.eq(0)]
+            m.d.sync += [
+                steps_left.eq(steps_left - 1),
+                final.eq(steps_left == 1),
+                ends.eq((steps_left == 1) & ends_tile),
+                begins.eq(0),
+            ]
             with m.If(final):
                 m.d.sync += active.eq(0)
+        # Whatever segment comes next, so that steps do not enable these registers.
+        with m.If(~offered | tile.ready):
+            m.d.sync += [place[name].eq(getattr(segment, f"tile_{name}")) for name in TILE_PLACE]
         with m.If(tile.ready):
             m.d.sync += offered.eq(0)
         with m.If(take):
@@ -137,15 +145,17 @@ class Sequencer(wiring.Component):
                 active.eq(1),
                 steps_left.eq(segment.steps),
                 final.eq(segment.steps == 0),
+                ends.eq((segment.steps == 0) & segment.ends),
                 begins.eq(segment.starts),
                 ends_tile.eq(segment.ends),
             ]
             with m.If(segment.starts):
-                m.d.sync += [offered.eq(1), *(place[name].eq(getattr(segment, f"tile_{name}")) for name in TILE_PLACE)]
+                m.d.sync += offered.eq(1)
 
         m.d.sync += [
             valid_coming.eq(Cat(go, valid_coming)),
             last_coming.eq(Cat(go & ends, last_coming)),
+            no_last_coming.eq(~(go & ends) & (last_coming[:-1] == 0)),
             first_coming.eq(Cat(begins, first_coming)),
         ]
         m.d.comb += [
@@ -204,26 +214,34 @@ class Sequencer(wiring.Component):
         first = Signal(name=f"{role}_first", reset_less=True)
         free = Signal(name=f"{role}_free", reset_less=True)
         parity = Signal(name=f"{role}_parity", reset_less=True)
-        # Blocks that must have arrived for this step, blocks after its own in the segment, and the step's place in
-        # its block.
-        wanted = Signal(count_bits, name=f"{role}_wanted", reset_less=True)
+        # Blocks that have arrived, and how many of them are beyond what this step needs: below 0, what it waits for.
+        # Blocks after its own in the segment, the step's place in its block, and whether the next step is in the next.
+        arrived = Signal(count_bits, name=f"{role}_arrived")
+        beyond = Signal(signed(count_bits), name=f"{role}_beyond", reset_less=True)
         blocks_left = Signal.like(segment.blocks, name=f"{role}_blocks_left", reset_less=True)
         in_block = Signal(range(block_steps(config)), name=f"{role}_in_block", reset_less=True)
-        arrived = Signal(count_bits, name=f"{role}_arrived")
+        crosses = Signal(name=f"{role}_crosses", reset_less=True)
         # Whether the present step's block has arrived, decided a clock before, from the three steps that it may be.
         has = Signal(name=f"{role}_has")
-        m.d.sync += has.eq(_reached(arrived, wanted))
-
-        with m.If(self.arrived[number]):
-            m.d.sync += arrived.eq(arrived + 1)
+        comes = self.arrived[number]
+        m.d.sync += [arrived.eq(arrived + comes), has.eq(beyond >= 0), beyond.eq(beyond + comes)]
         with m.If(go):
-            m.d.sync += [position.eq(position + 1), first.eq(0), in_block.eq(in_block + 1)]
-            with m.If(in_block.all() & (blocks_left != 0)):
+            m.d.sync += [
+                position.eq(position + 1),
+                first.eq(0),
+                in_block.eq(in_block + 1),
+                crosses.eq((in_block == block_steps(config) - 2) & (blocks_left != 0)),
+            ]
+            with m.If(crosses):
                 m.d.sync += [
-                    wanted.eq(wanted + 1),
                     blocks_left.eq(blocks_left - 1),
-                    has.eq(_reached(arrived, wanted + 1)),
+                    has.eq(beyond > 0),
+                    beyond.eq(beyond - ~comes),
                 ]
+        # Less one, and less one where none comes: by an adder's carry. Counts differ by less than half of their range.
+        others = ~getattr(segment, f"{role}_block")
+        at_first = (arrived + others)[:count_bits].as_signed()
+        after_it = (Cat(1, arrived) + Cat(comes, others))[1 : count_bits + 1].as_signed()
         with m.If(take):
             m.d.sync += [
                 position.eq(Cat(Const(0, lane_bits), getattr(segment, f"{role}_word"))),
@@ -233,9 +251,10 @@ class Sequencer(wiring.Component):
                 stride.eq(getattr(segment, f"{role}_stride")),
                 free.eq(getattr(segment, f"{role}_free")),
                 parity.eq(segment.parity),
-                wanted.eq(getattr(segment, f"{role}_block") + 1),
-                has.eq(_reached(arrived, getattr(segment, f"{role}_block") + 1)),
+                has.eq(at_first >= 0),
+                beyond.eq(after_it),
                 blocks_left.eq(segment.blocks),
+                crosses.eq(0),
                 in_block.eq(Mux(getattr(segment, f"{role}_slack"), slack, 0)),
             ]
         m.d.comb += [
@@ -249,8 +268,3 @@ class Sequencer(wiring.Component):
             step.parity.eq(parity),
         ]
         return has
-
-
-def _reached(arrived: Signal, wanted: Value) -> Value:
-    """Whether a counter has come as far as `wanted`; the two differ by less than half of its range."""
-    return ~(arrived - wanted)[len(arrived) - 1]

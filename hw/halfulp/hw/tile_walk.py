@@ -5,14 +5,14 @@ from __future__ import annotations
 import enum
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, ceil_log2
 
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.interfaces import descriptor_layout, tile_layout
-from halfulp.hw.planner import PlanSignature, is_split, more_panels, times
+from halfulp.hw.planner import PlanSignature, is_at_most, is_split, more_panels, times
 from halfulp.hw.schedule import MAX_GROUP, block_steps, chunk_steps
 
 __all__ = ["TILE_CONSTANTS", "TILE_PLACE", "SegmentSignature", "TileWalk", "block_count_bits"]
@@ -83,7 +83,8 @@ class _State(enum.IntEnum):
     MEASURE = 2
     PREPARE = 3
     READY = 4
-    MOVE = 5
+    # A bit of its own, which most registers look at.
+    MOVE = 8
 
 
 class _Place:
@@ -127,6 +128,10 @@ class _Operand:
         self.across = Signal(name=f"{role}_across", reset_less=True)
         self.panel_stride = Signal(self.lane_bits, name=f"{role}_panel_stride", reset_less=True)
         self.pitch = Signal(config.size_bits + bits_for(self.lanes), name=f"{role}_pitch", reset_less=True)
+        # The panel after this one, known by the time of a move.
+        self.next_left = Signal.like(self.here.left, name=f"{role}_next_left", reset_less=True)
+        self.next_share = _Sum(self.here.share, self.pitch, f"{role}_next_share")
+        self.next_offset = Signal.like(self.here.offset, name=f"{role}_next_offset", reset_less=True)
         # Whether the next two groups share its panels, were it resident, and whether the panel is its last.
         self.is_split = Signal(name=f"{role}_is_split", reset_less=True)
         self.is_last = Signal(name=f"{role}_is_last", reset_less=True)
@@ -136,6 +141,26 @@ class _Operand:
         self.next_slot = Signal(name=f"{role}_next_slot", reset_less=True)
         self.first_slot = Signal(name=f"{role}_first_slot", reset_less=True)
         self.regroup = Signal(name=f"{role}_regroup", reset_less=True)
+
+
+class _Sum:
+    """A sum of addresses in two halves, so that no carry runs through all of it in one clock.
+
+    `value` is right two clocks after the addends have changed, `soon` one clock after.
+    """
+
+    def __init__(self, a: Value, b: Value, name: str) -> None:
+        low = (len(a) + 1) // 2
+        self._low = Signal(low, name=f"{name}_low", reset_less=True)
+        self._carry = Signal(name=f"{name}_carry", reset_less=True)
+        self._high = Signal(len(a) - low, name=f"{name}_high", reset_less=True)
+        self._low_sum = a[:low] + b[:low]
+        self._high_sum = (a[low:] + b[low:] + self._carry)[: len(a) - low]
+        self.value = Cat(self._low, self._high)
+        self.soon = Cat(self._low, self._high_sum)
+
+    def follow(self) -> list[Any]:
+        return [Cat(self._low, self._carry).eq(self._low_sum), self._high.eq(self._high_sum)]
 
 
 class _Walk:
@@ -160,6 +185,9 @@ class _Walk:
         self.x = Signal(bits_for(MAX_GROUP), reset_less=True)
         self.y = Signal(bits_for(MAX_GROUP), reset_less=True)
         self.along_streamed = Signal(reset_less=True)
+        # The panels after these; beyond the largest group only the streamed panel counts, and only as "many".
+        self.next_x = Signal.like(self.x, reset_less=True)
+        self.next_y = Signal.like(self.y, reset_less=True)
         # Measured for the segment that is prepared: whether the resident panel is the last that its group may have, and
         # whether the walk along one operand has come as far as the group has grown.
         self.at_end = Signal(reset_less=True)
@@ -169,6 +197,8 @@ class _Walk:
         self.regroup = Signal(reset_less=True)
         self.gemm_ends = Signal(reset_less=True)
         self.then_along_streamed = Signal(reset_less=True)
+        self.x_goes_on, self.x_begins_anew = Signal(reset_less=True), Signal(reset_less=True)
+        self.y_goes_on, self.y_begins_anew = Signal(reset_less=True), Signal(reset_less=True)
 
 
 class TileWalk(wiring.Component):
@@ -223,8 +253,20 @@ class TileWalk(wiring.Component):
         m = Module()
         config = self._config
         walk = _Walk(config)
-        operands = _Operand(config, 0), _Operand(config, 1)
+        operands = a, b = _Operand(config, 0), _Operand(config, 1)
         state = Signal(_State)
+        address = _Sum(a.here.share, b.here.share, "address")
+        m.d.sync += [
+            *address.follow(),
+            walk.next_x.eq(Mux(walk.x == MAX_GROUP, MAX_GROUP, walk.x + 1)),
+            walk.next_y.eq(Mux(walk.y == MAX_GROUP, MAX_GROUP, walk.y + 1)),
+        ]
+        for operand in operands:
+            m.d.sync += [
+                operand.next_left.eq(operand.here.left - operand.lanes),
+                *operand.next_share.follow(),
+                operand.next_offset.eq(operand.here.offset + operand.panel_stride),
+            ]
         m.d.comb += [
             self.idle.eq(state == _State.IDLE),
             self.ready.eq(state == _State.TAKE),
@@ -240,22 +282,24 @@ class TileWalk(wiring.Component):
             with m.Case(_State.MEASURE):
                 m.d.sync += [
                     *(operand.is_split.eq(is_split(walk, operand.here.left)) for operand in operands),
-                    *(operand.is_last.eq(operand.here.left <= operand.lanes) for operand in operands),
+                    *(operand.is_last.eq(is_at_most(operand.here.left, operand.lanes)) for operand in operands),
                     # A new group begins with x = 0, which is its end only where groups have one panel.
                     walk.at_end.eq(Mux(walk.new_group, walk.whole == 0, walk.x == walk.end)),
                     walk.meets.eq(Mux(walk.along_streamed, walk.y + 1 == walk.x, walk.y == walk.x)),
-                    walk.tile_ends.eq(~walk.chunked | (walk.k_left <= chunk_steps(self._config))),
+                    walk.tile_ends.eq(~walk.chunked | is_at_most(walk.k_left, chunk_steps(self._config))),
                     state.eq(_State.PREPARE),
                 ]
             with m.Case(_State.PREPARE):
                 self._prepare(m, walk, operands)
+                m.d.sync += self.segment.tile_address.eq(address.soon)
                 m.d.sync += state.eq(_State.READY)
             with m.Case(_State.READY):
                 with m.If(self.segment.ready):
                     m.d.sync += state.eq(_State.MOVE)
             with m.Case(_State.MOVE):
                 m.d.sync += state.eq(Mux(walk.gemm_ends, _State.IDLE, _State.MEASURE))
-                self._move(m, walk, operands)
+        with m.If(state[3]):
+            self._move(m, walk, operands)
         return m
 
     def _take(self, m: Module, walk: _Walk, operands: tuple[_Operand, _Operand]) -> None:
@@ -323,6 +367,14 @@ class TileWalk(wiring.Component):
             walk.then_along_streamed.eq(~group_ends & Mux(along, y_last | ~meets, meets & ~x_end)),
         ]
 
+        starts_group = group_ends & walk.tile_ends
+        m.d.sync += [
+            walk.x_goes_on.eq(x_advance & walk.tile_ends),
+            walk.x_begins_anew.eq((x_restart & walk.tile_ends) | starts_group),
+            walk.y_goes_on.eq(y_advance & walk.tile_ends),
+            walk.y_begins_anew.eq((y_restart & walk.tile_ends) | starts_group),
+        ]
+
         with m.If(walk.new_group):
             m.d.sync += walk.end.eq(more_panels(walk, split))
 
@@ -339,7 +391,6 @@ class TileWalk(wiring.Component):
             segment.tile_column.eq(b.end - b.here.left),
             segment.tile_rows.eq(Mux(a.is_last, a.here.left, a.lanes)),
             segment.tile_columns.eq(Mux(b.is_last, b.here.left, b.lanes)),
-            segment.tile_address.eq(a.here.share + b.here.share),
             segment.tile_last.eq(group_ends & x_last),
         ]
         for operand in operands:
@@ -370,28 +421,21 @@ class TileWalk(wiring.Component):
             m.d.sync += walk.along_streamed.eq(walk.then_along_streamed)
         with m.If(walk.regroup):
             m.d.sync += walk.new_group.eq(1)
+        for count, following, goes_on, begins_anew in (
+            (walk.x, walk.next_x, walk.x_goes_on, walk.x_begins_anew),
+            (walk.y, walk.next_y, walk.y_goes_on, walk.y_begins_anew),
+        ):
+            with m.If(begins_anew):
+                m.d.sync += count.eq(0)
+            with m.Elif(goes_on):
+                m.d.sync += count.eq(following)
         for operand in operands:
-            mine = walk.resident == operand.number
             here, origin = operand.here, operand.origin
-            next_index: tuple[Value, ...] = (
-                here.left - operand.lanes,
-                here.share + operand.pitch,
-                here.offset + operand.panel_stride,
-            )
+            next_index: tuple[Value, ...] = (operand.next_left, operand.next_share.value, operand.next_offset)
             next_slot: tuple[Value, ...] = (
                 here.word + operand.slot_words,
                 here.block + self.segment.blocks + 1,
             )
-            count = Signal.like(walk.x, name=f"{operand.role}_count")
-            m.d.comb += count.eq(Mux(mine, walk.x, walk.y))
-            # Beyond the largest group only the streamed panel counts, and only as "many".
-            next_count = Mux(count == MAX_GROUP, MAX_GROUP, count + 1)
-
-            counts_on, counts_anew = operand.advance & ~walk.regroup, operand.restart | walk.regroup
-            with m.If(mine):
-                m.d.sync += walk.x.eq(Mux(counts_anew, 0, Mux(counts_on, next_count, count)))
-            with m.Else():
-                m.d.sync += walk.y.eq(Mux(counts_anew, 0, Mux(counts_on, next_count, count)))
             with m.If(operand.advance):
                 m.d.sync += _copy(next_index, here.index())
             with m.If(operand.restart):
