@@ -11,7 +11,7 @@ import pytest
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.registers import ErrorCode, register
 from halfulp.sim.bench.scoreboard import MismatchError, Scoreboard
-from halfulp.sim.bench.stimulus import PAGE, GemmCase, PlacedGemm, random_case
+from halfulp.sim.bench.stimulus import PAGE, GemmCase, PlacedGemm, plain_case, random_case
 from halfulp.sim.core_timing import TIMING_DIAGRAMS, core_timing
 from halfulp.sim.cosim import run_bench
 from halfulp.sim.device_memory import DeviceBuffer
@@ -155,6 +155,27 @@ def test_a_bus_error_is_told_and_the_next_gemm_is_right(
         assert failed <= address < failed + 16 * CONFIG.bus_bytes
         host.core.clear_faults()
         host.run(random_case(rng, CONFIG))
+
+
+@pytest.mark.parametrize("response", ["slave_error", "decode_error"])
+def test_an_error_on_any_beat_is_told_and_the_next_gemm_is_right(open_core, rng: np.random.Generator, response: str):
+    """Every bus word of A, B and C in turn, of four tiles; answers come up to 200 clocks late."""
+    host = open_core(read_latency=200 if response == "decode_error" else 1, write_latency=200, stall=0.1)
+    m, n, k = 2 * CONFIG.rows - 1, 2 * CONFIG.columns - 1, 13
+    word = CONFIG.bus_bytes
+    for operand, nbytes in enumerate((m * k * CONFIG.a_bytes, n * k * CONFIG.b_bytes, m * n * 4)):
+        for beat in range(-(-nbytes // word)):
+            host.act("clear")
+            placed = host.place(plain_case(host.rng, CONFIG, m, n, k))
+            address = placed.addresses[operand] + beat * word
+            host.core.inject_fault(address, word, response=response, read=operand < 2, write=operand == 2)
+            host.start(placed)
+            wanted = ErrorCode.WRITE_ERROR if operand == 2 else ErrorCode.READ_ERROR
+            assert host.wait() >> 8 & 0xFF == wanted, (operand, beat)
+            failed = host.read("fail_address_low") | host.read("fail_address_high") << 32
+            assert failed <= address < failed + 16 * word, (operand, beat)
+            host.core.clear_faults()
+            host.run(plain_case(host.rng, CONFIG, m, n, 5))
 
 
 def test_a_reset_in_mid_run_leaves_a_working_core(open_core, rng: np.random.Generator):
