@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
+import pytest
 from systemrdl.compiler import RDLCompiler  # referee: Accellera's language, read by a compiler that is not ours
 
 from halfulp.hw.register_docs import (
@@ -32,6 +34,22 @@ def test_header_defines_every_offset_shift_mask_and_error_code_once() -> None:
     for code in ErrorCode:
         assert defined.pop(f"HALFULP_ERROR_{code.name}") == code
     assert set(defined) == {"HALFULP_ID_VALUE", "HALFULP_VERSION_VALUE"}
+
+
+@pytest.mark.parametrize(("language", "standard"), [("c", "c99"), ("c++", "c++11")])
+def test_header_compiles_to_the_declared_numbers(language: str, standard: str, tmp_path: Path) -> None:
+    """Included twice, without a warning; an array of a negative size where a number is another."""
+    names = re.findall(r"^#define HALFULP_(\w+) ", register_header(), re.MULTILINE)
+    defined: dict[str, int] = {}
+    exec(compile(register_python(), "registers.py", "exec"), defined)
+    lines = [f"typedef char is_{name}[HALFULP_{name} == {defined[name]}u ? 1 : -1];" for name in names]
+    (tmp_path / "halfulp.h").write_text(register_header(), encoding="utf-8")
+    main = "int main(void) { return HALFULP_ID != 0; }"
+    (tmp_path / "main.c").write_text("\n".join(['#include "halfulp.h"'] * 2 + lines + [main, ""]), encoding="utf-8")
+    strict = ["-Wall", "-Wextra", "-Werror", "-pedantic", f"-std={standard}", "-fsyntax-only"]
+    command = ["g++", "-x", language, *strict, "main.c"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_python_module_defines_what_the_header_does() -> None:
