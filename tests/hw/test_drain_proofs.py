@@ -392,7 +392,7 @@ MUTANTS = {
         "remaining <= first_capture(self._config) + 2",
     ),
     "no heed of a full buffer": (mover_bench, row_buffer, "(needed <= depth)", "(reserved <= depth)"),
-    "a row read when it is not there": (buffer_bench, row_buffer, "level != 0", "(level != 0) | self.write"),
+    "a row read when it is not there": (buffer_bench, row_buffer, "~((level == 1) & popped)", "1"),
     "room for a row too many": (
         mover_bench,
         row_buffer,

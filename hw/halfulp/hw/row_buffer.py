@@ -130,7 +130,7 @@ class RowBuffer(wiring.Component):
     write, row : In
         Append a row; there must be room.
     available : Out(1)
-        A row can be read. It was written at least a clock ago.
+        A register: a row can be read. It was written at least a clock ago.
     read, group, pop : In
         Read group `group` of the oldest row; `pop`: the row is done with.
     results : Out(ArrayLayout(result_layout(config), lanes))
@@ -171,8 +171,10 @@ class RowBuffer(wiring.Component):
         done = Signal(range(depth))
         level = Signal(range(depth + 1))
         popped = Signal()
-        m.d.comb += [popped.eq(self.read & self.pop), self.available.eq(level != 0)]
+        available = Signal()  # level is not 0
+        m.d.comb += [popped.eq(self.read & self.pop), self.available.eq(available)]
         m.d.sync += [
+            available.eq(self.write | ((level != 0) & ~((level == 1) & popped))),
             written.eq(written + self.write),
             done.eq(done + popped),
             level.eq(level + self.write - popped),
