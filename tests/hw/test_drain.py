@@ -136,6 +136,14 @@ def test_last_steps_wait_for_the_results_before(rows: int, rng: np.random.Genera
     assert np.diff(trace.fed_last).min() == minimum_tile_interval(config, rows)
 
 
+def test_results_wait_for_a_slow_writer(rng: np.random.Generator) -> None:
+    """However many results are rounded and not yet taken: all places behind the lanes fill, and no result is lost."""
+    config = ArrayConfig(rows=4, columns=4, lanes=1, roundings="nearest_even")
+    job = large_job(config, 1, rng, rounding="nearest_even")
+    trace = ArrayBench(config, rng, stalls=0.9).run(job)
+    check(trace, job)
+
+
 def test_a_tile_that_is_handed_over_late_leaves_later(rng: np.random.Generator) -> None:
     config = ArrayConfig(rows=2, columns=4, lanes=4)
     spec = GemmSpec("float8_e4m3fn", "float8_e4m3fn", "float32")
