@@ -33,7 +33,7 @@ CONFIG = ArrayConfig(
     size_bits=12,
 )
 STEPS, CHUNK = block_steps(CONFIG), chunk_steps(CONFIG)
-UNIT, PANEL, BLOCK, LINES = 3, 4, 5, 8
+UNIT, PANEL, BLOCK, LINES = 8, 16, 32, 64
 
 
 class Panel:
@@ -62,7 +62,8 @@ def loader_bench(module: ModuleType) -> Bench:
         bench.free(getattr(plan, name))
     bench.free(descriptor, block.start, line.ready, block.freed, block.freed_parity)
     state, wanted, operand = inside["state"], inside["wanted"], inside["operand"]
-    bench.suppose((descriptor.k > 0) & (descriptor.k <= CONFIG.max_k), (state <= BLOCK) | (state == LINES))
+    bench.suppose((descriptor.k > 0) & (descriptor.k <= CONFIG.max_k))
+    bench.ensure(state.matches(*(1 << n for n in range(len(state)))))
 
     def address_in(name: str) -> Value:
         low, high, carry = (inside[f"{name}_{part}"] for part in ("low", "high", "carry"))

@@ -14,21 +14,22 @@ from halfulp.hw.burst_reader import LineSignature, words_ahead
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.interfaces import descriptor_layout
 from halfulp.hw.long_address import LongAddress
-from halfulp.hw.planner import PlanSignature, is_at_most, is_split, more_panels
+from halfulp.hw.planner import PlanSignature, is_at_most, more_panels, split_conditions
 from halfulp.hw.schedule import block_steps, chunk_steps
 
 __all__ = ["Loader"]
 
 
 class _State(enum.IntEnum):
+    """Bits of the state, of which one is 1."""
+
     IDLE = 0
     TAKE = 1
     SETTLE = 2
     UNIT = 3
     PANEL = 4
     BLOCK = 5
-    # A bit of its own, which most registers of lines look at.
-    LINES = 8
+    LINES = 6
 
 
 class _Gemm:
@@ -51,11 +52,11 @@ class _Gemm:
         self.group_left = Signal(plan["whole"].shape, reset_less=True)
         self.group_goes_on = Signal(reset_less=True)
         self.resident_next = Signal(reset_less=True)
-        # The rows left of the resident operand, a clock late; a clock later, whether the next two groups share them. No
-        # group begins sooner after its last panel. And whether the first two groups of the GEMM to come share its rows.
+        # The rows left of the resident operand, a clock late; a clock later, whether the next two groups share them,
+        # which two bits say. No group begins sooner after its last panel. And the same of the next GEMM's first groups.
         self.rest = Signal(config.size_bits, reset_less=True)
-        self.split = Signal(reset_less=True)
-        self.next_split = Signal(reset_less=True)
+        self.split = Signal(2, reset_less=True)
+        self.next_split = Signal(2, reset_less=True)
 
 
 class _Operand:
@@ -82,7 +83,8 @@ class _Operand:
         # The next panel to load, and the rows that remain from it on.
         self.panel = LongAddress(config.address_bits, f"{role}_panel")
         self.left = register(config.size_bits, "left")
-        # One clock after: whether any are left, and more than a panel's.
+        # One clock after: what is left behind it, whether any are left, and more than a panel's.
+        self.left_behind = register(config.size_bits, "left_behind")
         self.some = register(1, "some")
         self.many = register(1, "many")
         self.many_at_first = register(1, "many_at_first")
@@ -197,7 +199,7 @@ class Loader(wiring.Component):
         config = self._config
         gemm, line = _Gemm(config), _Line(config)
         operands = a, b = _Operand(config, 0), _Operand(config, 1)
-        state = Signal(_State)
+        state = Signal(len(_State), init=1 << _State.IDLE)
         # Of which operands a panel begins: in the clock of PANEL alone.
         wanted = Signal(2)
 
@@ -205,14 +207,14 @@ class Loader(wiring.Component):
         # later is as well.
         unused = [~a.used[p] & ~b.used[p] for p in (0, 1)]
         next_unused = Signal()
-        idle = state == _State.IDLE
         m.d.sync += next_unused.eq(Mux(gemm.parity, unused[0], unused[1]))
-        m.d.comb += [self.idle.eq(idle & ~self.line.valid), self.ready.eq(state == _State.TAKE)]
+        m.d.comb += [self.idle.eq(state[_State.IDLE] & ~self.line.valid), self.ready.eq(state[_State.TAKE])]
         m.d.sync += gemm.group_goes_on.eq(gemm.group_left != 0)
-        m.d.sync += [gemm.rest.eq(Mux(gemm.resident, b.left, a.left)), gemm.split.eq(is_split(gemm, gemm.rest))]
+        m.d.sync += gemm.rest.eq(Mux(gemm.resident, b.left, a.left))
+        m.d.sync += gemm.split.eq(split_conditions(gemm, gemm.rest))
         # Of the next GEMM a clock before it is taken, when its descriptor and its plan are there already.
         descriptor, plan = self.descriptor, self.plan
-        m.d.sync += gemm.next_split.eq(is_split(plan, Mux(plan.resident, descriptor.n, descriptor.m)))
+        m.d.sync += gemm.next_split.eq(split_conditions(plan, Mux(plan.resident, descriptor.n, descriptor.m)))
         allocate = Signal(2)
         for operand in operands:
             self._account(m, operand, gemm.parity, allocate[operand.number])
@@ -222,34 +224,33 @@ class Loader(wiring.Component):
 
         with m.If(self.line.ready):
             m.d.sync += self.line.valid.eq(0)
-        with m.Switch(state):
-            with m.Case(_State.IDLE):
-                with m.If(self.start & next_unused):
-                    m.d.sync += state.eq(_State.TAKE)
-            with m.Case(_State.TAKE):
-                self._take(m, gemm, operands)
-                m.d.sync += state.eq(_State.UNIT)
-            with m.Case(_State.SETTLE):
-                # A new group: the other operand's panels from the first one on.
-                for operand in operands:
-                    with m.If(gemm.resident != operand.number):
-                        m.d.sync += [
-                            operand.restarts.eq(1),
-                            operand.left.eq(operand.size),
-                            operand.some.eq(1),
-                            operand.many.eq(operand.many_at_first),
-                        ]
-                m.d.sync += state.eq(_State.UNIT)
-            with m.Case(_State.UNIT):
-                self._choose(m, gemm, operands, wanted, state)
-            with m.Case(_State.PANEL):
-                m.d.sync += [line.operand.eq(~wanted[0]), state.eq(_State.BLOCK)]
-            with m.Case(_State.BLOCK):
-                for operand in operands:
-                    with m.If((line.operand == operand.number) & (~operand.fresh | operand.fits)):
-                        m.d.comb += allocate[operand.number].eq(operand.fresh)
-                        m.d.sync += [operand.begun.eq(1), state.eq(_State.LINES)]
-        with m.If(state[3]):
+        with m.If(state[_State.IDLE]):
+            with m.If(self.start & next_unused):
+                m.d.sync += state.eq(1 << _State.TAKE)
+        with m.If(state[_State.TAKE]):
+            self._take(m, gemm, operands)
+            m.d.sync += state.eq(1 << _State.UNIT)
+        with m.If(state[_State.SETTLE]):
+            # A new group: the other operand's panels from the first one on.
+            for operand in operands:
+                with m.If(gemm.resident != operand.number):
+                    m.d.sync += [
+                        operand.restarts.eq(1),
+                        operand.left.eq(operand.size),
+                        operand.some.eq(1),
+                        operand.many.eq(operand.many_at_first),
+                    ]
+            m.d.sync += state.eq(1 << _State.UNIT)
+        with m.If(state[_State.UNIT]):
+            self._choose(m, gemm, operands, wanted, state)
+        with m.If(state[_State.PANEL]):
+            m.d.sync += [line.operand.eq(~wanted[0]), state.eq(1 << _State.BLOCK)]
+        with m.If(state[_State.BLOCK]):
+            for operand in operands:
+                with m.If((line.operand == operand.number) & (~operand.fresh | operand.fits)):
+                    m.d.comb += allocate[operand.number].eq(operand.fresh)
+                    m.d.sync += [operand.begun.eq(1), state.eq(1 << _State.LINES)]
+        with m.If(state[_State.LINES]):
             with m.If(~self.line.valid | self.line.ready):
                 self._offer(m, line, operands)
                 self._advance(m, operands, line, state)
@@ -266,6 +267,7 @@ class Loader(wiring.Component):
         slot = Mux(parity, operand.slots[1], operand.slots[0])
         m.d.sync += [
             operand.fits.eq(operand.room >= slot),
+            operand.left_behind.eq(operand.left - operand.lanes),
             operand.some.eq(operand.left != 0),
             operand.many.eq(~is_at_most(operand.left, operand.lanes)),
             *(used.eq(in_use != 0) for used, in_use in zip(operand.used, operand.in_use, strict=True)),
@@ -332,7 +334,7 @@ class Loader(wiring.Component):
             m.d.comb += [want_resident.eq(1), want_streamed.eq(1)]
             m.d.sync += [
                 gemm.new_group.eq(0),
-                gemm.group_left.eq(more_panels(gemm, gemm.split)),
+                gemm.group_left.eq(more_panels(gemm, gemm.split.all())),
                 gemm.resident_next.eq(1),
             ]
         with m.Elif(gemm.chunked):
@@ -346,18 +348,18 @@ class Loader(wiring.Component):
 
         m.d.sync += wanted.eq(Mux(gemm.resident, Cat(want_streamed, want_resident), Cat(want_resident, want_streamed)))
         with m.If(want_resident | want_streamed):
-            m.d.sync += state.eq(_State.PANEL)
+            m.d.sync += state.eq(1 << _State.PANEL)
         with m.Elif(some_resident):
-            m.d.sync += [gemm.new_group.eq(1), state.eq(_State.SETTLE)]
+            m.d.sync += [gemm.new_group.eq(1), state.eq(1 << _State.SETTLE)]
         with m.Else():
-            m.d.sync += state.eq(_State.IDLE)
+            m.d.sync += state.eq(1 << _State.IDLE)
 
     def _begin_panel(self, m: Module, gemm: _Gemm, operand: _Operand, other: _Operand, begins: Value) -> None:
         """Set an operand's next panel up, where one begins."""
         # In chunks nothing stays: the resident panel comes again with each streamed one.
         m.d.sync += operand.comes_again.eq((gemm.resident == operand.number) & gemm.chunked & other.many)
         with m.If(begins & ~operand.comes_again):
-            m.d.sync += operand.left.eq(Mux(operand.many, operand.left - operand.lanes, 0))
+            m.d.sync += operand.left.eq(Mux(operand.many, operand.left_behind, 0))
         with m.If(begins):
             m.d.sync += [
                 operand.active.eq(1),
@@ -409,9 +411,9 @@ class Loader(wiring.Component):
             other = Mux(line.operand, a.active, b.active)
             m.d.sync += line.stays.eq(line.across & ~other)
             with m.If(other):
-                m.d.sync += [line.operand.eq(~line.operand), state.eq(_State.BLOCK)]
+                m.d.sync += [line.operand.eq(~line.operand), state.eq(1 << _State.BLOCK)]
             with m.Else():
-                m.d.sync += state.eq(Mux(line.ends_panel, _State.UNIT, _State.BLOCK))
+                m.d.sync += state.eq(Mux(line.ends_panel, 1 << _State.UNIT, 1 << _State.BLOCK))
 
     def _ends_slot(self, gemm: _Gemm, operand: _Operand) -> Value:
         """Whether the next block is its slot's last.

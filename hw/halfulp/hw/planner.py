@@ -13,7 +13,7 @@ from halfulp.hw.config import ArrayConfig
 from halfulp.hw.interfaces import descriptor_layout
 from halfulp.hw.schedule import MAX_GROUP, chunk_steps
 
-__all__ = ["PlanSignature", "Planner", "is_at_most", "is_split", "more_panels", "times"]
+__all__ = ["PlanSignature", "Planner", "is_at_most", "more_panels", "split_conditions", "times"]
 
 
 def times(value: Value, factor: int) -> Value:
@@ -31,14 +31,14 @@ def is_at_most(value: Value, limit: int) -> Value:
     return ~value[bits:].any() & (value[:bits] <= limit)
 
 
-def is_split(gemm: Any, left: Value) -> Value:
-    """Whether the next two groups share the `left` rows of the resident operand that remain, about evenly.
+def split_conditions(gemm: Any, left: Value) -> Value:
+    """Two bits, both 1 where the next two groups share the `left` rows that remain of the resident operand.
 
-    So it is where they are more than one group's and at most one and a half: neither group should stream the other
-    operand for one panel. `gemm` has the plan's `group_rows` and `split_rows`.
+    They do so, about evenly, where these are more than one group's and at most one and a half: neither group should
+    stream the other operand for one panel. `gemm` has the plan's `group_rows` and `split_rows`.
     """
     bits = len(gemm.split_rows)
-    return ~left[bits:].any() & (left[:bits] > gemm.group_rows) & (left[:bits] <= gemm.split_rows)
+    return Cat(left[:bits] > gemm.group_rows, ~left[bits:].any() & (left[:bits] <= gemm.split_rows))
 
 
 def more_panels(gemm: Any, split: Value) -> Value:

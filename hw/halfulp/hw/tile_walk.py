@@ -12,7 +12,7 @@ from amaranth.utils import bits_for, ceil_log2
 
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.interfaces import descriptor_layout, tile_layout
-from halfulp.hw.planner import PlanSignature, is_at_most, is_split, more_panels, times
+from halfulp.hw.planner import PlanSignature, is_at_most, more_panels, split_conditions, times
 from halfulp.hw.schedule import MAX_GROUP, block_steps, chunk_steps
 
 __all__ = ["TILE_CONSTANTS", "TILE_PLACE", "SegmentSignature", "TileWalk", "block_count_bits"]
@@ -133,7 +133,7 @@ class _Operand:
         self.next_share = _Sum(self.here.share, self.pitch, f"{role}_next_share")
         self.next_offset = Signal.like(self.here.offset, name=f"{role}_next_offset", reset_less=True)
         # Whether the next two groups share its panels, were it resident, and whether the panel is its last.
-        self.is_split = Signal(name=f"{role}_is_split", reset_less=True)
+        self.split = Signal(2, name=f"{role}_split", reset_less=True)
         self.is_last = Signal(name=f"{role}_is_last", reset_less=True)
         # What the next move does, decided with the segment: panel and slot go on, or back to the group's first.
         self.advance = Signal(name=f"{role}_advance", reset_less=True)
@@ -281,7 +281,7 @@ class TileWalk(wiring.Component):
                 m.d.sync += state.eq(_State.MEASURE)
             with m.Case(_State.MEASURE):
                 m.d.sync += [
-                    *(operand.is_split.eq(is_split(walk, operand.here.left)) for operand in operands),
+                    *(operand.split.eq(split_conditions(walk, operand.here.left)) for operand in operands),
                     *(operand.is_last.eq(is_at_most(operand.here.left, operand.lanes)) for operand in operands),
                     # A new group begins with x = 0, which is its end only where groups have one panel.
                     walk.at_end.eq(Mux(walk.new_group, walk.whole == 0, walk.x == walk.end)),
@@ -352,7 +352,7 @@ class TileWalk(wiring.Component):
         config, segment = self._config, self.segment
         a, b = operands
         x_last, y_last = Mux(walk.resident, b.is_last, a.is_last), Mux(walk.resident, a.is_last, b.is_last)
-        split = Mux(walk.resident, b.is_split, a.is_split)
+        split = Mux(walk.resident, b.split, a.split).all()
         x_end, group_ends = Signal(), Signal()
         m.d.comb += [x_end.eq(x_last | walk.at_end), group_ends.eq(x_end & y_last)]
         along, meets = walk.along_streamed, walk.meets
