@@ -30,9 +30,9 @@ HARNESS = ("harness.cpp", "axi_memory.h")
 
 VERILATOR_FLAGS = (
     *("-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert"),
-    *("-Wno-fatal", "-Wno-lint", "--timescale", "1ns/1ns"),
+    *("-Wno-fatal", "-Wno-lint", "--timescale", "1ns/1ns", "--unroll-count", "1"),
 )
-"""Registers start at 0 and unknowns are 0; the core's results may not depend on either."""
+"""Registers start at 0 and unknowns are 0; the core's results may not depend on either. Loops stay loops."""
 
 CLOCK_BEFORE = "__Vtrigprevexpr___TOP__aclk__0"
 """What the model calls the clock's last value."""
