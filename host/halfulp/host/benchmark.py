@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -23,10 +24,14 @@ LAYER = (64, 784, 128)
 
 CUBE = (256, 256, 256)
 
+SIMULATED = ("rtl:8x8", *(("pynq-sim:8x8",) if find_spec("pynq") is not None else ()))
+"""The same core in process, and on the virtual board where the package for it is installed."""
+
 SUITES = {
-    "rtl": (
-        ("rtl:8x8", GemmSpec("e4m3", "e4m3", "float32"), LAYER),
-        ("rtl:8x8", GemmSpec("int8", "int8", "int32"), LAYER),
+    "rtl": tuple(
+        (device, spec, LAYER)
+        for spec in (GemmSpec("e4m3", "e4m3", "float32"), GemmSpec("int8", "int8", "int32"))
+        for device in SIMULATED
     ),
     "emulator": tuple(
         ("emulator", spec, shape)

@@ -16,8 +16,8 @@ __all__ = ["CoreFamily", "Requirement"]
 Requirement = AnyGemmSpec | tuple[AnyGemmSpec, int | None]
 """A GEMM that will be asked for, with its K where it is known."""
 
-ACCUMULATOR_BITS = (64, 96, MAX_ACCUMULATOR_BITS)
-"""Widths to stay within, the first that holds K: a simulator computes 64 bits in one word of its machine."""
+ACCUMULATOR_BITS = (63, 96, MAX_ACCUMULATOR_BITS)
+"""Widths to stay within, the first that holds K: a simulator adds 63 bits and a carry in one word of its machine."""
 
 LARGEST_DEFAULT_K = 1 << 16
 """A larger max_k is built only for a GEMM that needs it."""
