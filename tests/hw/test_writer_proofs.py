@@ -187,6 +187,7 @@ def packer_bench(module: ModuleType, config: ArrayConfig) -> Bench:
     )
     bench.ensure(
         ~packed_valid | (packed_count >= 1) & (packed_count <= most),
+        ~packed_valid | (inside["last_byte"] + 1 == packed_address[:word_bits] + packed_count),
         ~packed_valid | inside["packed_last_of_row"] | ((packed >> packed_count * 8) == 0),
         ~packed_valid | inside["packed_last_of_row"] | (next_address == (packed_address + packed_count)[: len(byte)]),
         ~packed_valid | ~inside["packed_last_of_gemm"] | inside["packed_last_of_row"],
@@ -353,11 +354,11 @@ wide_bench = partial(packer_bench, config=WIDE)
 
 MUTANTS = {
     "bytes beyond the last are written": (wide_bench, "count_mask << offset", "ones << offset"),
-    "a word too many": (wide_bench, "behind = (end - 1)[offset_bits:]", "behind = end[offset_bits:]"),
+    "a word too many": (wide_bench, "+ taken_bytes - 1", "+ taken_bytes"),
     "a row's last word is kept": (
         wide_bench,
-        "end[:offset_bits].any() & ~packed_last_of_row",
-        "end[:offset_bits].any()",
+        "~last_byte[:offset_bits].all() & ~packed_last_of_row",
+        "~last_byte[:offset_bits].all()",
     ),
     "what was kept is lost": (wide_bench, "aligned[:bus_width] | kept.data", "aligned[:bus_width]"),
     "words of a group at one address": (wide_bench, "eq(word_address + 1)", "eq(word_address)"),

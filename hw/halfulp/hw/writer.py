@@ -101,6 +101,7 @@ class BurstPacker(wiring.Component):
         bytes_most = config.out_bytes * config.lanes
         packed = Signal(8 * bytes_most)
         byte_count = Signal(ceil_log2(bytes_most + 1))
+        last_byte = Signal(range(bytes_most + bus_bytes))  # counted from where the first one's bus word begins
         packed_address = Signal(config.address_bits)
         packed_last_of_row = Signal()
         packed_last_of_gemm = Signal()
@@ -136,19 +137,19 @@ class BurstPacker(wiring.Component):
             self.groups.ready.eq(packed_free),
             self.idle.eq(~packed_valid & ~aligned_valid & ~kept.strobe.any()),
         ]
+        taken_bytes = (group.count << group.bytes_log2)[: len(byte_count)]
         with m.If(packed_free):
             m.d.sync += [
                 packed_valid.eq(self.groups.valid),
                 packed.eq(_contiguous(group, config.lanes)),
-                byte_count.eq(group.count << group.bytes_log2),
+                byte_count.eq(taken_bytes),
+                last_byte.eq(group.address[:offset_bits] + taken_bytes - 1),
                 packed_address.eq(group.address),
                 packed_last_of_row.eq(group.last_of_row),
                 packed_last_of_gemm.eq(group.last_of_gemm),
             ]
 
         offset = packed_address[:offset_bits]
-        end = Signal(range(bytes_most + bus_bytes))
-        m.d.comb += end.eq(offset + byte_count)
         # Either the next group comes, or the next word of this one: which of them is known before whether one does.
         moves = Signal()
         with m.If(~aligned_valid | moves):
@@ -157,8 +158,8 @@ class BurstPacker(wiring.Component):
             with m.If(finishes):
                 ones = Const((1 << bytes_most) - 1, bytes_most)
                 count_mask = ~(ones << byte_count)[:bytes_most]
-                behind = (end - 1)[offset_bits:]
-                keeps = end[:offset_bits].any() & ~packed_last_of_row
+                behind = last_byte[offset_bits:]
+                keeps = ~last_byte[:offset_bits].all() & ~packed_last_of_row
                 m.d.comb += [
                     next_ends_row.eq(packed_last_of_row & (behind == 0)),
                     next_ends_page.eq(packed_address[offset_bits:][:page_bits].all()),
