@@ -17,7 +17,7 @@ TIMING_DIAGRAMS = ("start", "drain")
 
 COMMAND = (
     Wave(f"{CORE}.started", "start", "command"),
-    Wave(f"{CORE}.descriptor__valid", "descriptor", "command"),
+    Wave(f"{CORE}.descriptor__valid", "queued", "command"),
 )
 READS = (
     Wave(f"{TOP}.m_axi_arvalid", "arvalid", "reads"),
