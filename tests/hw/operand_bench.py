@@ -94,7 +94,7 @@ def make_gemm(
         a_across_k=across[0],
         b_across_k=across[1],
     )
-    return Gemm(plan=plan, a=a, b=b, c_address=0x9_8765_4320, c_stride=n * 4 + 36, formats=formats)
+    return Gemm(plan=plan, a=a, b=b, c_address=0x9_FFFF_FF20, c_stride=n * 4 + 36, formats=formats)
 
 
 @dataclass(kw_only=True)
