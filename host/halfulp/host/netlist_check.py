@@ -19,7 +19,7 @@ __all__ = ["NetlistCheck", "NetlistGemm", "check_netlist"]
 LARGEST_K = 20
 """A byte costs some hundred clocks of a simulation of single cells."""
 
-TIMEOUT_S, REPLY_TIMEOUT_S = 1800.0, 120.0
+TIMEOUT_S, REPLY_TIMEOUT_S = 900.0, 30.0
 """For one GEMM, and for an answer: some ten thousand clocks, which take seconds, or a minute on a busy machine."""
 
 
