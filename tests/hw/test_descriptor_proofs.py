@@ -135,6 +135,7 @@ def descriptor_bench(module: ModuleType) -> Bench:
         *bench.queue_facts(
             inside, "fifo", known=waits & ~at_output, ahead=(ahead - checked)[:4], entry=request.as_value()
         ),
+        ~waits | first | (clocks == 0),
         ~first | (clocks == 0) | shown | checked,
         ~first | (clocks <= 1) | checked,
     )

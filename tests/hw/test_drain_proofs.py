@@ -405,7 +405,7 @@ MUTANTS = {
         "Mux(waits, kept, offered)",
         "Mux(waits & self.behind.ready, kept, offered)",
     ),
-    "what waits is overwritten": (skid_bench, skid, "with m.If(~waits)", "with m.If(self.before.valid)"),
+    "what waits is lost": (skid_bench, skid, "m.d.sync += kept.eq(offered)", "m.d.sync += kept.eq(0)"),
     "a place promised twice": (
         queue_bench,
         reserved_queue,
