@@ -86,7 +86,9 @@ class Supervisor(wiring.Component):
             self.busy.eq((under_way != 0) | self.flush),
             self.retired.eq(Mux(self.flush, Mux(over, under_way + self.started, 0), self.ended)),
         ]
-        m.d.sync += under_way.eq(under_way + self.started - self.retired)
+        m.d.sync += under_way.eq(under_way + self.started - Mux(self.flush, 0, self.ended))
+        with m.If(over):
+            m.d.sync += under_way.eq(0)
         with m.If(self.stop):
             m.d.sync += [self.flush.eq(1), clocks.eq(self.flush_clocks)]
         with m.Elif(over):
@@ -171,39 +173,54 @@ class Core(wiring.Component):
         # What still fails during a flush belongs to GEMMs that have been given up.
         failed = (engine.error | writer.error) & ~supervisor.flush
         overflowed = registers.start & ~queue.push.ready & ~supervisor.flush
+        # A clock later: what ends a GEMM or a flush is found at the ends of long paths, in several blocks.
+        ended = Signal(2)
+        idle = Signal()
+        m.d.sync += [
+            ended.eq(writer.done + queue.refused + overflowed),
+            idle.eq(engine.idle & drain.idle & writer.idle),
+        ]
         m.d.comb += [
             queue.push.valid.eq(registers.start),
             supervisor.started.eq(registers.start),
-            supervisor.ended.eq(writer.done + queue.refused + overflowed),
+            supervisor.ended.eq(ended),
             supervisor.stop.eq(registers.reset | failed),
-            supervisor.idle.eq(engine.idle & drain.idle & writer.idle),
+            supervisor.idle.eq(idle),
         ]
         for block in (queue, engine, drain, writer):
             m.d.comb += block.flush.eq(supervisor.flush)
 
+        # Registers learn of everything a clock later, all of the same clock together; but of a start at once.
         events = registers.events
         error_code: Value | int = ErrorCode.NONE
         for happened, code in (
-            (overflowed, ErrorCode.QUEUE_OVERFLOW),
             (queue.refused, queue.error_code),
             (writer.error, ErrorCode.WRITE_ERROR),
             (engine.error, ErrorCode.READ_ERROR),
         ):
             error_code = Mux(happened, code, error_code)
-        m.d.comb += [
-            events.busy.eq(supervisor.busy),
-            events.queue_full.eq(~queue.push.ready),
-            events.ended.eq(supervisor.retired),
-            events.error.eq(failed | ((queue.refused | overflowed) & ~supervisor.flush)),
-            events.error_code.eq(error_code),
-            events.failed.eq(failed),
-            events.fail_address.eq(Mux(engine.error, engine.error_address, writer.error_address)),
-            events.invalid.eq(drain.invalid & ~supervisor.flush),
-            events.overflow.eq(drain.overflow & ~supervisor.flush),
-            events.array_busy.eq(_for_clocks(m, engine.feed.valid, config.interleave)),
-            events.read_stall.eq(engine.read_stall),
-            events.write_stall.eq(engine.write_stall),
-        ]
+        told = {
+            "busy": supervisor.busy,
+            "ended": supervisor.retired,
+            "error": failed | (queue.refused & ~supervisor.flush),
+            "error_code": error_code,
+            "failed": failed,
+            "fail_address": Mux(engine.error, engine.error_address, writer.error_address),
+            "invalid": drain.invalid & ~supervisor.flush,
+            "overflow": drain.overflow & ~supervisor.flush,
+            "array_busy": _for_clocks(m, engine.feed.valid, config.interleave),
+            "read_stall": engine.read_stall,
+            "write_stall": engine.write_stall,
+        }
+        registered = {name: Signal(len(events[name]), name=f"told_{name}") for name in told}
+        for name, value in told.items():
+            m.d.sync += registered[name].eq(value)
+            m.d.comb += events[name].eq(registered[name])
+        m.d.comb += [events.starting.eq(supervisor.busy), events.queue_full.eq(~queue.push.ready)]
+        with m.If(overflowed):
+            m.d.comb += events.error.eq(1)
+            with m.If(~registered["error"]):
+                m.d.comb += events.error_code.eq(ErrorCode.QUEUE_OVERFLOW)
         return m
 
 

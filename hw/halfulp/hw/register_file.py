@@ -116,13 +116,14 @@ def _shape(config: ArrayConfig, reg: Register) -> data.StructLayout | int:
 def events_layout() -> data.StructLayout:
     """What the core reports to its status registers, each valid in every clock.
 
-    busy, queue_full: states; ended: GEMMs that ended in this clock; error with error_code: an error in this clock,
-    and with `failed` also the address of the burst that did; invalid, overflow: a result set the flag; the counted
-    states array_busy, read_stall and write_stall.
+    busy, queue_full: states; starting: a state that reads as busy and is not counted; ended: GEMMs that ended in this
+    clock; error with error_code: an error in this clock, and with `failed` also the address of the burst that did;
+    invalid, overflow: a result set the flag; the counted states array_busy, read_stall and write_stall.
     """
     return data.StructLayout(
         {
             "busy": 1,
+            "starting": 1,
             "queue_full": 1,
             "ended": 16,
             "error": 1,
@@ -301,7 +302,8 @@ class RegisterFile(wiring.Component):
         enable = self.settings.interrupt_enable
         m.d.sync += self.interrupt.eq((sticky["done"] & enable.done) | (sticky["error"] & enable.error))
 
-        state = {"busy": events.busy, "queue_full": events.queue_full, "error_code": error_code, **sticky}
+        busy = events.busy | events.starting
+        state = {"busy": busy, "queue_full": events.queue_full, "error_code": error_code, **sticky}
         readable: dict[str, Value] = {
             "status": _place(register("status"), state),
             "completed": completed,

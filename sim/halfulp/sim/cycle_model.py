@@ -36,6 +36,9 @@ FIRST_SEGMENT = 12
 ARRIVAL_LATENCY = 2
 """Clocks from a block's last beat on the bus to the first of its steps."""
 
+TOLD_LATENCY = 1
+"""Clocks from the last answer of the memory to the one in which the core counts the GEMM as ended."""
+
 _LOCK = threading.Lock()
 """Of what is remembered of cores and memories, for programs with threads."""
 
@@ -141,7 +144,7 @@ def walk_gemm(
     walk.run()
     config = plan.config
     return GemmCycles(
-        cycles=walk.drain.answered,
+        cycles=walk.drain.answered + TOLD_LATENCY,
         read_bytes=walk.load.beats * config.bus_bytes,
         written_bytes=walk.drain.beats * config.bus_bytes,
         macs=plan.m * plan.n * _elements(plan),
