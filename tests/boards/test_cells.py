@@ -111,7 +111,7 @@ def memory(width: int, words: int) -> str:
 CELLS = {
     "ecp5": {"CCU2C", "TRELLIS_DPR16X4", "TRELLIS_FF", "LUT4"},
     "ice40": {"SB_CARRY", "SB_LUT4", "SB_DFF"},
-    "gowin": {"ALU", "LUT4", "MUX2_LUT5", "RAM16SDP4", "MULT18X18", "DFF", "DFFE", "DFFRE", "SDPX9B", "DPX9B", "DPB"},
+    "gowin": {"ALU", "LUT4", "RAM16SDP4", "MULT18X18", "DFF", "DFFE", "DFFRE", "SDPX9B", "DPX9B", "DPB"},
 }
 """What synthesis must have made among other cells."""
 
