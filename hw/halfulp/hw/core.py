@@ -213,14 +213,15 @@ class Core(wiring.Component):
             "write_stall": engine.write_stall,
         }
         registered = {name: Signal(len(events[name]), name=f"told_{name}") for name in told}
-        for name, value in told.items():
-            m.d.sync += registered[name].eq(value)
-            m.d.comb += events[name].eq(registered[name])
-        m.d.comb += [events.starting.eq(supervisor.busy), events.queue_full.eq(~queue.push.ready)]
-        with m.If(overflowed):
-            m.d.comb += events.error.eq(1)
-            with m.If(~registered["error"]):
-                m.d.comb += events.error_code.eq(ErrorCode.QUEUE_OVERFLOW)
+        m.d.sync += [registered[name].eq(value) for name, value in told.items()]
+        others = registered["error"]
+        at_once = {
+            "starting": supervisor.busy,
+            "queue_full": ~queue.push.ready,
+            "error": others | overflowed,
+            "error_code": Mux(overflowed & ~others, ErrorCode.QUEUE_OVERFLOW, registered["error_code"]),
+        }
+        m.d.comb += [events[name].eq(value) for name, value in {**registered, **at_once}.items()]
         return m
 
 
