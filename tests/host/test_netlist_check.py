@@ -103,7 +103,6 @@ def test_a_wrong_result_is_told(opened: list[StandIn], monkeypatch: pytest.Monke
     [
         ("ulx3s", 0, "tests must be at least 1, not 0"),
         ("pynq-z2", 1, "board pynq-z2 is built by vivado, not by open tools"),
-        ("tang-nano-9k", 1, "netlists of gowin are not simulated: there are models of ecp5, ice40 only"),
     ],
 )
 def test_what_cannot_be_simulated_is_refused(board: str, tests: int, message: str, opened: list[StandIn]):
