@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from amaranth.hdl import Cat, Mux, Signal
 
-from halfulp.hw import axi_lite, burst_reader, writer
+from halfulp.hw import axi_lite, burst_reader, burst_writer
 from halfulp.hw.config import ArrayConfig
 
 from .proofs import Bench, CounterexampleError, mutant
@@ -306,7 +306,7 @@ def burst_writer_bench(module: ModuleType) -> Bench:
 
 
 def test_bursts_are_written_and_answered_once(tmp_path: Path) -> None:
-    burst_writer_bench(writer).prove(tmp_path, steps=2, inductive=True)
+    burst_writer_bench(burst_writer).prove(tmp_path, steps=2, inductive=True)
 
 
 @pytest.mark.parametrize(
@@ -322,4 +322,4 @@ def test_bursts_are_written_and_answered_once(tmp_path: Path) -> None:
 )
 def test_mutants_of_the_writer_are_refuted(old: str, new: str, tmp_path: Path) -> None:
     with pytest.raises(CounterexampleError, match=r"run of 8 clocks: test_bus_proofs"):
-        burst_writer_bench(mutant(writer, old, new)).prove(tmp_path, steps=8)
+        burst_writer_bench(mutant(burst_writer, old, new)).prove(tmp_path, steps=8)

@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from amaranth.hdl import Cat, Mux, Signal, Value
 
-from halfulp.hw import writer
+from halfulp.hw import burst_packer, burst_writer, writer
 from halfulp.hw.config import BURST_BEATS, ArrayConfig
 
 from .proofs import Bench, CounterexampleError, changed, mutant
@@ -39,6 +39,35 @@ WIDE = configuration("float32", 2, 32)
 
 NARROW = configuration("bfloat16", 2, 64)
 """A bus word takes two groups and more."""
+
+
+@dataclass(frozen=True)
+class Modules:
+    """The modules that the writer is made of, or ones in whose sources something is changed."""
+
+    burst_packer: Any = burst_packer
+    burst_writer: Any = burst_writer
+    writer: Any = writer
+
+    def mutant(self, name: str, old: str, new: str) -> Modules:
+        """The same with one place of the source of one of them changed."""
+        return replace(self, **{name: mutant(getattr(self, name), old, new)})
+
+    def short(self) -> Modules:
+        """Bursts of 2 beats, pages and queues of 4 words: short runs then have all that long ones have."""
+        return Modules(
+            changed(self.burst_packer, {"PAGE_BYTES = 4096": "BURST_BEATS = 2\nPAGE_BYTES = 32"}),
+            changed(self.burst_writer, {"WRITES_OUTSTANDING = 16": "BURST_BEATS = 2\nWRITES_OUTSTANDING = 16"}),
+            changed(self.writer, {"WORD_DEPTH = 4 * BURST_BEATS": "WORD_DEPTH = 4"}),
+        )
+
+    def whole(self, config: ArrayConfig) -> Any:
+        """The writer, made of these."""
+        # Copies, for all others import the modules themselves, which must stay as they are.
+        inner, outer = changed(self.burst_writer, {}), changed(self.writer, {})
+        inner.burst_layout, inner.word_layout = self.burst_packer.burst_layout, self.burst_packer.word_layout
+        outer.BurstPacker, outer.BurstWriter = self.burst_packer.BurstPacker, inner.BurstWriter
+        return outer.Writer(config=config)
 
 
 class Rows:
@@ -88,11 +117,11 @@ class Rows:
             m.d.sync += self.value.eq(self._given)
 
 
-def packer_bench(module: ModuleType, config: ArrayConfig) -> Bench:
+def packer_bench(modules: Modules, config: ArrayConfig) -> Bench:
     """Any byte of any group; words and bursts as they leave."""
     bench = Bench()
     m = bench.m
-    packer = module.BurstPacker(config=config)
+    packer = modules.burst_packer.BurstPacker(config=config)
     inside = bench.look_into(packer, "packer")
     groups, words, bursts = packer.groups, packer.words, packer.bursts
     group = groups.payload
@@ -239,16 +268,16 @@ def packer_bench(module: ModuleType, config: ArrayConfig) -> Bench:
     return bench
 
 
-def queue_bench(module: ModuleType, name: str) -> Bench:
+def queue_bench(modules: Modules, name: str) -> Bench:
     """What is put into one of the writer's two queues comes out in order, as it was; after 3 clocks it is there."""
     bench = Bench()
     m = bench.m
-    block = module.Writer(config=NARROW)
+    block = modules.whole(NARROW)
     inside = bench.look_into(block, "writer")
     axi, flush = block.axi, block.flush
     bench.free(block.groups.valid, block.groups.payload, flush)
     bench.free(axi.awready, axi.wready, axi.bvalid, axi.bresp)
-    depth = module.WORD_DEPTH if name == "words" else module.WORD_DEPTH // 2
+    depth = modules.writer.WORD_DEPTH // (1 if name == "words" else 2)
     given, full = inside[f"packer.{name}__payload"], inside[f"{name}_full"]
     shown, shows = inside[f"{name}_shown"], inside[f"{name}_shows"]
     push, pop = inside[f"packer.{name}__valid"] & ~full & ~flush, shows & inside[f"bus.{name}__ready"]
@@ -282,19 +311,12 @@ def queue_bench(module: ModuleType, name: str) -> Bench:
     return bench
 
 
-SHORT = {
-    "WORD_DEPTH = 4 * BURST_BEATS": "BURST_BEATS = 2\nWORD_DEPTH = 4",
-    "PAGE_BYTES = 4096": "PAGE_BYTES = 32",
-}
-"""Bursts of 2 beats, pages and queues of 4 words: short runs then have all that long ones have."""
-
-
-def writer_bench(module: ModuleType) -> Bench:
+def writer_bench(modules: Modules) -> Bench:
     """Any byte from its group to the bus: written once, to its address; a burst's beats follow each other at once."""
     bench = Bench()
     m = bench.m
     config = NARROW.replace(address_bits=12, size_bits=8)
-    block = changed(module, SHORT).Writer(config=config)
+    block = modules.short().whole(config)
     inside = bench.look_into(block, "writer")
     groups, axi, flush = block.groups, block.axi, block.flush
     group = groups.payload
@@ -331,68 +353,78 @@ def writer_bench(module: ModuleType) -> Bench:
 @LONG
 @pytest.mark.parametrize("config", [WIDE, NARROW], ids=["wide", "narrow"])
 def test_bytes_are_packed_and_words_gathered(config: ArrayConfig, tmp_path: Path) -> None:
-    packer_bench(writer, config).prove(tmp_path, steps=2, inductive=True, timeout=280)
+    packer_bench(Modules(), config).prove(tmp_path, steps=2, inductive=True, timeout=280)
 
 
 @LONG
 @pytest.mark.parametrize("name", ["words", "bursts"])
 def test_queues_keep_their_order(name: str, tmp_path: Path) -> None:
-    queue_bench(writer, name).prove(tmp_path, steps=2, inductive=True)
+    queue_bench(Modules(), name).prove(tmp_path, steps=2, inductive=True)
 
 
 @LONG
 def test_bytes_reach_the_bus(tmp_path: Path) -> None:
-    writer_bench(writer).prove(tmp_path, steps=11, timeout=280)
+    writer_bench(Modules()).prove(tmp_path, steps=11, timeout=280)
 
 
-def short_bench(module: ModuleType) -> Bench:
+def short_bench(modules: Modules) -> Bench:
     """A queue of words that is soon full."""
-    return queue_bench(changed(module, SHORT), "words")
+    return queue_bench(modules.short(), "words")
 
 
 wide_bench = partial(packer_bench, config=WIDE)
 
 MUTANTS = {
-    "bytes beyond the last are written": (wide_bench, "count_mask << offset", "ones << offset"),
-    "a word too many": (wide_bench, "+ taken_bytes - 1", "+ taken_bytes"),
+    "bytes beyond the last are written": (wide_bench, "burst_packer", "count_mask << offset", "ones << offset"),
+    "a word too many": (wide_bench, "burst_packer", "+ taken_bytes - 1", "+ taken_bytes"),
     "a row's last word is kept": (
         wide_bench,
+        "burst_packer",
         "~last_byte[:offset_bits].all() & ~packed_last_of_row",
         "~last_byte[:offset_bits].all()",
     ),
-    "what was kept is lost": (wide_bench, "aligned[:bus_width] | kept.data", "aligned[:bus_width]"),
-    "words of a group at one address": (wide_bench, "eq(word_address + 1)", "eq(word_address)"),
-    "a burst across 4 KiB": (wide_bench, "next_is_full | next_ends_page)", "next_is_full)"),
+    "what was kept is lost": (wide_bench, "burst_packer", "aligned[:bus_width] | kept.data", "aligned[:bus_width]"),
+    "words of a group at one address": (wide_bench, "burst_packer", "eq(word_address + 1)", "eq(word_address)"),
+    "a burst across 4 KiB": (wide_bench, "burst_packer", "next_is_full | next_ends_page)", "next_is_full)"),
     "a burst at its last word's address": (
         wide_bench,
+        "burst_packer",
         "beats_less_1 == 0, word_address, first_address",
         "1, word_address, 0",
     ),
-    "a GEMM's end told early": (wide_bench, "last_of_gemm & ends_row", "last_of_gemm"),
+    "a GEMM's end told early": (wide_bench, "burst_packer", "last_of_gemm & ends_row", "last_of_gemm"),
     "a word lost where bursts wait": (
         wide_bench,
+        "burst_packer",
         "(self.words.ready & (self.bursts.ready | ~closes))",
         "self.words.ready",
     ),
-    "a queue full a clock too late": (short_bench, "((waiting == depth - 1) & push)", "0"),
-    "a queue's word shown twice": (short_bench, "shows.eq(queue.r_rdy)", "shows.eq(queue.r_rdy | shows)"),
+    "a queue full a clock too late": (short_bench, "writer", "((waiting == depth - 1) & push)", "0"),
+    "a queue's word shown twice": (short_bench, "writer", "shows.eq(queue.r_rdy)", "shows.eq(queue.r_rdy | shows)"),
     "a burst announced before its words": (
         wide_bench,
+        "burst_packer",
         "aligned_valid & pushes & closes & self.words.ready",
         "aligned_valid & pushes & closes",
     ),
-    "a beat too many": (writer_bench, "beats_left.eq(burst.beats_less_1 + 1)", "beats_left.eq(burst.beats_less_1 + 2)"),
+    "a beat too many": (
+        writer_bench,
+        "burst_writer",
+        "beats_left.eq(burst.beats_less_1 + 1)",
+        "beats_left.eq(burst.beats_less_1 + 2)",
+    ),
     "a word again in place of the next": (
         writer_bench,
+        "burst_writer",
         "axi.wdata.eq(self.words.payload.data)",
         "axi.wdata.eq(Mux(axi.awready, self.words.payload.data, axi.wdata))",
     ),
 }
-"""What is wrong: the bench that has to show it, and the source text that is replaced, by what."""
+"""What is wrong: the bench that has to show it, and in which module what source text is replaced, by what."""
 
 
 @pytest.mark.parametrize("name", [*list(MUTANTS)[:1], *(pytest.param(each, marks=LONG) for each in list(MUTANTS)[1:])])
 def test_mutants_of_the_writers_queues_are_refuted(name: str, tmp_path: Path) -> None:
-    bench, old, new = MUTANTS[name]
+    bench, *place = MUTANTS[name]
     with pytest.raises(CounterexampleError, match=r"test_writer_proofs"):
-        bench(mutant(writer, old, new)).prove(tmp_path, steps=8 if bench is wide_bench else 10)
+        bench(Modules().mutant(*place)).prove(tmp_path, steps=8 if bench is wide_bench else 10)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from halfulp.hw.burst_packer import PAGE_BYTES
+from halfulp.hw.burst_writer import WRITES_OUTSTANDING
 from halfulp.hw.config import BURST_BEATS
-from halfulp.hw.writer import PAGE_BYTES, WORD_DEPTH, WRITES_OUTSTANDING
+from halfulp.hw.writer import WORD_DEPTH
 from halfulp.sim.memory_timing import WHOLE_BEAT, Credit, MemoryTiming, later
 
 __all__ = ["Pushes", "WriteModel", "WriteState", "row_pushes"]

@@ -6,8 +6,8 @@ import cocotb
 from cocotb.simtime import get_sim_time
 from cocotb.triggers import RisingEdge
 
+from halfulp.hw.burst_writer import WRITES_OUTSTANDING
 from halfulp.hw.config import ArrayConfig
-from halfulp.hw.writer import WRITES_OUTSTANDING
 from halfulp.sim.bench.bus_rules import REQUEST, BusRuleError, ReadRules, SeenBurst, WriteRules
 from halfulp.sim.bench.handle import CoreHandle
 
