@@ -134,7 +134,7 @@ def lane_and_specification(
         setup.tile.overflow_ieee.eq(ieee),
         setup.tile.scale.eq(scale),
         lane.rounding.eq(setup.rounding),
-        lane.enable.eq(1),
+        lane.valid.eq(1),
         lane.random.eq(random << (16 - rounding.random_bits)),
     ]
     inputs = {

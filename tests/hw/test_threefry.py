@@ -1,7 +1,8 @@
-"""The pipelined Threefry-2x32 gives the published answers, and what the software gives, through any stalls."""
+"""The pipelined Threefry-2x32 gives the published answers, and what the software gives, whatever the gaps."""
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ KNOWN = [
 
 
 def words_of(seed: int, counters: list[tuple[int, int]], moves: np.random.Generator) -> list[tuple[int, int]]:
-    """Run `counters` through the pipeline, which moves in a clock with probability 3/4."""
+    """Run `counters` through the pipeline; one enters in a clock with probability 3/4."""
     generator = Threefry()
     words: list[tuple[int, int]] = []
 
@@ -30,16 +31,17 @@ def words_of(seed: int, counters: list[tuple[int, int]], moves: np.random.Genera
         await ctx.tick()
         ctx.set(generator.load, 0)
         ctx.set(generator.key, ~seed & (1 << 64) - 1)  # is not looked at any more
-        entered = 0
+        left = deque[int](maxlen=generator.latency)  # whether a counter entered, of the last clocks
+        remaining = iter(counters)
         while len(words) < len(counters):
-            x0, x1 = counters[min(entered, len(counters) - 1)]
+            valid = int(moves.random() < 0.75)
+            x0, x1 = next(remaining, (0, 0)) if valid else (ONES, ONES)
             ctx.set(generator.counter[0], x0)
             ctx.set(generator.counter[1], x1)
-            enable = int(moves.random() < 0.75)
-            ctx.set(generator.enable, enable)
+            ctx.set(generator.valid, valid)
             await ctx.tick()
-            entered += enable
-            if enable and entered >= generator.latency:
+            left.append(valid)
+            if len(left) == generator.latency and left[0]:
                 words.append((ctx.get(generator.words[0]), ctx.get(generator.words[1])))
 
     simulator = Simulator(generator)

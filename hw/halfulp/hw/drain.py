@@ -15,7 +15,6 @@ from halfulp.hw.interfaces import output_group_layout, output_stream, result_lay
 from halfulp.hw.reserved_queue import ReservedQueue
 from halfulp.hw.rounder import RoundingLane, RoundingSetup
 from halfulp.hw.row_buffer import ResultMover, RowBuffer
-from halfulp.hw.skid import SkidBuffer
 from halfulp.hw.threefry import Threefry
 from halfulp.numerics.rounding import KINDS
 
@@ -26,6 +25,7 @@ __all__ = [
     "is_stochastic",
     "position_latency",
     "queued_groups",
+    "queued_positions",
     "result_latency",
     "rounding_latency",
 ]
@@ -40,14 +40,26 @@ def is_stochastic(config: ArrayConfig) -> bool:
 
 
 def position_latency(config: ArrayConfig) -> int:
-    """Clocks that a position spends in the pipeline that makes its random bits, before its result is read."""
+    """Clocks from the one in which a position is known to the one in which its result can be read.
+
+    In the pipeline that makes its random bits, and in the queue behind that.
+    """
+    return _bits_latency(config) + ReservedQueue.latency
+
+
+def _bits_latency(config: ArrayConfig) -> int:
     return Threefry.latency if is_stochastic(config) else 1
+
+
+def queued_positions(config: ArrayConfig) -> int:
+    """Positions that are in their pipeline or wait behind it, at most: so many that a group a clock goes on."""
+    return 1 << ceil_log2(position_latency(config) + 1)
 
 
 def acceptance_latency(config: ArrayConfig) -> int:
     """Clocks from a tile's acceptance, where no other is under way, until its first group can be read.
 
-    One in the queue, one to start, then its position's.
+    One in the queue of tiles, one to start, then its position's.
     """
     return 2 + position_latency(config)
 
@@ -99,15 +111,17 @@ class Drain(wiring.Component):
     idle : Out(1)
         No tile is waiting or under way.
 
-    Each group's position enters a pipeline of `position_latency` clocks as soon as its tile has started; at its end,
-    with its random bits, it waits for its row, and from there it takes `result_latency` clocks to `output`. A group a
-    clock is read, each in the first clock in which
+    Each group's position enters a pipeline as soon as its tile has started and fewer than `queued_positions` are there;
+    behind it, with its random bits, it waits for its row, `position_latency` clocks after it entered at the earliest,
+    and from there it takes `result_latency` clocks to `output`. A group a clock is read, each in the first clock in
+    which
 
     - its tile's `captured` was 1 at least `CAPTURE_LATENCY` clocks before (plus one for each row before its own),
     - it has come through: a tile accepted while nothing is under way gets there in `acceptance_latency` clocks,
     - there is room for it behind the lanes, where `queued_groups` results of lanes can wait or be under way to.
 
-    So lanes never halt. Positions do, by registers: a position that cannot go on waits in a `SkidBuffer`.
+    So nothing halts on its way, neither positions nor results: each has a place behind its pipeline before it sets out,
+    and no signal has to reach all registers of a pipeline at once.
 
     A tile starts when all groups of the one before have entered, the last group of the one before that has left
     the lanes, and, for the first tile of a GEMM, the last group of the GEMM before has. Whole tiles of K steps so
@@ -175,31 +189,23 @@ class Drain(wiring.Component):
             setup.tile.eq(walker.started),
         ]
 
-        # Positions: forward while there is no group at the end, or it is read or can wait to be.
+        # Positions: each has a place behind their pipeline before it enters.
         lanes = self._config.lanes
-        walked_layout = data.StructLayout({"group": group_layout(self._config), "i": len(walker.i), "j": len(walker.j)})
-        m.submodules.walked_skid = walked = SkidBuffer(shape=walked_layout)
         place_layout = data.StructLayout({"group": group_layout(self._config), "randoms": 16 * lanes})
-        m.submodules.place_skid = places = SkidBuffer(shape=place_layout)
-        position: Any = walked.behind.p
-        front = _Groups(m, "front", self._config, position_latency(self._config), walked.behind.valid, position.group)
-        front_moves = Signal()
+        m.submodules.places = places = ReservedQueue(shape=place_layout, depth=queued_positions(self._config))
+        enters = Signal()
+        front = _Groups(m, "front", self._config, _bits_latency(self._config), enters, walker.group)
         m.d.comb += [
-            walker.ready.eq(walked.before.ready),
-            walked.before.valid.eq(walker.valid),
-            walked.before.p.group.eq(walker.group),
-            walked.before.p.i.eq(walker.i),
-            walked.before.p.j.eq(walker.j),
-            walked.behind.ready.eq(front_moves),
-            front_moves.eq(~front.valid[-1] | places.before.ready),
-            front.enable.eq(front_moves),
-            places.before.valid.eq(front.valid[-1]),
-            places.before.p.group.eq(front.groups[-1]),
-            places.before.p.randoms.eq(self._random_bits(m, setup, walker, position, front)),
+            walker.ready.eq(places.room),
+            enters.eq(walker.valid & places.room),
+            places.reserve.eq(enters),
+            places.valid.eq(front.valid[-1]),
+            places.item.group.eq(front.groups[-1]),
+            places.item.randoms.eq(self._random_bits(m, setup, walker, enters, front)),
         ]
         found: Any = places.behind.p.group
 
-        # Results: they never halt, for each has a place behind the lanes before it is read.
+        # Results: each has a place behind the lanes before it is read.
         results_layout = data.StructLayout(
             {"group": output_group_layout(self._config), "invalid": unsigned(1), "overflow": unsigned(1)}
         )
@@ -207,10 +213,7 @@ class Drain(wiring.Component):
         read = Signal()
         back = _Groups(m, "back", self._config, rounding_latency(self._config), read, found)
         last = back.groups[-1]
-        busy = Signal()  # a group is under way
-        m.d.sync += busy.eq(read | back.valid[:-1].any())
         m.d.comb += [
-            back.enable.eq(1),
             read.eq(places.behind.valid & places.behind.ready),
             places.behind.ready.eq(buffer.available & queue.room),
             buffer.read.eq(read),
@@ -219,7 +222,7 @@ class Drain(wiring.Component):
             mover.released.eq(read & found.last_of_row),
         ]
         randoms = [places.behind.p.randoms.word_select(lane, 16) for lane in range(lanes)]
-        codes, invalid, overflow = self._lanes(m, setup.rounding, busy, buffer.results, randoms)
+        codes, invalid, overflow = self._lanes(m, setup.rounding, back, buffer.results, randoms)
 
         left = back.valid[-1]
         group, leaves = queue.item.group, queue.behind.p
@@ -252,17 +255,14 @@ class Drain(wiring.Component):
         return m
 
     def _random_bits(
-        self, m: Module, setup: RoundingSetup, walker: GroupWalker, position: Any, front: _Groups
+        self, m: Module, setup: RoundingSetup, walker: GroupWalker, enters: Signal, front: _Groups
     ) -> Value:
-        """16 random bits a lane for the group at the end of the position pipeline; `position` is what enters there."""
+        """16 random bits a lane for the group at the end of the position pipeline; `enters`: the walker's does."""
         lanes = self._config.lanes
         if not is_stochastic(self._config):
             return Const(0, 16 * lanes)
         words: list[Value] = []
-        # They work only for GEMMs of a stochastic mode: from the first position on, until the last result has left.
-        in_use = Signal()
-        awake = Signal()
-        m.d.sync += awake.eq(~walker.idle)
+        in_use = Signal()  # the GEMM is of a stochastic mode
         with m.If(setup.load):
             stochastic = [n for n, kind in enumerate(KINDS) if kind.startswith("stochastic")]
             m.d.sync += in_use.eq(walker.started.rounding_mode.matches(*stochastic))
@@ -272,9 +272,9 @@ class Drain(wiring.Component):
             m.d.comb += [
                 generator.load.eq(setup.load),
                 generator.key.eq(walker.started.seed),
-                generator.enable.eq(front.enable & in_use & awake),
-                generator.counter[0].eq(position.i),
-                generator.counter[1].eq(position.j[2:] + number),
+                generator.valid.eq(enters & in_use),
+                generator.counter[0].eq(walker.i),
+                generator.counter[1].eq(walker.j[2:] + number),
             ]
             words += [generator.words[0], generator.words[1]]
         bits = Cat(words)
@@ -284,22 +284,20 @@ class Drain(wiring.Component):
         return bits
 
     def _lanes(
-        self, m: Module, rounding: Any, enable: Signal, results: Any, randoms: list[Value]
+        self, m: Module, rounding: Any, back: _Groups, results: Any, randoms: list[Value]
     ) -> tuple[list[Signal], list[Signal], list[Signal]]:
-        """The rounding lanes; returns their codes and flags."""
+        """The rounding lanes, `randoms` those of the group that is read; returns their codes and flags."""
         rounded: tuple[list[Signal], list[Signal], list[Signal]] = [], [], []
         for number, random in enumerate(randoms):
             lane = RoundingLane(config=self._config)
             m.submodules[f"lane_{number}"] = lane
             for stage in range(RowBuffer.latency):
                 register = Signal(16, name=f"random_{number}_{stage}", reset_less=True)
-                # The first is there when a group is read, a clock before `enable` tells of it.
-                with m.If(enable | (stage == 0)):
-                    m.d.sync += register.eq(random)
+                m.d.sync += register.eq(random)
                 random = register
             m.d.comb += [
                 lane.rounding.eq(rounding),
-                lane.enable.eq(enable),
+                lane.valid.eq(back.valid[RowBuffer.latency - 1]),
                 lane.result.eq(results[number]),
                 lane.random.eq(random),
             ]
@@ -314,19 +312,16 @@ def _any_of_first(flags: list[Signal], count: Value) -> Value:
 
 
 class _Groups:
-    """A pipeline of groups that moves where `enable` is 1; `valid` and `groups` are its stages."""
+    """A pipeline of groups; `valid` and `groups` are its stages."""
 
     def __init__(
         self, m: Module, name: str, config: ArrayConfig, length: int, valid: Value, group: data.View[data.StructLayout]
     ) -> None:
-        self.enable = Signal(name=f"{name}_enable")
         self.valid = Signal(length, name=f"{name}_valid")
         self.groups: list[Any] = []
-        with m.If(self.enable):
-            m.d.sync += self.valid.eq(Cat(valid, self.valid))
+        m.d.sync += self.valid.eq(Cat(valid, self.valid))
         for stage in range(length):
             register: Any = Signal(group_layout(config), name=f"{name}_group_{stage}", reset_less=True)
-            with m.If(self.enable):
-                m.d.sync += register.eq(group)
+            m.d.sync += register.eq(group)
             self.groups.append(register)
             group = register

@@ -11,7 +11,7 @@ from amaranth.utils import ceil_log2
 
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.interfaces import tile_layout, tile_stream
-from halfulp.hw.skid import PairQueue
+from halfulp.hw.pair_queue import PairQueue
 
 __all__ = ["GroupAddresses", "GroupWalker", "group_layout"]
 

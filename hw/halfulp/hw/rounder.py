@@ -47,20 +47,21 @@ class RoundingLane(wiring.Component):
     -------
     rounding : In(rounding_layout(config))
         Constant while sums are in the pipeline.
-    enable : In(1)
-        The whole pipeline moves.
+    valid : In(1)
+        A sum enters. Nothing halts it: a stage of the pipeline moves where there is a sum before it, by itself, so
+        that no register has to reach all of them.
     result : In(result_layout(config))
-        A sum; enters in a clock with `enable`.
+        It.
     random : In(16)
         Its random bits; of r bits the top r are looked at.
     code : Out(32)
     invalid, overflow : Out(1)
-        The code of the sum that entered `latency` clocks with `enable` ago, and its flags as in `numerics.Encoded`;
+        The code of the sum that entered `latency` clocks ago, and its flags as in `numerics.Encoded`;
         `overflow` also where the sum's own was set.
     """
 
     rounding: Any
-    enable: Signal
+    valid: Signal
     result: Any
     random: Signal
     code: Signal
@@ -72,7 +73,7 @@ class RoundingLane(wiring.Component):
         super().__init__(
             {
                 "rounding": In(rounding_layout(config)),
-                "enable": In(1),
+                "valid": In(1),
                 "result": In(result_layout(config)),
                 "random": In(MAX_OUTPUT_BITS),
                 "code": Out(32),
@@ -83,14 +84,14 @@ class RoundingLane(wiring.Component):
 
     @classmethod
     def latency_of(cls, config: ArrayConfig) -> int:
-        """Clocks with `enable` from a sum to its code."""
+        """Clocks from a sum to its code."""
         levels = (sum_places(config) - 1).bit_length()
         tables = table_formats(config)
         return 1 + (levels + 1) // 2 + 7 + (TableRounder.latency_of(tables) if tables else 0)
 
     @property
     def latency(self) -> int:
-        """Clocks with `enable` from a sum to its code.
+        """Clocks from a sum to its code.
 
         Two levels of normalisation a clock, 8 more, and those of the `TableRounder` where there is one.
         """
@@ -99,7 +100,7 @@ class RoundingLane(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         """Build the block."""
         m = Module()
-        pipeline = _Pipeline(m, self.enable)
+        pipeline = _Pipeline(m, self.valid)
         result = self.result
         negative, magnitude = self._take_apart(pipeline)
         pipeline.carry(
@@ -236,7 +237,6 @@ class RoundingLane(wiring.Component):
         table = TableRounder(formats=tables, fraction_places=places, share_places=share)
         pipeline.m.submodules.table = table
         pipeline.m.d.comb += [
-            table.enable.eq(self.enable),
             table.number.eq(self.rounding.table_number),
             table.field.eq(fixed[places : places + FIELD_BITS]),
             table.fraction.eq(fixed[:places]),
@@ -266,7 +266,7 @@ class RoundingLane(wiring.Component):
         too_large = Mux(infinite, rounding.infinity_overflows, pipeline["too_large"])
         code = Mux(pipeline["too_large"], Mux(negative, rounding.beyond[1], rounding.beyond[0]), pipeline["code"])
         code = Mux(infinite, Mux(negative, rounding.infinity[1], rounding.infinity[0]), code)
-        with pipeline.m.If(self.enable):
+        with pipeline.m.If(pipeline.valid):
             pipeline.m.d.sync += [
                 self.code.eq(Mux(nan, rounding.nan, code)),
                 self.invalid.eq(nan & rounding.nan_invalid),
@@ -279,11 +279,14 @@ def _has_gap(fmt: Format) -> bool:
 
 
 class _Pipeline:
-    """Values between the stages of a pipeline; what is carried along comes out at every later stage."""
+    """Values between the stages of a pipeline; what is carried along comes out at every later stage.
 
-    def __init__(self, m: Module, enable: Value) -> None:
+    `valid`: there are some at the present stage. Only then does the next one load.
+    """
+
+    def __init__(self, m: Module, valid: Value) -> None:
         self.m = m
-        self._enable = enable
+        self.valid = valid
         self._stage = 0
         self._carried: dict[str, Value] = {}
         self._values: dict[str, Value] = {}
@@ -297,9 +300,12 @@ class _Pipeline:
         self._values = {}
         for name, value in {**self._carried, **values}.items():
             register = Signal(len(value), name=f"{name}_{self._stage}", reset_less=True)
-            with self.m.If(self._enable):
+            with self.m.If(self.valid):
                 self.m.d.sync += register.eq(value)
             self._values[name] = register
+        moved = Signal(name=f"valid_{self._stage}")
+        self.m.d.sync += moved.eq(self.valid)
+        self.valid = moved
         self._carried = {name: self._values[name] for name in self._carried}
         self._stage += 1
 

@@ -68,8 +68,6 @@ class TableRounder(wiring.Component):
 
     Members
     -------
-    enable : In(1)
-        The whole pipeline moves.
     number : In
         Position in `formats`; constant while numbers are in the pipeline.
     field : In(FIELD_BITS)
@@ -80,10 +78,9 @@ class TableRounder(wiring.Component):
     nearest : In(1)
         Whether the mode is nearest even; constant while numbers are in the pipeline.
     rounded : Out(CODE_BITS)
-        The code, `latency` clocks with `enable` later; beyond the format's largest where the number is.
+        The code, `latency` clocks later; beyond the format's largest where the number is.
     """
 
-    enable: Signal
     number: Signal
     field: Signal
     fraction: Signal
@@ -101,7 +98,6 @@ class TableRounder(wiring.Component):
         self.share_places = share_places
         super().__init__(
             {
-                "enable": In(1),
                 "number": In(range(max(len(formats), 2))),
                 "field": In(FIELD_BITS),
                 "fraction": In(fraction_places),
@@ -113,7 +109,7 @@ class TableRounder(wiring.Component):
 
     @property
     def latency(self) -> int:
-        """Clocks with `enable`: to find the bracket, and three to multiply, to subtract and to compare."""
+        """Clocks to find the bracket, and three to multiply, to subtract and to compare."""
         return self.latency_of(self.formats)
 
     @staticmethod
@@ -125,7 +121,7 @@ class TableRounder(wiring.Component):
         """Build the block."""
         m = Module()
         clocks = self.latency - 3
-        stages = _Stages(m, self.enable)
+        stages = _Stages(m)
         places = TABLE_PLACES - 1 + self.share_places
         spare = len(self.fraction) - places
         x = Cat(self.fraction[: spare + 1].any(), self.fraction[spare + 1 :], self.field.any())
@@ -159,11 +155,10 @@ class TableRounder(wiring.Component):
 
 
 class _Stages:
-    """Registers that move where `enable` is 1."""
+    """Registers that move in every clock."""
 
-    def __init__(self, m: Module, enable: Value) -> None:
+    def __init__(self, m: Module) -> None:
         self._m = m
-        self._enable = enable
         self._count = 0
 
     def delay(self, value: Any, clocks: int) -> Any:
@@ -172,8 +167,7 @@ class _Stages:
             shape = value.shape() if isinstance(value, data.View) else len(value)
             register = Signal(shape, name=f"stage_{self._count}", reset_less=True)
             self._count += 1
-            with self._m.If(self._enable):
-                self._m.d.sync += register.eq(value)
+            self._m.d.sync += register.eq(value)
             value = register
         return value
 

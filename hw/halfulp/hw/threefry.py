@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Module, Signal, unsigned
+from amaranth.hdl import Module, Signal, Value, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -23,29 +23,29 @@ class Threefry(wiring.Component):
         Take `key`. Counters that entered before give wrong words; those from the next clock on use it.
     key : In(64)
         The seed: word 0 in the low half.
-    enable : In(1)
-        The whole pipeline moves.
+    valid : In(1)
+        A counter enters. Nothing halts it: a round loads where there is a counter before it.
     counter : In(ArrayLayout(32, 2))
-        Enters in a clock with `enable`.
+        It.
     words : Out(ArrayLayout(32, 2))
-        The words of the counter that entered `latency` clocks with `enable` ago.
+        The words of the counter that entered `latency` clocks ago.
     """
 
     load: Signal
     key: Signal
-    enable: Signal
+    valid: Signal
     counter: data.View[data.ArrayLayout]
     words: data.View[data.ArrayLayout]
 
     latency = ROUNDS + 1
-    """Clocks with `enable` from a counter to its words."""
+    """Clocks from a counter to its words."""
 
     def __init__(self) -> None:
         super().__init__(
             {
                 "load": In(1),
                 "key": In(64),
-                "enable": In(1),
+                "valid": In(1),
                 "counter": In(data.ArrayLayout(unsigned(32), 2)),
                 "words": Out(data.ArrayLayout(unsigned(32), 2)),
             }
@@ -83,6 +83,7 @@ class Threefry(wiring.Component):
         # A stage holds word 0 and `mixed`, which is word 1 before the round's final xor with word 0: the next stage's
         # adders take that xor in with them.
         word0, word1 = self.counter[0], self.counter[1]
+        valid: Value = self.valid
         for step in range(ROUNDS):
             sum0, sum1 = word0 + word1, word1
             if step % ROUNDS_AN_INJECTION == 0:
@@ -90,12 +91,15 @@ class Threefry(wiring.Component):
                 sum0, sum1 = sum0 + add0, word1 + add1
             register = Signal(32, name=f"word0_{step}", reset_less=True)
             mixed = Signal(32, name=f"mixed_{step}", reset_less=True)
-            with m.If(self.enable):
+            with m.If(valid):
                 m.d.sync += register.eq(sum0)
                 m.d.sync += mixed.eq(sum1[:32].rotate_left(THREEFRY_ROTATIONS[step % len(THREEFRY_ROTATIONS)]))
             word0, word1 = register, mixed ^ register
+            moved = Signal(name=f"valid_{step}")
+            m.d.sync += moved.eq(valid)
+            valid = moved
         results = [Signal(32, name=f"result_{n}", reset_less=True) for n in range(2)]
-        with m.If(self.enable):
+        with m.If(valid):
             m.d.sync += [results[0].eq(word0 + inject[-1][0]), results[1].eq(word1 + inject[-1][1])]
         m.d.comb += [self.words[n].eq(results[n]) for n in range(2)]
         return m

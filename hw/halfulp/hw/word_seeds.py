@@ -75,7 +75,7 @@ class WordSeeds(wiring.Component):
             counter.eq(Mux(is_row, self.row + clock, self.column + clock - rows)),
             threefry.load.eq(self.offered & ~self.ready & ~busy & ~kept),
             threefry.key.eq(self.key),
-            threefry.enable.eq(busy),
+            threefry.valid.eq(busy),
             threefry.counter[0].eq(counter),
             threefry.counter[1].eq(Mux(is_row, ROW_COUNTER, COLUMN_COUNTER)),
             self.seed.valid.eq(busy & (clock >= Threefry.latency)),

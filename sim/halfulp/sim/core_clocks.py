@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from halfulp.hw.array import first_capture
 from halfulp.hw.config import ArrayConfig
-from halfulp.hw.drain import position_latency, queued_groups, rounding_latency
+from halfulp.hw.drain import position_latency, queued_groups, queued_positions, rounding_latency
 from halfulp.hw.operand_buffer import OperandBuffer
 from halfulp.hw.reserved_queue import ReservedQueue
 from halfulp.hw.row_buffer import buffered_rows
@@ -24,8 +24,8 @@ class CoreClocks(NamedTuple):
     step of K to the next; feed: from a step to the array's edge; capture: from a tile's last step until all of its sums
     are captured; first_capture: of these, from the array's edge to the first sum; words: from when a tile's first
     random words may be made until it may start, 0 where there are none; position, rounding: `position_latency` and
-    `rounding_latency` of the drain; queue: clocks through its queue of results; groups: of results, that these two
-    hold; rows: of results that the drain holds.
+    `rounding_latency` of the drain; positions: how many of them it holds; queue: clocks through its queue of results;
+    groups: of results, that this and the lanes hold; rows: of results that the drain holds.
     """
 
     bus_bytes: int
@@ -38,6 +38,7 @@ class CoreClocks(NamedTuple):
     first_capture: int
     words: int
     position: int
+    positions: int
     rounding: int
     queue: int
     groups: int
@@ -64,6 +65,7 @@ def core_clocks(config: ArrayConfig) -> CoreClocks:
         # One word a clock, and the clock in which they are seen to be there.
         words=outputs + Threefry.latency + 1 if config.step_random_bits else 0,
         position=position_latency(config),
+        positions=queued_positions(config),
         rounding=rounding_latency(config),
         queue=ReservedQueue.latency,
         groups=queued_groups(config),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -26,78 +25,21 @@ class TileRows(NamedTuple):
     stride: int
 
 
-class _Halts(NamedTuple):
-    """A rigid pipeline between two tiles: the last entry, and the times (from, to) in which it halts after that."""
-
-    entered: int = 0
-    halts: tuple[tuple[int, int], ...] = ()
-
-    def after(self, clocks: int) -> _Halts:
-        """The same, counted from so many clocks later."""
-        halts = tuple((max(0, start - clocks), end - clocks) for start, end in self.halts if end > clocks)
-        return _Halts(max(0, self.entered - clocks), halts)
-
-
-class _RigidPipeline:
-    """A pipeline that moves as a whole, and halts while what is at its end is not taken: one item after the other.
-
-    Attributes
-    ----------
-    arrival
-        The clock from which on the last item that entered is at the end.
-    """
-
-    def __init__(self, length: int, state: _Halts) -> None:
-        self.arrival = 0
-        self._length = length
-        self._entered = state.entered
-        self._halts = deque(state.halts)
-        # Clocks of all halts, less those that are over for the next entry.
-        self._ahead = sum(end - start for start, end in state.halts)
-
-    def enter(self, clock: int) -> int:
-        """Put an item in, at this clock or as soon after it as possible; return when."""
-        if clock <= self._entered:
-            clock = self._entered + 1
-        halts = self._halts
-        while halts and halts[0][0] <= clock:
-            start, end = halts.popleft()
-            self._ahead -= end - start
-            if end > clock:
-                clock = end
-        self._entered = clock
-        self.arrival = clock + self._length + self._ahead
-        return clock
-
-    def leave(self, clock: int) -> None:
-        """The item is taken in this clock."""
-        if clock > self.arrival:
-            self._halts.append((self.arrival, clock))
-            self._ahead += clock - self.arrival
-
-    @property
-    def state(self) -> _Halts:
-        """The state now, where nothing is inside that has not been told to leave."""
-        return _Halts(self._entered, tuple(self._halts))
-
-
 class _State(NamedTuple):
     """Clocks of the drain between two tiles, counted from some clock; what can decide nothing more is 0.
 
     started, closed: of the last tile but one and the last one, its start and when its last result was rounded; walked:
-    when the last position was let go, to wait for the pipeline or enter it; read: the last group; taken: when the
-    writer took groups; last_step: from when on a last step may be issued; released: when rows left the row buffer.
+    when the last position entered its pipeline; read: when groups were; taken: when the writer took groups; last_step:
+    from when on a last step may be issued; released: when rows left the row buffer.
     """
 
     started: tuple[int, int]
     closed: tuple[int, int]
     walked: int
-    entered: int
-    read: int
+    read: tuple[int, ...]
     taken: tuple[int, ...]
     last_step: int
     released: tuple[int, ...]
-    positions: _Halts
     writes: WriteState
 
     def after(self, clocks: int, rate: int) -> _State:
@@ -106,12 +48,10 @@ class _State(NamedTuple):
             (max(0, self.started[0] - clocks), max(0, self.started[1] - clocks)),
             (max(0, self.closed[0] - clocks), max(0, self.closed[1] - clocks)),
             max(0, self.walked - clocks),
-            max(0, self.entered - clocks),
-            max(0, self.read - clocks),
+            later(self.read, clocks),
             later(self.taken, clocks),
             max(0, self.last_step - clocks),
             later(self.released, clocks),
-            self.positions.after(clocks),
             self.writes.after(clocks, rate),
         )
 
@@ -144,7 +84,7 @@ class _Table:
         self._waits: dict[tuple[int, int], int] = {}
         self._pushes: dict[tuple[int, int], tuple[Pushes, ...]] = {}
         writes = WriteState(saved=Credit(self._memory.rate).saved)
-        self._number_of(_State((0, 0), (0, 0), 0, 0, 0, (), 0, (), _Halts(), writes))
+        self._number_of(_State((0, 0), (0, 0), 0, (), (), 0, (), writes))
 
     def after(self, number: int, clocks: int) -> int:
         """The state that this one is so many clocks later."""
@@ -171,42 +111,41 @@ class _Table:
     def _run(self, state: _State, captured: int, rows: int, row_bytes: int, address: int, stride: int) -> _Drained:
         core = self.core
         writer = WriteModel(self._memory, state.writes)
-        positions = _RigidPipeline(core.position, state.positions)
-        released, taken = list(state.released), list(state.taken)
+        released, read, taken = list(state.released), list(state.read), list(state.taken)
         move = captured
         if len(released) > core.rows - rows:
             move = max(move, released[rows - core.rows - 1] + 1)
         start = walked = max(1, state.walked, state.closed[0] + 1)
-        left, read, entered = 0, state.read, state.entered
+        left = 0
         for row in range(rows):
             available = move + 2 + row
             for pushes in self._pushes_of(address + row * stride, row_bytes):
-                # What cannot go on waits beside the pipeline, when the one before does no more.
-                walked = max(walked, entered) + 1
-                entered = positions.enter(walked)
-                waits = max(positions.arrival, read + 1)
-                positions.leave(waits)
-                read = max(available, waits)
+                # Positions and results each have a place behind their pipeline before they enter it.
+                walked += 1
+                if len(read) >= core.positions:
+                    walked = max(walked, read[-core.positions] + 1)
+                now = max(available, walked + core.position)
+                if read:
+                    now = max(now, read[-1] + 1)
                 if len(taken) >= core.groups:
-                    read = max(read, taken[-core.groups] + 1)
-                left = read + core.rounding
+                    now = max(now, taken[-core.groups] + 1)
+                read.append(now)
+                left = now + core.rounding
                 now = left + core.queue
                 if taken:
                     now = max(now, taken[-1] + 1)
                 now = max(now, writer.ready)
                 taken.append(now)
                 writer.take(now, pushes)
-            released.append(read)
+            released.append(read[-1])
         after = _State(
             (state.started[1], start),
             (state.closed[1], left),
             walked,
-            entered,
-            read,
+            tuple(read[-core.positions :]),
             tuple(taken[-core.groups :]),
             move + self.core.moved(rows),
             tuple(released[-core.rows :]),
-            positions.state,
             writer.state,
         )
         return _Drained(self._number_of(after), after.writes.answers[-1], writer.beats)
