@@ -15,6 +15,7 @@ from amaranth.hdl import Cat, Mux, Signal, Value
 from halfulp.hw import tile_walk
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.schedule import block_steps, chunk_steps
+from halfulp.hw.segments import TILE_CONSTANTS
 
 from .plan_facts import MOST_IN_GROUP, MOST_PANELS, joined, reference, small_gemms
 from .proofs import Bench, CounterexampleError, mutant
@@ -171,7 +172,7 @@ def tiles_bench(module: ModuleType, most: int, *, stalls: bool = False) -> Bench
             f"{name}_across": gemm[f"{name}_across_k"],
             f"{name}_free": chunked | Mux(bench.resident == role, bench.done_x, bench.done_y),
         }
-    bench.ensure(*bench.shown(wanted), *bench.shown({f"tile_{name}": gemm[name] for name in tile_walk.TILE_CONSTANTS}))
+    bench.ensure(*bench.shown(wanted), *bench.shown({f"tile_{name}": gemm[name] for name in TILE_CONSTANTS}))
     return bench
 
 

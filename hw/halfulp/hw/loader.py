@@ -8,14 +8,14 @@ from typing import Any
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import bits_for, ceil_log2
+from amaranth.utils import ceil_log2
 
 from halfulp.hw.burst_reader import LineSignature, words_ahead
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.interfaces import descriptor_layout
-from halfulp.hw.long_address import LongAddress
+from halfulp.hw.loader_state import GemmState, LineState, OperandState
 from halfulp.hw.planner import PlanSignature, is_at_most, more_panels, split_conditions
-from halfulp.hw.schedule import block_steps, chunk_steps
+from halfulp.hw.schedule import block_steps
 
 __all__ = ["Loader"]
 
@@ -30,113 +30,6 @@ class _State(enum.IntEnum):
     PANEL = 4
     BLOCK = 5
     LINES = 6
-
-
-class _Gemm:
-    """Registers of what holds for the whole GEMM or group."""
-
-    def __init__(self, config: ArrayConfig) -> None:
-        plan = PlanSignature(config).members
-        self.parity = Signal(init=1)
-        self.k = Signal(bits_for(config.max_k), reset_less=True)
-        self.resident = Signal(reset_less=True)
-        self.chunked = Signal(reset_less=True)
-        self.one_block = Signal(reset_less=True)
-        self.whole = Signal(plan["whole"].shape, reset_less=True)
-        self.half = Signal(plan["half"].shape, reset_less=True)
-        self.group_rows = Signal(plan["group_rows"].shape, reset_less=True)
-        self.split_rows = Signal(plan["split_rows"].shape, reset_less=True)
-        self.new_group = Signal(reset_less=True)
-        # Resident panels of the group that are still to come; whether there are any, a clock late, soon enough: between
-        # two choices that look at it lie a panel's lines.
-        self.group_left = Signal(plan["whole"].shape, reset_less=True)
-        self.group_goes_on = Signal(reset_less=True)
-        self.resident_next = Signal(reset_less=True)
-        # The rows left of the resident operand, a clock late; a clock later, whether the next two groups share them,
-        # which two bits say. No group begins sooner after its last panel. And the same of the next GEMM's first groups.
-        self.rest = Signal(config.size_bits, reset_less=True)
-        self.split = Signal(2, reset_less=True)
-        self.next_split = Signal(2, reset_less=True)
-
-
-class _Operand:
-    """Registers of one operand's panels: where the next ones lie in memory and in the ring of buffer words."""
-
-    def __init__(self, config: ArrayConfig, number: int) -> None:
-        role = "ab"[number]
-        depth = config.buffer_depth
-        self.number = number
-        self.lanes = config.columns if number else config.rows
-        self.bytes = config.b_bytes if number else config.a_bytes
-        self.word_elements = config.bus_bytes // self.bytes
-        self.block_words = block_steps(config) // self.word_elements
-
-        def register(shape: Any, name: str) -> Signal:
-            return Signal(shape, name=f"{role}_{name}", reset_less=True)
-
-        # Of the GEMM. Slot sizes are kept for two, for slots of the one before are still being freed.
-        self.base = register(config.address_bits, "base")
-        self.stride = register(config.size_bits, "stride")
-        self.across = register(1, "across")
-        self.size = register(config.size_bits, "size")
-        self.slots = [register(bits_for(depth), f"slot{parity}") for parity in (0, 1)]
-        # The next panel to load, and the rows that remain from it on.
-        self.panel = LongAddress(config.address_bits, f"{role}_panel")
-        self.left = register(config.size_bits, "left")
-        # One clock after: what is left behind it, whether any are left, and more than a panel's.
-        self.left_behind = register(config.size_bits, "left_behind")
-        self.some = register(1, "some")
-        self.many = register(1, "many")
-        self.many_at_first = register(1, "many_at_first")
-        # One clock after: whether the next panel to load would come again after it.
-        self.comes_again = register(1, "comes_again")
-        # The panel that is being loaded: its rows, and the last one's number. `again`: the next panel will be this one;
-        # `last`: the next block is its last; `first`: in its first block; `fresh`: the next block begins a slot.
-        self.active = register(1, "active")
-        self.again = register(1, "again")
-        self.count = register(bits_for(self.lanes), "count")
-        self.last_row = register(bits_for(self.lanes), "last_row")
-        self.block = LongAddress(config.address_bits, f"{role}_block")
-        self.k_left = register(bits_for(config.max_k), "k_left")
-        self.last = register(1, "last")
-        self.first = register(1, "first")
-        self.fresh = register(1, "fresh")
-        # A clock late: panels begin anew; a block's lines begin; they are all out.
-        self.restarts = Signal(name=f"{role}_restarts")
-        self.begun = Signal(name=f"{role}_begun")
-        self.ended = Signal(name=f"{role}_ended")
-        self.chunk_block = register(ceil_log2(chunk_steps(config) // block_steps(config)), "chunk_block")
-        self.word = register(ceil_log2(depth), "word")
-        # The ring: its next free word, how many are free, and slots in use by GEMMs of either parity.
-        self.head = Signal(ceil_log2(depth), name=f"{role}_head")
-        self.room = Signal(bits_for(depth), init=depth, name=f"{role}_room")
-        self.in_use = [Signal(bits_for(depth), name=f"{role}_in_use{parity}") for parity in (0, 1)]
-        self.next_word = Mux(self.fresh, self.head, self.word)
-        # One clock after: whether a slot of the present GEMM fits, and whether one of either parity is in use.
-        self.fits = register(1, "fits")
-        self.used = [Signal(name=f"{role}_used{parity}") for parity in (0, 1)]
-
-
-class _Line:
-    """Registers of the block whose lines are being emitted."""
-
-    def __init__(self, config: ArrayConfig) -> None:
-        index_bits = max(ceil_log2(max(config.rows, config.columns)), ceil_log2(block_steps(config)))
-        self.operand = Signal(reset_less=True)
-        self.address = LongAddress(config.address_bits, "address")
-        # Across K a block begins where the one before ended, which the address is already where that was its own.
-        self.stays = Signal(reset_less=True)
-        self.stride = Signal(config.size_bits, reset_less=True)
-        self.across = Signal(reset_less=True)
-        self.index = Signal(index_bits, reset_less=True)
-        self.last_index = Signal(index_bits, reset_less=True)
-        self.is_last = Signal(name="line_is_last", reset_less=True)
-        # Elements a line, or whole words.
-        self.elements = Signal(bits_for(max(config.rows, config.columns, block_steps(config))), reset_less=True)
-        self.whole = Signal(reset_less=True)
-        self.word = Signal(ceil_log2(config.buffer_depth), reset_less=True)
-        self.lane = Signal(ceil_log2(config.bus_bytes), reset_less=True)
-        self.ends_panel = Signal(reset_less=True)
 
 
 class Loader(wiring.Component):
@@ -197,8 +90,8 @@ class Loader(wiring.Component):
         """Build the walk over panels, blocks and lines."""
         m = Module()
         config = self._config
-        gemm, line = _Gemm(config), _Line(config)
-        operands = a, b = _Operand(config, 0), _Operand(config, 1)
+        gemm, line = GemmState(config=config), LineState(config=config)
+        operands = a, b = OperandState(config=config, number=0), OperandState(config=config, number=1)
         state = Signal(len(_State), init=1 << _State.IDLE)
         # Of which operands a panel begins: in the clock of PANEL alone.
         wanted = Signal(2)
@@ -261,7 +154,7 @@ class Loader(wiring.Component):
             self._set_up(m, gemm, a, line)
         return m
 
-    def _account(self, m: Module, operand: _Operand, parity: Value, allocate: Value) -> None:
+    def _account(self, m: Module, operand: OperandState, parity: Value, allocate: Value) -> None:
         """Count the ring's free words and the slots in use by GEMMs of either parity, and register what follows."""
         freed, odd = self.freed[operand.number], self.freed_parity[operand.number]
         slot = Mux(parity, operand.slots[1], operand.slots[0])
@@ -285,7 +178,7 @@ class Loader(wiring.Component):
             for p, in_use in enumerate(operand.in_use):
                 m.d.sync += in_use.eq(in_use + (allocate & (parity == p)) - (freed & (odd == p)))
 
-    def _take(self, m: Module, gemm: _Gemm, operands: tuple[_Operand, _Operand]) -> None:
+    def _take(self, m: Module, gemm: GemmState, operands: tuple[OperandState, OperandState]) -> None:
         """Copy the descriptor and its plan."""
         descriptor, plan = self.descriptor, self.plan
         m.d.sync += [
@@ -321,7 +214,12 @@ class Loader(wiring.Component):
                     m.d.sync += operand.slots[p].eq(slot)
 
     def _choose(
-        self, m: Module, gemm: _Gemm, operands: tuple[_Operand, _Operand], wanted: Signal, state: Signal
+        self,
+        m: Module,
+        gemm: GemmState,
+        operands: tuple[OperandState, OperandState],
+        wanted: Signal,
+        state: Signal,
     ) -> None:
         """Choose the next panel, or pair of panels; or the next group; or end the GEMM."""
         a, b = operands
@@ -354,7 +252,9 @@ class Loader(wiring.Component):
         with m.Else():
             m.d.sync += state.eq(1 << _State.IDLE)
 
-    def _begin_panel(self, m: Module, gemm: _Gemm, operand: _Operand, other: _Operand, begins: Value) -> None:
+    def _begin_panel(
+        self, m: Module, gemm: GemmState, operand: OperandState, other: OperandState, begins: Value
+    ) -> None:
         """Set an operand's next panel up, where one begins."""
         # In chunks nothing stays: the resident panel comes again with each streamed one.
         m.d.sync += operand.comes_again.eq((gemm.resident == operand.number) & gemm.chunked & other.many)
@@ -374,7 +274,7 @@ class Loader(wiring.Component):
                 operand.chunk_block.eq(0),
             ]
 
-    def _set_up(self, m: Module, gemm: _Gemm, operand: _Operand, line: _Line) -> None:
+    def _set_up(self, m: Module, gemm: GemmState, operand: OperandState, line: LineState) -> None:
         """Set up the lines of an operand's next block."""
         steps, last, ends_slot = block_steps(self._config), operand.last, self._ends_slot(gemm, operand)
         m.d.sync += [
@@ -394,7 +294,7 @@ class Loader(wiring.Component):
         with m.If(~line.stays):
             m.d.sync += line.address.become(operand.block)
 
-    def _advance(self, m: Module, operands: tuple[_Operand, _Operand], line: _Line, state: Signal) -> None:
+    def _advance(self, m: Module, operands: tuple[OperandState, OperandState], line: LineState, state: Signal) -> None:
         """Go to the block's next line, or to the next block."""
         a, b = operands
         m.d.sync += [*line.address.add(line.stride), line.index.eq(line.index + 1)]
@@ -415,7 +315,7 @@ class Loader(wiring.Component):
             with m.Else():
                 m.d.sync += state.eq(Mux(line.ends_panel, 1 << _State.UNIT, 1 << _State.BLOCK))
 
-    def _ends_slot(self, gemm: _Gemm, operand: _Operand) -> Value:
+    def _ends_slot(self, gemm: GemmState, operand: OperandState) -> Value:
         """Whether the next block is its slot's last.
 
         A slot holds all that its steps need, so its last block takes the word that an unaligned row runs into.
@@ -423,7 +323,7 @@ class Loader(wiring.Component):
         chunk_ends = operand.chunk_block.all() if len(operand.chunk_block) else 1
         return operand.last | (gemm.chunked & chunk_ends)
 
-    def _move_on(self, m: Module, gemm: _Gemm, operand: _Operand, line: _Line) -> None:
+    def _move_on(self, m: Module, gemm: GemmState, operand: OperandState, line: LineState) -> None:
         """Note which block of a panel is next, and where it and the next panel lie: a clock late, which is soon enough.
 
         That is a clock after a block's lines began, and after the last of them was offered: the line's address is then
@@ -453,7 +353,7 @@ class Loader(wiring.Component):
         with m.Elif(moves):
             m.d.sync += panel.become(line.address)
 
-    def _offer(self, m: Module, line: _Line, operands: tuple[_Operand, _Operand]) -> None:
+    def _offer(self, m: Module, line: LineState, operands: tuple[OperandState, OperandState]) -> None:
         """Register the line: how many words it takes follows from where in its first word it begins."""
         beats: list[Value] = []
         offsets: list[Value] = []

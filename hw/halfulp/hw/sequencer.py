@@ -13,7 +13,7 @@ from halfulp.hw.config import ArrayConfig
 from halfulp.hw.interfaces import tile_layout
 from halfulp.hw.operand_buffer import OperandBuffer, StepSignature
 from halfulp.hw.schedule import block_steps
-from halfulp.hw.tile_walk import TILE_CONSTANTS, TILE_PLACE, SegmentSignature, block_count_bits
+from halfulp.hw.segments import TILE_CONSTANTS, TILE_PLACE, SegmentSignature, block_count_bits
 
 __all__ = ["Sequencer"]
 
