@@ -27,6 +27,7 @@ from halfulp.sim.drain_model import DrainModel
 from halfulp.sim.load_lead import LoadLead, TileRun
 from halfulp.sim.load_model import NEXT_GROUP, NEXT_PANEL, LoadModel
 from halfulp.sim.memory_timing import MemoryTiming, line_pattern
+from halfulp.sim.traffic import words_read, words_written
 
 __all__ = ["GemmCycles", "predict", "roofline", "walk_gemm"]
 
@@ -143,10 +144,14 @@ def walk_gemm(
     walk = _Walk(plan, memory, out_bytes, c_address, c_stride, shortcuts)
     walk.run()
     config = plan.config
+    read, written = walk.load.beats, walk.drain.beats
+    if shortcuts:
+        read = words_read(plan)
+        written = words_written(plan, out_bytes=out_bytes, c_address=c_address, c_stride=c_stride)
     return GemmCycles(
         cycles=walk.drain.answered + TOLD_LATENCY,
-        read_bytes=walk.load.beats * config.bus_bytes,
-        written_bytes=walk.drain.beats * config.bus_bytes,
+        read_bytes=read * config.bus_bytes,
+        written_bytes=written * config.bus_bytes,
         macs=plan.m * plan.n * _elements(plan),
         elements=config.rows * config.columns // config.interleave,
     )
@@ -159,25 +164,22 @@ class _Walk:
         self, plan: GemmPlan, memory: MemoryTiming, out_bytes: int, c_address: int, c_stride: int, shortcuts: bool
     ) -> None:
         self.load = LoadModel(plan, memory, streams=shortcuts)
-        self.drain = DrainModel(plan.config, memory, out_bytes, calm=shortcuts)
+        self.drain = DrainModel(plan, memory, out_bytes, c_address, c_stride, calm=shortcuts)
         self._shortcuts = shortcuts
         self._plan = plan
         self._core = core = core_clocks(plan.config)
-        self._operands = a, b = plan.operands
+        self._operands = plan.operands
         self._resident = plan.resident
         self._chunked, self._segment_steps = plan.chunked, plan.segment_steps
         self._out_bytes, self._c_address, self._c_stride = out_bytes, c_address, c_stride
-        # Bytes from a tile's results to those of the next panel of A, and of B.
-        self._pitches = a.lanes * c_stride, b.lanes * out_bytes
         streamed = self._operands[1 - self._resident]
         self._groups, self._columns = list(plan.groups()), math.ceil(streamed.size / streamed.lanes)
-        # Whether all tiles are whole, and their results lie alike.
-        a_place = line_pattern(c_address, c_stride, self._pitches[1], core.bus_bytes, self._pitches[0])
-        b_place = line_pattern(c_address, c_stride, self._pitches[1], core.bus_bytes, self._pitches[1])
-        self._is_even = not (self._chunked or plan.m % a.lanes or plan.n % b.lanes) and a_place[1] == b_place[1] == 0
-        # Panels that are not short of rows, and the clocks of a tile's steps.
-        self._whole = tuple(operand.size // operand.lanes for operand in plan.operands)
-        self._steps = core.interval * plan.k
+        # The clocks of a tile's steps.
+        self._steps = steps = core.interval * plan.k
+        # Whether tiles that wait for nothing follow each other in these clocks.
+        least = max(TileWalk.period, core.interval + core.feed + 1 + core.words)
+        may_repeat = shortcuts and not self._chunked and steps >= least
+        self._may_repeat = may_repeat and self.drain.is_calm_at(steps)
         # When the next segment is ready, and when the last step of the one before was issued.
         self._ready = FIRST_SEGMENT
         self._last = FIRST_SEGMENT
@@ -228,11 +230,11 @@ class _Walk:
         return False
 
     def _finish(self, number: int, runs: Sequence[TileRun], y: int) -> bool:
-        """Pass over the rest of the GEMM, if its tiles are all alike and wait for no load; return whether they are.
+        """Pass over the rest of the GEMM, if its tiles wait for nothing; return whether they do not.
 
         number: of the present group, of which these runs and the columns from y on are left.
         """
-        if not (self._is_even and self._shortcuts and self.load.lies_alike):
+        if not (self._may_repeat and self.drain.calm and self._is_next_in_time):
             return False
         lanes = self._operands[0].lanes, self._operands[1].lanes
         lead = LoadLead(self.load, resident=self._resident, start=self._last + 1, steps=self._steps, lanes=lanes)
@@ -248,43 +250,25 @@ class _Walk:
                 TileRun(0, columns - 1, size, True, (False, True)), size=size, columns=columns
             ):
                 return False
-        self.load.pass_over(lead.loaded)
-        self._tiles_alike(lead.tiles)
+        self._last += lead.tiles * self._steps
+        last = [math.ceil(operand.size / operand.lanes) - 1 for operand in self._operands]
+        self.drain.go_on(self._last + self._core.capture, self._steps, [self._results(*last)])
         return True
 
-    def _tiles_alike(self, count: int) -> None:
-        """So many tiles that wait for no load, and whose results lie alike."""
-        repeats = _Repeats()
-        number = 0
-        while number < count:
-            if self.drain.calm and number and self._repeat(count - number, 0):
-                return
-            self._tile(0, 0, (False, False), NEXT_PANEL, False, False)
-            number += 1
-            clock = self._last
-            key = self._ready - clock, max(self._ready, self._may_make) - clock, self.drain.state(clock)
-            number += self._pass(repeats.find(key, number, (clock, 0, self.drain.beats)), count - number)
+    @property
+    def _is_next_in_time(self) -> bool:
+        """Whether a tile without loads can begin in the clock after the last step."""
+        return max(self._ready, self._may_make + self._core.words if self._core.words else 0) <= self._last
 
     def _tiles(self, start: int, size: int, run: TileRun, pause: int) -> None:
         """Tiles of the group of so many residents from panel `start` on."""
         columns, along_resident, new = self._columns, run.along_resident, run.loads
         x, y, number, count = run.x, run.y, 0, run.tiles
-        may_repeat = self._shortcuts and not self._chunked
         while number < count:
+            if number and self._may_repeat and self.drain.calm and self._is_next_in_time:
+                self._repeat(start, size, TileRun(x, y, count - number, along_resident, (False, False)))
+                return
             free_resident, free_streamed = y == columns - 1, x == size - 1
-            if number and may_repeat and self.drain.calm:
-                # All but a last one that may be short of rows.
-                which = self._resident if along_resident else 1 - self._resident
-                last = (start + x if along_resident else y) + count - number
-                times = count - number - (last > self._whole[which])
-                times = self._repeat(times, self._pitches[which]) if times else 0
-                if times:
-                    ends = range(self._last - (times - 1) * self._steps, self._last + 1, self._steps)
-                    number += times
-                    x, y = (x + times, y) if along_resident else (x, y + times)
-                    self._free(self._resident, ends if free_resident else ends[-1:] if y == columns else ())
-                    self._free(1 - self._resident, ends if free_streamed else ends[-1:] if x == size else ())
-                    continue
             self._tile(start + x, y, new, pause, free_resident, free_streamed)
             number, new, pause = number + 1, (self._chunked, False), NEXT_PANEL
             x, y = (x + 1, y) if along_resident else (x, y + 1)
@@ -295,23 +279,37 @@ class _Walk:
         for end in ends:
             self.load.free(operand, end + lanes)
 
-    def _repeat(self, times: int, pitch: int) -> int:
-        """Pass over up to so many tiles like the last one that take as many clocks as their steps; return how many.
-
-        pitch: bytes from the results of one to those of the next.
-        """
+    def _repeat(self, start: int, size: int, run: TileRun) -> None:
+        """Pass over tiles of such a group that take as many clocks as their steps."""
         core, steps = self._core, self._steps
-        if max(self._ready, self._may_make + core.words if core.words else 0) > self._last:
-            return 0
-        if steps < max(TileWalk.period, core.interval + core.feed + 1 + core.words):
-            return 0
-        times = self.drain.repeat(times, steps, pitch)
-        if times:
-            self._last += times * steps
-            self._last_of_tile = self._last
-            self._ready = self._last - steps + TileWalk.period
-            self._may_make = self._last - steps + core.interval + core.feed + 1
-        return times
+        x, y, times, along_resident, _ = run
+        ends = range(self._last + steps, self._last + times * steps + 1, steps)
+        self._last = self._last_of_tile = ends[-1]
+        self._ready = ends[-1] - steps + TileWalk.period
+        self._may_make = ends[-1] - steps + core.interval + core.feed + 1
+        # Those of the last two panels, or of the only one.
+        panels = [
+            (start + x + number, y) if along_resident else (start + x, y + number)
+            for number in range(max(0, times - 2), times)
+        ]
+        tiles = [self._results(*(panel[::-1] if self._resident else panel)) for panel in panels]
+        self.drain.go_on(self._last + core.capture, steps, tiles)
+        if along_resident:
+            self._free(self._resident, ends if y == self._columns - 1 else ())
+            self._free(1 - self._resident, ends[-1:] if x + times == size else ())
+        else:
+            self._free(self._resident, ends[-1:] if y + times == self._columns else ())
+            self._free(1 - self._resident, ends if x == size - 1 else ())
+
+    def _results(self, row: int, column: int) -> tuple[int, int, int]:
+        """The results of the tile of these panels of A and B: rows, bytes of each, and where the first one goes."""
+        a, b = self._operands
+        row, column = row * a.lanes, column * b.lanes
+        return (
+            min(a.lanes, self._plan.m - row),
+            min(b.lanes, self._plan.n - column) * self._out_bytes,
+            self._c_address + row * self._c_stride + column * self._out_bytes,
+        )
 
     def _tile(
         self, x: int, y: int, new: tuple[bool, bool], pause: int, free_resident: bool, free_streamed: bool
@@ -356,15 +354,7 @@ class _Walk:
             if self._chunked or frees[1]:
                 self.load.free(1, end + b.lanes)
         self._last_of_tile = self._last
-        row, column = panels[0] * a.lanes, panels[1] * b.lanes
-        drain.drain(
-            accepted=accepted,
-            captured=self._last + core.capture,
-            rows=min(a.lanes, self._plan.m - row),
-            row_bytes=min(b.lanes, self._plan.n - column) * self._out_bytes,
-            address=self._c_address + row * self._c_stride + column * self._out_bytes,
-            stride=self._c_stride,
-        )
+        drain.drain(accepted, self._last + core.capture, self._results(*panels))
 
     def _step_at(self, clock: int) -> int:
         """The first clock from this one on in which a step may be issued."""
@@ -384,20 +374,20 @@ class _Walk:
         words = max(self._ready, self._may_make) - clock
         place = self._place(*panels)
         key = (*where, place, self._ready - clock, words, self.load.state(clock), self.drain.state(clock))
-        return self._pass(repeats.find(key, number, (clock, self.load.beats, self.drain.beats)), end - number)
+        return self._pass(repeats.find(key, number, clock), end - number)
 
-    def _pass(self, found: tuple[int, tuple[int, ...]] | None, left: int) -> int:
+    def _pass(self, found: tuple[int, int] | None, left: int) -> int:
         """Pass over as many whole periods as are left of what was found to repeat; return how many of it."""
         if found is None:
             return 0
-        period, (clocks, read, written) = found
+        period, clocks = found
         times = left // period
         self._ready += times * clocks
         self._last += times * clocks
         self._last_of_tile += times * clocks
         self._may_make += times * clocks
-        self.load.skip(times * clocks, times * read)
-        self.drain.skip(times * clocks, times * written)
+        self.load.skip(times * clocks)
+        self.drain.skip(times * clocks)
         return times * period
 
     def _lines(self, number: int, panel: int) -> tuple[int, int]:
@@ -431,12 +421,10 @@ class _Repeats:
     """Remembers states, and finds one that was there before."""
 
     def __init__(self) -> None:
-        self._seen: dict[object, tuple[int, tuple[int, ...]]] = {}
+        self._seen: dict[object, tuple[int, int]] = {}
 
-    def find(self, state: object, number: int, counts: tuple[int, ...]) -> tuple[int, tuple[int, ...]] | None:
-        """How many numbers ago a state was there, and what the counts have grown by; None where it is new."""
+    def find(self, state: object, number: int, clock: int) -> tuple[int, int] | None:
+        """How many numbers, and clocks, ago a state was there; None where it is new."""
         before = self._seen.get(state)
-        self._seen[state] = number, counts
-        if before is None:
-            return None
-        return number - before[0], tuple(now - then for now, then in zip(counts, before[1], strict=True))
+        self._seen[state] = number, clock
+        return before and (number - before[0], clock - before[1])

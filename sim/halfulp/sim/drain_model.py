@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from halfulp.hw.config import ArrayConfig
+from halfulp.hw.burst_writer import WRITES_OUTSTANDING
+from halfulp.hw.config import BURST_BEATS, ArrayConfig
+from halfulp.hw.schedule import GemmPlan
 from halfulp.sim.core_clocks import core_clocks
 from halfulp.sim.memory_timing import PAGE_BYTES, WHOLE_BEAT, Credit, MemoryTiming, later, line_pattern
 from halfulp.sim.write_model import Pushes, WriteModel, WriteState, row_pushes
 
-__all__ = ["DrainModel", "TileRows"]
+__all__ = ["DrainModel", "Results", "TileRows"]
 
 MOST_STATES = 10_000
 """So many are remembered of a core and memory, of which the next GEMM can make use."""
+
+CUT_CLOCKS = 4
+"""Clocks that a burst more costs at most, beside its beats."""
+
+
+Results = tuple[int, int, int]
+"""Of a tile: rows of results, bytes of each, and where the first one goes."""
 
 
 class TileRows(NamedTuple):
@@ -83,6 +93,7 @@ class _Table:
         self._tiles: dict[tuple[int, int, TileRows], _Drained] = {}
         self._waits: dict[tuple[int, int], int] = {}
         self._pushes: dict[tuple[int, int], tuple[Pushes, ...]] = {}
+        self._longest: dict[tuple[int, int, int], int] = {}
         writes = WriteState(saved=Credit(self._memory.rate).saved)
         self._number_of(_State((0, 0), (0, 0), 0, (), (), 0, (), writes))
 
@@ -99,8 +110,45 @@ class _Table:
         key = number, captured, tile
         known = self._tiles.get(key)
         if known is None:
-            known = self._tiles[key] = self._run(self.states[number], captured, *tile)
+            rows, row_bytes, address, stride = tile
+            pushes = [self._pushes_of(address + row * stride, row_bytes) for row in range(rows)]
+            known = self._tiles[key] = self._run(self.states[number], captured, pushes)
         return known
+
+    def longest(self, rows: int, row_bytes: int, stride: int) -> int:
+        """At least as many clocks as tiles up to this size take from capture to the last response, from rest.
+
+        stride: bytes from a row of results to the next.
+        """
+        key = rows, row_bytes, stride if stride < PAGE_BYTES else 0
+        known = self._longest.get(key)
+        if known is None:
+            known = self._longest[key] = self._bound(rows, row_bytes, stride)
+        return known
+
+    def _bound(self, rows: int, row_bytes: int, stride: int) -> int:
+        """`longest` by a tile that has as many bus words in each row as one can have, and what cuts at pages cost."""
+        bus, memory, waits = self.core.bus_bytes, self._memory, self.core.position
+        places = [self._pushes_of(place, row_bytes) for place in range(bus)]
+        row: list[Pushes] = []
+        pending = 0
+        for group in zip(*places, strict=True):
+            pushes: list[tuple[int, int]] = []
+            for _ in range(max(map(len, group))):
+                pending += 1
+                pushes.append((pending - 1, pending if pending == BURST_BEATS else 0))
+                pending %= BURST_BEATS
+            row.append(tuple(pushes))
+        (*before, (words, _)), bursts = row[-1], sum(beats > 0 for group in row for _, beats in group)
+        row[-1] = (*before, (words, words + 1))
+        uncut = self._run(self.states[0], waits, [tuple(row)] * rows).answered - waits
+        # A page's end cuts one row at most, where they do not overlap; each cut makes a burst more.
+        cuts = min(rows, rows * stride // PAGE_BYTES + 1) if stride >= row_bytes else rows
+        beats = min(BURST_BEATS, sum(map(len, row)))
+        cost = -(-beats * WHOLE_BEAT // memory.rate) + CUT_CLOCKS
+        if rows * (bursts + 1) + cuts >= min(memory.outstanding, WRITES_OUTSTANDING):
+            cost += memory.write_latency
+        return uncut + cuts * cost
 
     def _number_of(self, state: _State) -> int:
         number = self._numbers.setdefault(state, len(self.states))
@@ -108,18 +156,17 @@ class _Table:
             self.states.append(state)
         return number
 
-    def _run(self, state: _State, captured: int, rows: int, row_bytes: int, address: int, stride: int) -> _Drained:
+    def _run(self, state: _State, captured: int, pushes_of_rows: Sequence[Sequence[Pushes]]) -> _Drained:
         core = self.core
         writer = WriteModel(self._memory, state.writes)
         released, read, taken = list(state.released), list(state.read), list(state.taken)
-        move = captured
+        move, rows = captured, len(pushes_of_rows)
         if len(released) > core.rows - rows:
             move = max(move, released[rows - core.rows - 1] + 1)
         start = walked = max(1, state.walked, state.closed[0] + 1)
         left = 0
-        for row in range(rows):
-            available = move + 2 + row
-            for pushes in self._pushes_of(address + row * stride, row_bytes):
+        for available, row in enumerate(pushes_of_rows, move + 2):
+            for pushes in row:
                 # Positions and results each have a place behind their pipeline before they enter it.
                 walked += 1
                 if len(read) >= core.positions:
@@ -164,11 +211,11 @@ def _table(config: ArrayConfig, memory: MemoryTiming, code_bytes: int) -> _Table
 
 
 class _Calm(NamedTuple):
-    """A tile that found the drain done with all before: when it was accepted and captured."""
+    """A tile that found the drain done with all before: when it was accepted and captured, and its results."""
 
     accepted: int
     captured: int
-    tile: TileRows
+    results: Results
 
 
 class DrainModel:
@@ -179,39 +226,61 @@ class DrainModel:
 
     Parameters
     ----------
-    config
-        The core.
+    plan
+        The GEMM.
     memory
         Where results go.
     code_bytes
         Bytes a result.
+    address, stride
+        Where the first result goes, and bytes from a row of results to the next.
     calm
         False: keep the whole state from the start, for comparison.
 
     Attributes
     ----------
     beats
-        Bus words written so far.
-    answered
-        The clock of the last response.
+        Bus words written so far, without those of calm tiles.
     """
 
-    def __init__(self, config: ArrayConfig, memory: MemoryTiming, code_bytes: int, *, calm: bool = True) -> None:
+    def __init__(
+        self, plan: GemmPlan, memory: MemoryTiming, code_bytes: int, address: int, stride: int, *, calm: bool = True
+    ) -> None:
         self.beats = 0
-        self.answered = 0
         self.calm = calm
+        config = plan.config
         self._table = table = _table(config, memory, code_bytes)
         if len(table.states) > MOST_STATES:
             table.clear()
         self._core = table.core
+        self._stride = stride
         self._clock = 0  # from which the state's clocks are counted: the last tile's acceptance
         self._number = 0
         self._tiles: list[_Calm] = []
-        self._address = self._stride = 0  # of the last tile's results
-        # The last tile's bus words, and how long before capture all before has to be in memory: then it is written, the
-        # bus has saved up its credit, and the next tile but one is not yet accepted.
-        self._beats = 0
+        self._answered: int | None = 0
+        # How long before capture all before has to be in memory: then it is written, the bus has saved up its credit,
+        # and the next tile but one is not yet accepted.
         self._margin = self._core.capture + WHOLE_BEAT // memory.rate + 2
+        # At least as many clocks as a tile takes from capture to the last response, from rest.
+        self._longest = 0
+        if calm:
+            bus, row_bytes = config.bus_bytes, config.columns * code_bytes
+            rows = min(config.rows, plan.m), min(config.columns, plan.n) * code_bytes
+            below = line_pattern(address, stride, row_bytes, bus, config.rows * stride)
+            beside = line_pattern(address, stride, row_bytes, bus, row_bytes)
+            if below[1] == beside[1] == 0:
+                waits = self._core.position
+                self._longest = table.drain(0, waits, TileRows(*rows, *below)).answered - waits
+            else:
+                self._longest = table.longest(*rows, stride)
+
+    @property
+    def answered(self) -> int:
+        """The clock of the last response."""
+        if self._answered is None:
+            waits, last = self._core.position, self._tiles[-1]
+            self._answered = last.captured - waits + self._table.drain(0, waits, self._rows(last.results)).answered
+        return self._answered
 
     def accept(self, offered: int) -> int:
         """The clock in which a tile is accepted that is offered from this clock on."""
@@ -226,89 +295,79 @@ class DrainModel:
             return self._clock + self._table.states[self._number].last_step
         if not self._tiles:
             return 0
-        return self._tiles[-1].captured + self._core.moved(self._tiles[-1].tile.rows)
+        return self._tiles[-1].captured + self._core.moved(self._tiles[-1].results[0])
 
-    def drain(self, *, accepted: int, captured: int, rows: int, row_bytes: int, address: int, stride: int) -> None:
-        """Drain a tile of so many rows of results, which is accepted, and captured, in these clocks.
-
-        row_bytes, address, stride: bytes of a row of results, where the first one goes, and to the next one.
-        """
-        tile = TileRows(rows, row_bytes, *line_pattern(address, stride, row_bytes, self._core.bus_bytes))
-        if self.calm and not self._stays_calm(accepted, captured):
-            self._lose_calm()
+    def drain(self, accepted: int, captured: int, results: Results) -> None:
+        """Drain a tile that is accepted, and captured, in these clocks."""
         if self.calm:
-            self._drain_calmly(captured, tile)
-            self._tiles = [*self._tiles[-1:], _Calm(accepted, captured, tile)]
-            self._address, self._stride = address, stride
-            return
+            if self._stays_calm(accepted, captured):
+                self._tiles = [*self._tiles[-1:], _Calm(accepted, captured, results)]
+                self._answered = None
+                return
+            self._lose_calm()
         self._count_from(accepted)
-        self._number, answered, beats = self._table.drain(self._number, captured - accepted, tile)
-        self.answered = accepted + answered
+        self._number, answered, beats = self._table.drain(self._number, captured - accepted, self._rows(results))
+        self._answered = accepted + answered
         self.beats += beats
+
+    def is_calm_at(self, clocks: int) -> bool:
+        """Whether tiles that are captured so many clocks after each other surely stay calm, if they are now.
+
+        Each is accepted in the clock after the last step of the one before.
+        """
+        return self.calm and self._core.position < clocks + self._core.capture and self._longest + self._margin < clocks
+
+    def go_on(self, captured: int, clocks: int, tiles: Sequence[Results]) -> None:
+        """Pass over calm tiles, so many clocks apart, of which these are the last two, or the only one.
+
+        captured: when the last one is.
+        """
+        for number, results in enumerate(tiles, 1 - len(tiles)):
+            now = captured + number * clocks
+            self._tiles = [*self._tiles[-1:], _Calm(now - self._core.capture - clocks + 1, now, results)]
+        self._answered = None
 
     def _stays_calm(self, accepted: int, captured: int) -> bool:
         """Whether results can be read as soon as they are captured, and all before is in memory."""
-        is_early = accepted + self._core.position <= captured
-        return is_early and (not self._tiles or self.answered + self._margin < captured)
+        if accepted + self._core.position > captured:
+            return False
+        if not self._tiles or self._tiles[-1].captured + self._longest + self._margin < captured:
+            return True
+        return self.answered + self._margin < captured
 
     def _lose_calm(self) -> None:
         """The state after the last tile, from the one in which the last but one began: rest, as far as it counts."""
         self.calm = False
-        for accepted, captured, tile in self._tiles:
+        for accepted, captured, results in self._tiles:
             self._count_from(accepted)
-            self._number = self._table.drain(self._number, captured - accepted, tile).number
+            self._number = self._table.drain(self._number, captured - accepted, self._rows(results)).number
         self._tiles = []
 
-    def repeat(self, times: int, clocks: int, pitch: int) -> int:
-        """Drain up to so many tiles like the last one, so many clocks and bytes apart; return after how many it halts.
-
-        That is where the next one would not find all before in memory. Each is accepted in the clock after the last
-        step of the one before.
-        """
-        if self._core.position >= clocks + self._core.capture:
-            return 0
-        captured, tile = self._tiles[-1].captured, self._tiles[-1].tile
-        size = max(self._core.bus_bytes, 1 << (tile.row_bytes - 1).bit_length())
-        passed, tiles = 0, [tile, tile]
-        if tile.stride == 0 == pitch % size:
-            if self.answered + self._margin < captured + clocks:
-                passed = times
-                self.answered += times * clocks
-                self.beats += times * self._beats
-        else:
-            while passed < times and self.answered + self._margin < captured + (passed + 1) * clocks:
-                passed += 1
-                self._address += pitch
-                place = line_pattern(self._address, self._stride, tile.row_bytes, self._core.bus_bytes)
-                tiles = [tiles[-1], TileRows(tile.rows, tile.row_bytes, *place)]
-                self._drain_calmly(captured + passed * clocks, tiles[-1])
-        for number in range(max(1, passed - 1), passed + 1):
-            now = captured + number * clocks
-            after = _Calm(now - self._core.capture - clocks + 1, now, tiles[number - passed - 1])
-            self._tiles = [self._tiles[-1], after]
-        return passed
-
-    def _drain_calmly(self, captured: int, tile: TileRows) -> None:
-        """Drain a tile as from rest."""
-        waits = self._core.position
-        drained = self._table.drain(0, waits, tile)
-        self.answered = captured - waits + drained.answered
-        self._beats = drained.beats
-        self.beats += drained.beats
+    def _rows(self, results: Results) -> TileRows:
+        """What decides how a tile is written."""
+        rows, row_bytes, address = results
+        return TileRows(rows, row_bytes, *line_pattern(address, self._stride, row_bytes, self._core.bus_bytes))
 
     def state(self, clock: int) -> object:
         """All that decides what comes, clocks counted from this one, not before the last acceptance."""
         if self.calm:
-            return tuple((accepted - clock, captured - clock, tile) for accepted, captured, tile in self._tiles)
+            return tuple(
+                [
+                    (accepted - clock, captured - clock, self._rows(results))
+                    for accepted, captured, results in self._tiles
+                ]
+            )
         self._count_from(clock)
         return self._number
 
-    def skip(self, clocks: int, beats: int) -> None:
-        """Go on as if so many clocks had passed with so many beats, and left all in the same state."""
+    def skip(self, clocks: int) -> None:
+        """Go on as if so many clocks had passed, and left all in the same state."""
         self._clock += clocks
-        self.answered += clocks
-        self.beats += beats
-        self._tiles = [_Calm(accepted + clocks, captured + clocks, tile) for accepted, captured, tile in self._tiles]
+        if self._answered is not None:
+            self._answered += clocks
+        self._tiles = [
+            _Calm(accepted + clocks, captured + clocks, results) for accepted, captured, results in self._tiles
+        ]
 
     def _count_from(self, clock: int) -> None:
         self._number = self._table.after(self._number, clock - self._clock)

@@ -39,7 +39,7 @@ class LoadLead:
     Parameters
     ----------
     load
-        Loads until now. Panels of an operand must lie alike (`LoadModel.longest`).
+        Loads until now, of panels in one part.
     resident
         Operand whose panels stay.
     start
@@ -51,14 +51,11 @@ class LoadLead:
 
     Attributes
     ----------
-    loaded
-        Panels of A, and of B, that were followed.
     tiles
         Tiles that were followed.
     """
 
     def __init__(self, load: LoadModel, *, resident: int, start: int, steps: int, lanes: tuple[int, int]) -> None:
-        self.loaded = [0, 0]
         self.tiles = 0
         self._load = load
         self._resident = resident
@@ -109,7 +106,6 @@ class LoadLead:
             return False
         if count > len(free) and lanes + longest + 2 + ARRIVAL > (len(free) - 1) * clocks:
             return False
-        self.loaded[operand] += count
         self.tiles += count * size
         ends = range(self._start + clocks - 1, self._start + count * clocks, clocks)
         over = [self._over + count * longest, *(at + 2 + (count - n) * longest for n, at in enumerate(soon))]
@@ -124,7 +120,6 @@ class LoadLead:
 
     def _follow(self, operands: tuple[int, ...]) -> bool:
         for operand in operands:
-            self.loaded[operand] += 1
             self._over = max(self._over, self._free[operand].popleft() + 2)
         longest = self._longest.get(operands)
         if longest is None:

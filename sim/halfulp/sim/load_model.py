@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-from halfulp.hw.schedule import GemmPlan
+from halfulp.hw.config import BURST_BEATS
+from halfulp.hw.schedule import GemmPlan, OperandPlan
 from halfulp.sim.load_table import Loaded, Panel, load_table
-from halfulp.sim.memory_timing import WHOLE_BEAT, MemoryTiming, line_pattern
+from halfulp.sim.memory_timing import PAGE_BYTES, WHOLE_BEAT, MemoryTiming, line_pattern
 
 __all__ = ["FIRST_BLOCK", "NEXT_GROUP", "NEXT_PANEL", "LoadModel"]
 
@@ -16,6 +17,9 @@ FIRST_BLOCK = 10
 
 NEXT_PANEL, NEXT_GROUP = 2, 4
 """Clocks that the loader takes more for a block with which a panel (or pair), or a group, begins."""
+
+FIRST_LINE, IN_FLIGHT = 12, 4
+"""At least as many clocks as a load takes beside its bursts, and a burst beside the memory's latency and its beats."""
 
 MOST_STATES = 10_000
 """So many are remembered of a core and memory, of which the next GEMM can make use."""
@@ -47,6 +51,8 @@ class LoadModel:
         if len(self._table.states) > MOST_STATES:
             self._table.clear()
         self._block_steps = self._table.core.block_steps
+        self._memory = memory
+        self._steps = plan.segment_steps
         self._saving = 0 if memory.rate == WHOLE_BEAT else 2 * WHOLE_BEAT // memory.rate + 2
         self._clock = FIRST_BLOCK
         self._state = 0
@@ -65,24 +71,47 @@ class LoadModel:
         """From which clock on the loader and the bus are at rest, if nothing else is loaded."""
         return self._clock + self._table.over(self._state)
 
-    @property
-    def lies_alike(self) -> bool:
-        """Whether whole panels of both operands are known to lie alike, each of them loaded in one part."""
-        return (0, 0) in self._alike and (1, 0) in self._alike
-
     def longest(self, operands: tuple[int, ...]) -> int:
-        """Most clocks that a load of these operands' panels takes where they lie alike, slots free, and all else over.
+        """At least as many clocks as a load of these operands' panels takes with slots free, and all before over.
 
-        That is from rest, but for credit of the bus that has been used up.
+        Of what lies alike: as many as from rest, and what the bus may have used up of its credit.
         """
-        numbers = tuple([self._alike[operand, 0] for operand in operands])
-        loaded = self._table.load(0, numbers, (0,) * len(operands))
-        return NEXT_GROUP + self._saving + loaded.clocks + self._table.over(loaded.state)
+        if all((operand, 0) in self._alike for operand in operands):
+            numbers = tuple([self._alike[operand, 0] for operand in operands])
+            loaded = self._table.load(0, numbers, (0,) * len(operands))
+            return NEXT_GROUP + self._saving + loaded.clocks + self._table.over(loaded.state)
+        lines = sum(self._line_clocks(self._operands[operand]) for operand in operands)
+        return NEXT_GROUP + self._saving + FIRST_LINE + self._memory.read_latency + lines
 
-    def pass_over(self, panels: Sequence[int]) -> None:
-        """Count the bus words of so many panels of A, and of B, that lie alike."""
-        for operand, times in enumerate(panels):
-            self.beats += times * self._table.load(0, (self._alike[operand, 0],), (0,)).beats
+    def _line_clocks(self, operand: OperandPlan) -> int:
+        """At least as many clocks as the lines of a panel take from the first one's request on, wherever they lie.
+
+        A burst costs the clocks of its beats, but no fewer than those in which as many are requested as may be in
+        flight; a line takes a clock to be offered, where it is cut two more, and a block begins with one.
+        """
+        bus, memory = operand.bus_bytes, self._memory
+        slack = 0 if operand.address % bus == operand.stride % bus == 0 else bus - operand.element_bytes
+        blocks = -(-self._steps // self._block_steps)
+        lines, length, span = self._steps, operand.lanes * operand.element_bytes, operand.stride
+        if operand.across_k:
+            slack = max(slack, length % bus and bus - operand.element_bytes)
+        else:
+            lines, length = operand.lanes, self._steps * operand.element_bytes
+        words = (slack + length + bus - 1) // bus
+        bursts = -(-words // BURST_BEATS)
+        # A page's end cuts one line at most, where they do not overlap.
+        cuts = lines * (length // PAGE_BYTES + 1)
+        if span >= length:
+            cuts = min(cuts, lines * span // PAGE_BYTES + 1)
+        flying = min(self._table.core.reads, memory.outstanding)
+
+        def clocks(beats: int, least: int) -> int:
+            time = -(-beats * WHOLE_BEAT // memory.rate)
+            return max(time, least, -(-(memory.read_latency + IN_FLIGHT + time) // flying))
+
+        burst = clocks(min(words, BURST_BEATS), 2)
+        rest = clocks((words - 1) % BURST_BEATS + 1, 1)
+        return lines * ((bursts - 1) * burst + rest) + cuts * burst + blocks
 
     def free(self, operand: int, clock: int) -> None:
         """A slot is reported free in this clock."""
@@ -140,10 +169,9 @@ class LoadModel:
         free = tuple([tuple([at + 2 - now if at + 2 > now else 0 for at in slots]) for slots in self._free])
         return now - clock, self._state, free
 
-    def skip(self, clocks: int, beats: int) -> None:
-        """Go on as if so many clocks had passed with so many beats, and left all in the same state."""
+    def skip(self, clocks: int) -> None:
+        """Go on as if so many clocks had passed, and left all in the same state."""
         self._clock += clocks
-        self.beats += beats
         for slots in self._free:
             for number, at in enumerate(slots):
                 slots[number] = at + clocks
