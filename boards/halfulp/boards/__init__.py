@@ -1,1 +1,5 @@
 """Board descriptions, platforms and bitstream builds."""
+
+from halfulp.hw.sources import note_sources
+
+note_sources("halfulp.boards")

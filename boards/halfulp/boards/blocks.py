@@ -13,8 +13,9 @@ from halfulp.boards.board import Board
 from halfulp.boards.open_build import SHARED_FROM, multipliers_for, serial_part
 from halfulp.boards.place import place_and_route
 from halfulp.boards.synthesis import Area, synthesise
-from halfulp.hw.cache import cached, digest, sources_digest
+from halfulp.hw.cache import cached, digest
 from halfulp.hw.config import ArrayConfig
+from halfulp.hw.sources import sources_digest
 
 if TYPE_CHECKING:
     from amaranth.lib import wiring

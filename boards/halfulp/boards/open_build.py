@@ -17,9 +17,10 @@ from halfulp.boards.place import PLACE_TIMEOUT, TOOLCHAINS, Placement, place_and
 from halfulp.boards.pll import PllPlan, plan_pll
 from halfulp.boards.programs import PROGRAMS, ProgramError
 from halfulp.boards.synthesis import Area, Synthesis, synthesise
-from halfulp.hw.cache import cached, digest, sources_digest
+from halfulp.hw.cache import cached, digest
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.config_file import config_toml
+from halfulp.hw.sources import sources_digest
 from halfulp.numerics.formats import FloatFormat
 
 __all__ = [

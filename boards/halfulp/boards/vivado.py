@@ -14,9 +14,10 @@ from halfulp.boards.board import Board
 from halfulp.boards.synthesis import Area, synthesise
 from halfulp.boards.vivado_project import DESIGN, SCRIPTS, check_board, project_files, vivado_command
 from halfulp.boards.vivado_run import VivadoError, find_vivado, run_vivado
-from halfulp.hw.cache import digest, sources_digest
+from halfulp.hw.cache import digest
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.handoff import read_handoff
+from halfulp.hw.sources import sources_digest
 from halfulp.hw.verilog import TOP
 
 __all__ = ["VivadoBuild", "VivadoError", "build_vivado", "xilinx_area"]

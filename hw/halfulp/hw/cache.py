@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-__all__ = ["CacheError", "cache_folder", "cached", "digest", "is_disk_full", "sources_digest"]
+__all__ = ["CacheError", "cache_folder", "cached", "digest", "is_disk_full"]
 
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
@@ -47,27 +47,6 @@ def digest(*parts: str | bytes) -> str:
         state.update(len(raw).to_bytes(8, "little"))
         state.update(raw)
     return state.hexdigest()[:32]
-
-
-def sources_digest(*packages: str) -> str:
-    """Hash of all Python files of these packages: changes whenever what they generate may have changed.
-
-    Parameters
-    ----------
-    packages
-        Names such as ``halfulp.hw``; they are located but not imported beyond their own ``__init__``.
-    """
-    import importlib.util
-
-    parts: list[str | bytes] = []
-    for package in packages:
-        spec = importlib.util.find_spec(package)
-        if spec is None or not spec.submodule_search_locations:
-            raise ValueError(f"{package!r} is not an installed package")
-        for root in spec.submodule_search_locations:
-            for path in sorted(Path(root).rglob("*.py")):
-                parts += [str(path.relative_to(root)), path.read_bytes()]
-    return digest(*parts)
 
 
 def is_disk_full(error: OSError) -> bool:

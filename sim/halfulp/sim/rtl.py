@@ -12,8 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from halfulp.hw.cache import cached, digest, sources_digest
+from halfulp.hw.cache import cached, digest
 from halfulp.hw.config import ArrayConfig
+from halfulp.hw.sources import sources_digest
 from halfulp.sim.device_memory import DeviceBuffer, DeviceMemory
 from halfulp.sim.verilator import build_library
 

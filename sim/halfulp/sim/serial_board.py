@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from halfulp.hw.cache import cached, digest, sources_digest
+from halfulp.hw.cache import cached, digest
 from halfulp.hw.config import ArrayConfig
+from halfulp.hw.sources import sources_digest
 from halfulp.sim.verilator import build_library
 
 __all__ = ["LineFaults", "VirtualSerialBoard", "serial_verilog"]
