@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,13 @@ FPGA = {
     "tang-nano-20k": ("clk27_0__io", "4", "70", "69"),
 }
 """Clock's port and pin, and the serial pins, from the boards' schematics."""
+
+
+CELLS: dict[str, Callable[[int, int], dict[str, int]]] = {
+    "ice40-hx8k": lambda luts, flip_flops: {"SB_LUT4": luts, "SB_DFF": flip_flops},
+    "tang-nano-9k": lambda luts, flip_flops: {"LUT4": luts, "DFF": flip_flops},
+}
+"""Cells that Yosys names so, by board."""
 
 
 @pytest.fixture
@@ -133,12 +141,33 @@ def test_a_design_that_is_too_large_or_too_slow_is_refused(tools: FakeTools, no_
         build_open(board, CONFIG)
 
 
-def test_what_needs_more_logic_cells_than_there_are_is_not_placed(tools: FakeTools, no_design: None):
-    tools.cells = {"SB_LUT4": 6600, "SB_DFF": 3000}
+@pytest.mark.parametrize(
+    ("name", "luts", "flip_flops", "needs"),
+    [
+        ("ice40-hx8k", 6600, 3000, "7950 logic cells, and the part has 7680"),
+        # What 2×2 of int8 takes: LUTs alone, and flip-flops alone, would do.
+        ("tang-nano-9k", 6245, 4881, "9515 logic cells, and the part has 8640"),
+    ],
+)
+def test_what_needs_more_logic_cells_than_there_are_is_not_placed(
+    tools: FakeTools, no_design: None, name: str, luts: int, flip_flops: int, needs: str
+):
+    tools.cells = CELLS[name](luts, flip_flops)
     tools.install()
-    with pytest.raises(ResourceError, match="needs about 7950 logic cells, and the part has 7680: a smaller array"):
-        build_open(BOARDS.get("ice40-hx8k"), CONFIG)
+    with pytest.raises(ResourceError, match=f"needs about {needs}: a smaller array"):
+        build_open(BOARDS.get(name), CONFIG)
     assert tools.calls() == ["YOSYS"]
+
+
+@pytest.mark.parametrize(("name", "luts", "flip_flops"), [("ice40-hx8k", 5562, 3651), ("tang-nano-9k", 5360, 3845)])
+def test_what_has_been_placed_and_routed_is_built(
+    tools: FakeTools, no_design: None, name: str, luts: int, flip_flops: int
+):
+    """What Yosys counts of 1×2 of int4, which nextpnr packs in 7,194 and 7,946 cells."""
+    tools.cells = CELLS[name](luts, flip_flops)
+    tools.install()
+    built = build_open(BOARDS.get(name), CONFIG)
+    assert (built.area.luts, built.area.flip_flops) == (luts, flip_flops)
 
 
 @pytest.mark.parametrize(
