@@ -14,25 +14,16 @@ import pytest
 from halfulp.host.board_check import CHECKS, run_check
 from halfulp.host.device import Device, open_device
 from halfulp.host.rtl_device import RtlDevice
-from halfulp.hw.config import ArrayConfig, UnsupportedSpecError
+from halfulp.hw.config import UnsupportedSpecError
 from halfulp.hw.config_file import load_config
 from halfulp.numerics.block_formats import BlockFormat, Blocks, get_block_format
 from halfulp.numerics.block_gemm import BlockGemmSpec, golden_block_gemm
 from halfulp.numerics.gemm import GemmSpec
 from halfulp.sim.blocks import emulate_block_gemm
 
+from .small_cores import BLOCKS
+
 ROOT = Path(__file__).parents[2]
-SMALL = ArrayConfig(
-    rows=2,
-    columns=1,
-    lanes=1,
-    buffer_depth=64,
-    a_formats=("mxint8", "mxfp4_e2m1"),
-    b_formats=("mxint8",),
-    out_formats=("float32", "bfloat16"),
-    accumulator="e6m5:stochastic:13",
-    roundings=("nearest_even", "stochastic"),
-)
 VERIFIED = ("docs/configs/mxfp8_2x3.toml", "docs/configs/nvfp4_2x2.toml", "tests/sim/configs/mxint8.toml")
 SHAPES = ((1, 1, 1), (5, 32, 3), (3, 33, 2), (2, 16, 5), (4, 17, 4), (7, 100, 5), (1, 700, 3))
 """M, K, N: one element, whole blocks, short last ones of one and more elements, K beyond the operands' buffers."""
@@ -70,7 +61,7 @@ def check(device: Device, a: Blocks, b: Blocks, spec: BlockGemmSpec, seed: int) 
 
 @pytest.fixture(
     scope="module",
-    params=[SMALL, *(pytest.param(load_config(ROOT / name), marks=pytest.mark.verify) for name in VERIFIED)],
+    params=[BLOCKS, *(pytest.param(load_config(ROOT / name), marks=pytest.mark.verify) for name in VERIFIED)],
     ids=lambda config: f"{config.operands[0][0]}, {config.accumulator}",
 )
 def core(request: pytest.FixtureRequest) -> Iterator[RtlDevice]:

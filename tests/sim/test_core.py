@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from halfulp.hw.config import ArrayConfig
 from halfulp.hw.registers import ErrorCode, register
 from halfulp.sim.bench.scoreboard import MismatchError, Scoreboard
 from halfulp.sim.bench.stimulus import PAGE, GemmCase, PlacedGemm, plain_case, random_case
@@ -17,17 +16,7 @@ from halfulp.sim.cosim import run_bench
 from halfulp.sim.device_memory import DeviceBuffer
 from halfulp.sim.rtl import RtlCore
 
-# Small buffers and K beyond them: panels that stay, panels that are loaded in pieces, and bubbles in the array.
-CONFIG = ArrayConfig(
-    rows=2,
-    columns=4,
-    a_formats=("float8_e4m3fn", "float8_e5m2", "int8"),
-    b_formats=("float8_e4m3fn", "int8"),
-    out_formats=("float32", "bfloat16", "float8_e4m3fn", "int8"),
-    lanes=2,
-    buffer_depth=64,
-    reads_outstanding=4,
-)
+from .small_cores import EXACT
 
 
 class Host:
@@ -50,12 +39,12 @@ class Host:
         self.write("control", 1 << register("control").field(action).lsb)
 
     def place(self, case: GemmCase) -> PlacedGemm:
-        size = PlacedGemm.zone_bytes(case, CONFIG)
+        size = PlacedGemm.zone_bytes(case, EXACT)
         buffer = self.core.allocate(size + PAGE)
         self._buffers.append(buffer)
         buffer.array[:] = self.rng.integers(0, 256, buffer.nbytes, np.uint8)
         offset = -buffer.address % PAGE
-        return PlacedGemm(case, CONFIG, buffer.array[offset : offset + size], buffer.address + offset)
+        return PlacedGemm(case, EXACT, buffer.array[offset : offset + size], buffer.address + offset)
 
     def start(self, placed: PlacedGemm) -> None:
         for name, value in placed.registers().items():
@@ -95,7 +84,7 @@ def open_core(rng: np.random.Generator) -> Iterator:
     opened = []
 
     def open_host(**arguments) -> Host:
-        opened.append(RtlCore(CONFIG, memory_bytes=1 << 26, **arguments))
+        opened.append(RtlCore(EXACT, memory_bytes=1 << 26, **arguments))
         return Host(opened[-1], rng)
 
     yield open_host
@@ -111,12 +100,12 @@ def open_core(rng: np.random.Generator) -> Iterator:
 def test_random_gemms_equal_the_golden_model(open_core, rng: np.random.Generator, memory: dict):
     host = open_core(base=0x7F_1234_0000_0000, **memory)
     for _ in range(100):
-        host.run(*(random_case(rng, CONFIG) for _ in range(int(rng.integers(1, 4)))))
+        host.run(*(random_case(rng, EXACT) for _ in range(int(rng.integers(1, 4)))))
     assert host.scoreboard.gemms >= 100
 
 
 def test_a_gemm_takes_the_same_clocks_each_time_and_more_on_a_slow_memory(open_core, rng: np.random.Generator):
-    cases = [random_case(rng, CONFIG) for _ in range(10)]
+    cases = [random_case(rng, EXACT) for _ in range(10)]
     ideal, again, slow = open_core(), open_core(), open_core(read_latency=60)
     for case in cases:
         clocks = ideal.run(case)
@@ -127,7 +116,7 @@ def test_a_gemm_takes_the_same_clocks_each_time_and_more_on_a_slow_memory(open_c
 def test_the_flat_core_and_the_one_with_waves_agree_in_every_clock(open_core, rng: np.random.Generator, tmp_path: Path):
     flat, plain = open_core(stall=0.2, seed=1), open_core(stall=0.2, seed=1, trace=tmp_path / "waves.vcd")
     for _ in range(10):
-        case = random_case(rng, CONFIG, max_macs=2000)
+        case = random_case(rng, EXACT, max_macs=2000)
         assert flat.run(case) == plain.run(case)
     assert flat.core.cycles == plain.core.cycles
 
@@ -142,7 +131,7 @@ def test_a_bus_error_is_told_and_the_next_gemm_is_right(
     host = open_core(read_latency=9, stall=0.1)
     for _ in range(10):
         host.act("clear")
-        placed = host.place(random_case(rng, CONFIG))
+        placed = host.place(random_case(rng, EXACT))
         address = placed.addresses[operand]
         host.core.inject_fault(address, 1, response=response, read=operand < 2, write=operand == 2)
         completed = host.read("completed")
@@ -152,21 +141,21 @@ def test_a_bus_error_is_told_and_the_next_gemm_is_right(
         assert status & 0b110 == 0b110, "both done and error are set"
         assert host.read("completed") == completed + 1
         failed = host.read("fail_address_low") | host.read("fail_address_high") << 32
-        assert failed <= address < failed + 16 * CONFIG.bus_bytes
+        assert failed <= address < failed + 16 * EXACT.bus_bytes
         host.core.clear_faults()
-        host.run(random_case(rng, CONFIG))
+        host.run(random_case(rng, EXACT))
 
 
 @pytest.mark.parametrize("response", ["slave_error", "decode_error"])
 def test_an_error_on_any_beat_is_told_and_the_next_gemm_is_right(open_core, rng: np.random.Generator, response: str):
     """Every bus word of A, B and C in turn, of four tiles; answers come up to 200 clocks late."""
     host = open_core(read_latency=200 if response == "decode_error" else 1, write_latency=200, stall=0.1)
-    m, n, k = 2 * CONFIG.rows - 1, 2 * CONFIG.columns - 1, 13
-    word = CONFIG.bus_bytes
-    for operand, nbytes in enumerate((m * k * CONFIG.a_bytes, n * k * CONFIG.b_bytes, m * n * 4)):
+    m, n, k = 2 * EXACT.rows - 1, 2 * EXACT.columns - 1, 13
+    word = EXACT.bus_bytes
+    for operand, nbytes in enumerate((m * k * EXACT.a_bytes, n * k * EXACT.b_bytes, m * n * 4)):
         for beat in range(-(-nbytes // word)):
             host.act("clear")
-            placed = host.place(plain_case(host.rng, CONFIG, m, n, k))
+            placed = host.place(plain_case(host.rng, EXACT, m, n, k))
             address = placed.addresses[operand] + beat * word
             host.core.inject_fault(address, word, response=response, read=operand < 2, write=operand == 2)
             host.start(placed)
@@ -175,35 +164,35 @@ def test_an_error_on_any_beat_is_told_and_the_next_gemm_is_right(open_core, rng:
             failed = host.read("fail_address_low") | host.read("fail_address_high") << 32
             assert failed <= address < failed + 16 * word, (operand, beat)
             host.core.clear_faults()
-            host.run(plain_case(host.rng, CONFIG, m, n, 5))
+            host.run(plain_case(host.rng, EXACT, m, n, 5))
 
 
 def test_a_reset_in_mid_run_leaves_a_working_core(open_core, rng: np.random.Generator):
     host = open_core(read_latency=20, stall=0.2)
     for _ in range(30):
-        batch = [host.place(random_case(rng, CONFIG)) for _ in range(3)]
+        batch = [host.place(random_case(rng, EXACT)) for _ in range(3)]
         for placed in batch:
             host.start(placed)
         host.core.advance(int(rng.integers(1, 600)))
         host.act("reset")
         host.wait()
-        host.run(random_case(rng, CONFIG))
+        host.run(random_case(rng, EXACT))
 
 
 def test_the_reset_line_forgets_everything(open_core, rng: np.random.Generator):
     host = open_core()
-    host.start(host.place(random_case(rng, CONFIG)))
+    host.start(host.place(random_case(rng, EXACT)))
     host.core.advance(40)
     host.core.reset()
     assert host.read("status") == 0
     assert host.read("m") == 0
     host.write("interrupt_enable", 3)
-    host.run(random_case(rng, CONFIG))
+    host.run(random_case(rng, EXACT))
 
 
 def test_the_scoreboard_shows_the_first_mismatch(open_core, rng: np.random.Generator):
     host = open_core()
-    placed = host.place(random_case(rng, CONFIG))
+    placed = host.place(random_case(rng, EXACT))
     host.start(placed)
     host.wait()
     host.scoreboard.check(placed)
@@ -214,7 +203,7 @@ def test_the_scoreboard_shows_the_first_mismatch(open_core, rng: np.random.Gener
 
 
 def test_the_cocotb_bench_passes_sees_every_kind_of_gemm_and_draws_its_timing(seed: int, tmp_path: Path):
-    result = run_bench(CONFIG, seed=seed % 1000, tests=6, waves=True, coverage=True, folder=tmp_path)
+    result = run_bench(EXACT, seed=seed % 1000, tests=6, waves=True, coverage=True, folder=tmp_path)
     assert result.passed, str(result)
     assert len(result.coverage) > 10
     assert [cross.name for cross in result.coverage if cross.empty] == []
@@ -244,4 +233,4 @@ def test_the_cocotb_bench_passes_sees_every_kind_of_gemm_and_draws_its_timing(se
 )
 def test_wrong_arguments_of_the_bench_are_named(argument: dict, message: str):
     with pytest.raises(ValueError, match=message):
-        run_bench(CONFIG, **argument)
+        run_bench(EXACT, **argument)

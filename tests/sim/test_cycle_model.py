@@ -20,49 +20,17 @@ from halfulp.sim.cycle_model import predict, roofline, walk_gemm
 from halfulp.sim.memory_timing import MemoryTiming
 from halfulp.sim.rtl import RtlCore
 
+from .small_cores import BLOCKS, EXACT, IN_TURN
+
 ROOT = Path(__file__).parents[2]
-# Those of test_core, test_float_core and test_block_core, so that they are built once. The first: chunks of K from 129
-# steps on, write-bound with 4-byte results.
-CONFIG = ArrayConfig(
-    rows=2,
-    columns=4,
-    a_formats=("float8_e4m3fn", "float8_e5m2", "int8"),
-    b_formats=("float8_e4m3fn", "int8"),
-    out_formats=("float32", "bfloat16", "float8_e4m3fn", "int8"),
-    lanes=2,
-    buffer_depth=64,
-    reads_outstanding=4,
-)
-IN_TURN = ArrayConfig(
-    rows=3,
-    columns=2,
-    interleave=3,
-    lanes=1,
-    buffer_depth=64,
-    accumulator="e6m5:stochastic:13",
-    a_formats=("e4m3", "e5m2"),
-    b_formats=("e5m2",),
-    out_formats=("float32", "e4m3"),
-)
-BLOCKS = ArrayConfig(
-    rows=2,
-    columns=1,
-    lanes=1,
-    buffer_depth=64,
-    a_formats=("mxint8", "mxfp4_e2m1"),
-    b_formats=("mxint8",),
-    out_formats=("float32", "bfloat16"),
-    accumulator="e6m5:stochastic:13",
-    roundings=("nearest_even", "stochastic"),
-)
 CORES = {
-    "exact sums": CONFIG,
+    "exact sums": EXACT,
     "sums rounded at random, 3 in turn": IN_TURN,
     "blocks, rounded at random": BLOCKS,
 }
 VERIFIED = {
     "rounded to nearest, 2 in turn": IN_TURN.replace(rows=4, interleave=2, accumulator="e6m5", bus_width=32),
-    "2-byte operands, 128-bit bus": CONFIG.replace(a_formats=("int12", "int8"), b_formats=("int12",), bus_width=128),
+    "2-byte operands, 128-bit bus": EXACT.replace(a_formats=("int12", "int8"), b_formats=("int12",), bus_width=128),
     **{
         name: load_config(ROOT / "docs" / "configs" / f"{name}.toml") for name in ("fp12_4x2", "mxfp8_2x3", "nvfp4_2x2")
     },
@@ -170,11 +138,11 @@ def test_clocks_do_not_depend_on_when_a_gemm_is_started(open_core):
 
 @pytest.mark.parametrize("across", [(False, False), (False, True), (True, False), (True, True)])
 def test_it_equals_the_counter_where_most_of_the_tiles_are_passed_over(open_core, across: tuple[bool, bool]):
-    core, base = open_core(CONFIG, MemoryTiming())
+    core, base = open_core(EXACT, MemoryTiming())
     a_across_k, b_across_k = across
     for m, k, n in ((4, 64, 1600), (300, 16, 64), (64, 256, 64)):
         plan = GemmPlan(
-            config=CONFIG,
+            config=EXACT,
             m=m,
             n=n,
             k=k,
@@ -213,7 +181,7 @@ def test_a_single_tile_waits_for_one_bus_latency_each_way(latency: int):
     memory = MemoryTiming(read_latency=latency, write_latency=latency)
     wide = ArrayConfig(rows=8, columns=8, bus_width=128)
     seen = 0
-    for config in (ArrayConfig(rows=16, columns=16), wide, IN_TURN.replace(accumulator="e6m5"), CONFIG):
+    for config in (ArrayConfig(rows=16, columns=16), wide, IN_TURN.replace(accumulator="e6m5"), EXACT):
         core = core_clocks(config)
         for m, k, n in ((16, 64, 16), (1, 1, 1), (16, 784, 16), (5, 40, 9), (2, 7, 16)):
             m, n = min(m, config.rows), min(n, config.columns)
@@ -234,7 +202,7 @@ def test_a_single_tile_waits_for_one_bus_latency_each_way(latency: int):
 def test_shortcuts_change_nothing(rng: np.random.Generator, request: pytest.FixtureRequest):
     """Most of a GEMM is not walked: its cycles and bytes are those of walking each tile and line."""
     fast = ArrayConfig(rows=8, columns=8), ArrayConfig(rows=4, columns=8, bus_width=128, reads_outstanding=4)
-    configs = *fast, CONFIG, IN_TURN, BLOCKS
+    configs = *fast, EXACT, IN_TURN, BLOCKS
     memories = *MEMORIES.values(), MemoryTiming(read_latency=20)
 
     def length(limit: int) -> int:
@@ -256,12 +224,12 @@ def test_shortcuts_change_nothing(rng: np.random.Generator, request: pytest.Fixt
 
 def test_bytes_moved_are_those_of_the_plans_bursts_and_of_c(rng: np.random.Generator):
     for _ in range(100):
-        plan, out_format, c_address, c_stride = random_gemm(rng, CONFIG, 0)
-        size = CONFIG.out_formats[out_format].container_bytes
+        plan, out_format, c_address, c_stride = random_gemm(rng, EXACT, 0)
+        size = EXACT.out_formats[out_format].container_bytes
         model = predict(plan, out_bytes=size, c_address=c_address, c_stride=c_stride)
         assert model.read_bytes == 8 * sum(burst.beats for burst in plan.bursts())
         least = sum((row + plan.n * size - 1) // 8 - row // 8 + 1 for row in range(0, plan.m * c_stride, c_stride))
-        tiles = -(-plan.n // CONFIG.columns)
+        tiles = -(-plan.n // EXACT.columns)
         assert 8 * (least - plan.m) <= model.written_bytes <= 8 * (least + plan.m * tiles)
 
 
@@ -298,7 +266,7 @@ def test_what_no_gemm_and_no_memory_can_be_is_refused():
 
 
 def test_the_counter_refuses_what_the_core_refuses(open_core):
-    core, base = open_core(CONFIG, MemoryTiming())
-    plan, c_address, _ = dense_gemm(CONFIG, 1, 9000, 1, across_k=(False, False), out_bytes=4, base=base)
+    core, base = open_core(EXACT, MemoryTiming())
+    plan, c_address, _ = dense_gemm(EXACT, 1, 9000, 1, across_k=(False, False), out_bytes=4, base=base)
     with pytest.raises(RuntimeError, match="the core refused 1 x 9000 x 1: status 0x"):
         count_cycles(core, plan, c_address=c_address, c_stride=4)

@@ -9,23 +9,11 @@ import numpy as np
 import pytest
 
 from halfulp.host.rtl_device import RtlDevice
-from halfulp.hw.config import ArrayConfig
 from halfulp.numerics.gemm import GemmSpec, golden_gemm
 
-STOCHASTIC = ArrayConfig(
-    rows=3,
-    columns=2,
-    interleave=3,
-    lanes=1,
-    buffer_depth=64,
-    accumulator="e6m5:stochastic:13",
-    a_formats=("e4m3", "e5m2"),
-    b_formats=("e5m2",),
-    out_formats=("float32", "e4m3"),
-)
-NEAREST = STOCHASTIC.replace(
-    rows=2, columns=2, interleave=1, accumulator="e6m5", a_formats=("e4m3",), b_formats=("e4m3",)
-)
+from .small_cores import IN_TURN
+
+NEAREST = IN_TURN.replace(rows=2, columns=2, interleave=1, accumulator="e6m5", a_formats=("e4m3",), b_formats=("e4m3",))
 CHAINS = ("random", "cancelling", "swamping")
 
 
@@ -44,7 +32,7 @@ def codes(kind: str, rng: np.random.Generator, m: int, k: int, n: int) -> tuple[
     return (a | sign[0]).astype(np.uint8), (b | sign[1]).astype(np.uint8)
 
 
-@pytest.fixture(scope="module", params=[STOCHASTIC, NEAREST], ids=["stochastic, 3 in turn", "nearest"])
+@pytest.fixture(scope="module", params=[IN_TURN, NEAREST], ids=["stochastic, 3 in turn", "nearest"])
 def device(request: pytest.FixtureRequest) -> RtlDevice:
     return RtlDevice("a core with a float accumulator", request.param, stall=0.05)
 
@@ -65,7 +53,7 @@ def test_chains_are_the_golden_ones(device: RtlDevice, kind: str, rng: np.random
 
 def test_many_short_tiles_wait_for_their_words(rng: np.random.Generator) -> None:
     """With K = 1 a tile takes less time than its random words: it waits, and they are still its own."""
-    device = RtlDevice("a core with a float accumulator", STOCHASTIC)
-    spec = GemmSpec("e5m2", "e5m2", "e4m3", STOCHASTIC.accumulator)
+    device = RtlDevice("a core with a float accumulator", IN_TURN)
+    spec = GemmSpec("e5m2", "e5m2", "e4m3", IN_TURN.accumulator)
     a, b = codes("random", rng, 20, 2, 17)
     assert np.array_equal(device.gemm(a, b, spec, seed=5).codes, golden_gemm(a, b, spec, seed=5).codes)
