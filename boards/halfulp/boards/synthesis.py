@@ -155,20 +155,16 @@ FAMILIES = {
             "SB_RAM40_4K.*": (0, 0, 0, 1),
         },
     ),
-    "gw1n": Family(
-        command="synth_gowin -family gw1n -nowidelut",
-        no_dsps="-nodsp",
-        hides_brackets=True,
-        compares_in_luts=True,
-        cells=_GOWIN_CELLS,
-    ),
-    "gw2a": Family(
-        command="synth_gowin -family gw2a -nowidelut",
-        no_dsps="-nodsp",
-        hides_brackets=True,
-        compares_in_luts=True,
-        cells=_GOWIN_CELLS,
-    ),
+    **{
+        name: Family(
+            command=f"synth_gowin -family {name} -nowidelut",
+            no_dsps="-nodsp",
+            hides_brackets=True,
+            compares_in_luts=True,
+            cells=_GOWIN_CELLS,
+        )
+        for name in ("gw1n", "gw2a")
+    },
     "xc7": Family(command="synth_xilinx -family xc7", no_dsps="-nodsp", cells=_XILINX_CELLS),
     # Yosys never packs an accumulator into a DSP48E2, so what it counts here is more than a vendor's tools need.
     "xcup": Family(command="synth_xilinx -family xcup", no_dsps="-nodsp", cells=_XILINX_CELLS),

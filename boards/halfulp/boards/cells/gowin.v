@@ -38,75 +38,47 @@ module halfulp_block_memory(
   always @(posedge read_clock) if (read) found <= rows[read_address[13:5]] >> place_r;
 endmodule
 
-module SDPB(
-  input CLKA, CEA, CLKB, CEB, OCE, RESETA, RESETB, input [13:0] ADA, ADB, input [2:0] BLKSELA, BLKSELB,
-  input [31:0] DI, output [31:0] DO
-);
-  parameter READ_MODE = 1'b0;
-  parameter BIT_WIDTH_0 = 32;
-  parameter BIT_WIDTH_1 = 32;
-  parameter BLK_SEL_0 = 3'b000;
-  parameter BLK_SEL_1 = 3'b000;
-  parameter RESET_MODE = "SYNC";
-  halfulp_block_memory #(.WRITE_WIDTH(BIT_WIDTH_0), .READ_WIDTH(BIT_WIDTH_1), .BYTE(8)) memory (
-    .write_clock(CLKA), .write(CEA), .write_address(ADA), .written(DI),
-    .read_clock(CLKB), .read(CEB), .read_address(ADB), .found(DO)
-  );
+// Elements of 8 bits a byte, or of 9. Where both sides can write and read, A writes and B reads.
+`define HALFULP_ONE_WAY(NAME, BYTE_BITS) \
+module NAME( \
+  input CLKA, CEA, CLKB, CEB, OCE, RESETA, RESETB, input [13:0] ADA, ADB, input [2:0] BLKSELA, BLKSELB, \
+  input [4 * BYTE_BITS - 1:0] DI, output [4 * BYTE_BITS - 1:0] DO \
+); \
+  parameter READ_MODE = 1'b0; \
+  parameter BIT_WIDTH_0 = 4 * BYTE_BITS; \
+  parameter BIT_WIDTH_1 = 4 * BYTE_BITS; \
+  parameter BLK_SEL_0 = 3'b000; \
+  parameter BLK_SEL_1 = 3'b000; \
+  parameter RESET_MODE = "SYNC"; \
+  halfulp_block_memory #(.WRITE_WIDTH(BIT_WIDTH_0), .READ_WIDTH(BIT_WIDTH_1), .BYTE(BYTE_BITS)) memory ( \
+    .write_clock(CLKA), .write(CEA), .write_address(ADA), .written(DI), \
+    .read_clock(CLKB), .read(CEB), .read_address(ADB), .found(DO) \
+  ); \
 endmodule
+`HALFULP_ONE_WAY(SDPB, 8)
+`HALFULP_ONE_WAY(SDPX9B, 9)
 
-module SDPX9B(
-  input CLKA, CEA, CLKB, CEB, OCE, RESETA, RESETB, input [13:0] ADA, ADB, input [2:0] BLKSELA, BLKSELB,
-  input [35:0] DI, output [35:0] DO
-);
-  parameter READ_MODE = 1'b0;
-  parameter BIT_WIDTH_0 = 36;
-  parameter BIT_WIDTH_1 = 36;
-  parameter BLK_SEL_0 = 3'b000;
-  parameter BLK_SEL_1 = 3'b000;
-  parameter RESET_MODE = "SYNC";
-  halfulp_block_memory #(.WRITE_WIDTH(BIT_WIDTH_0), .READ_WIDTH(BIT_WIDTH_1), .BYTE(9)) memory (
-    .write_clock(CLKA), .write(CEA), .write_address(ADA), .written(DI),
-    .read_clock(CLKB), .read(CEB), .read_address(ADB), .found(DO)
-  );
+`define HALFULP_TWO_WAY(NAME, BYTE_BITS) \
+module NAME( \
+  input CLKA, CEA, CLKB, CEB, OCEA, OCEB, RESETA, RESETB, WREA, WREB, input [13:0] ADA, ADB, \
+  input [2:0] BLKSELA, BLKSELB, input [2 * BYTE_BITS - 1:0] DIA, DIB, output [2 * BYTE_BITS - 1:0] DOA, DOB \
+); \
+  parameter READ_MODE0 = 1'b0; \
+  parameter READ_MODE1 = 1'b0; \
+  parameter WRITE_MODE0 = 2'b00; \
+  parameter WRITE_MODE1 = 2'b00; \
+  parameter BIT_WIDTH_0 = 2 * BYTE_BITS; \
+  parameter BIT_WIDTH_1 = 2 * BYTE_BITS; \
+  parameter BLK_SEL_0 = 3'b000; \
+  parameter BLK_SEL_1 = 3'b000; \
+  parameter RESET_MODE = "SYNC"; \
+  halfulp_block_memory #(.WRITE_WIDTH(BIT_WIDTH_0), .READ_WIDTH(BIT_WIDTH_1), .BYTE(BYTE_BITS)) memory ( \
+    .write_clock(CLKA), .write(CEA & WREA), .write_address(ADA), .written(DIA), \
+    .read_clock(CLKB), .read(CEB), .read_address(ADB), .found(DOB) \
+  ); \
 endmodule
-
-module DPB(
-  input CLKA, CEA, CLKB, CEB, OCEA, OCEB, RESETA, RESETB, WREA, WREB, input [13:0] ADA, ADB, input [2:0] BLKSELA, BLKSELB,
-  input [15:0] DIA, DIB, output [15:0] DOA, DOB
-);
-  parameter READ_MODE0 = 1'b0;
-  parameter READ_MODE1 = 1'b0;
-  parameter WRITE_MODE0 = 2'b00;
-  parameter WRITE_MODE1 = 2'b00;
-  parameter BIT_WIDTH_0 = 16;
-  parameter BIT_WIDTH_1 = 16;
-  parameter BLK_SEL_0 = 3'b000;
-  parameter BLK_SEL_1 = 3'b000;
-  parameter RESET_MODE = "SYNC";
-  halfulp_block_memory #(.WRITE_WIDTH(BIT_WIDTH_0), .READ_WIDTH(BIT_WIDTH_1), .BYTE(8)) memory (
-    .write_clock(CLKA), .write(CEA & WREA), .write_address(ADA), .written(DIA),
-    .read_clock(CLKB), .read(CEB), .read_address(ADB), .found(DOB)
-  );
-endmodule
-
-module DPX9B(
-  input CLKA, CEA, CLKB, CEB, OCEA, OCEB, RESETA, RESETB, WREA, WREB, input [13:0] ADA, ADB, input [2:0] BLKSELA, BLKSELB,
-  input [17:0] DIA, DIB, output [17:0] DOA, DOB
-);
-  parameter READ_MODE0 = 1'b0;
-  parameter READ_MODE1 = 1'b0;
-  parameter WRITE_MODE0 = 2'b00;
-  parameter WRITE_MODE1 = 2'b00;
-  parameter BIT_WIDTH_0 = 18;
-  parameter BIT_WIDTH_1 = 18;
-  parameter BLK_SEL_0 = 3'b000;
-  parameter BLK_SEL_1 = 3'b000;
-  parameter RESET_MODE = "SYNC";
-  halfulp_block_memory #(.WRITE_WIDTH(BIT_WIDTH_0), .READ_WIDTH(BIT_WIDTH_1), .BYTE(9)) memory (
-    .write_clock(CLKA), .write(CEA & WREA), .write_address(ADA), .written(DIA),
-    .read_clock(CLKB), .read(CEB), .read_address(ADB), .found(DOB)
-  );
-endmodule
+`HALFULP_TWO_WAY(DPB, 8)
+`HALFULP_TWO_WAY(DPX9B, 9)
 
 module MULT9X9(
   input [8:0] A, SIA, B, SIB, input ASIGN, BSIGN, ASEL, BSEL, CE, CLK, RESET, output [17:0] DOUT, output [8:0] SOA, SOB
