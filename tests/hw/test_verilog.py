@@ -6,13 +6,14 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.config_file import load_config
-from halfulp.hw.verilog import TOP, YOSYS_VARIABLE, builtin_yosys, generate_verilog
+from halfulp.hw.verilog import TOP, YOSYS_VARIABLE, builtin_yosys, generate_simulation_verilog, generate_verilog
 
 TINY = Path(__file__).parents[2] / "docs" / "configs" / "tiny_2x3.toml"
 
@@ -47,10 +48,12 @@ def test_ports_carry_the_standard_names(tiny: str) -> None:
     assert len(ports) == 2 + 1 + 19 + 17 + 20
 
 
-def test_text_is_the_same_in_another_process(tiny: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("generate", [generate_verilog, generate_simulation_verilog])
+def test_text_is_the_same_in_another_process(generate: Callable[[ArrayConfig], str], tiny: str, tmp_path: Path) -> None:
+    name = generate.__name__
     script = (
-        "import sys; from halfulp.hw.config_file import load_config; from halfulp.hw.verilog import generate_verilog;"
-        "sys.stdout.write(generate_verilog(load_config(sys.argv[1])))"
+        f"import sys; from halfulp.hw.config_file import load_config; from halfulp.hw.verilog import {name};"
+        f"sys.stdout.write({name}(load_config(sys.argv[1])))"
     )
     # Another order of hashing, another folder, and a wish for another Yosys, which is not granted.
     env = os.environ | {"PYTHONHASHSEED": "12345", "AMARANTH_USE_YOSYS": "system"}
@@ -63,7 +66,7 @@ def test_text_is_the_same_in_another_process(tiny: str, tmp_path: Path) -> None:
         check=True,
         timeout=200,
     )
-    assert made.stdout == tiny
+    assert made.stdout == (tiny if generate is generate_verilog else generate(load_config(TINY)))
 
 
 def test_text_names_no_files_and_no_dates(tiny: str) -> None:

@@ -264,7 +264,7 @@ class _Loops:
     def write(self, rest: str) -> list[str]:
         """Declarations and the block; `rest` is the text outside, which tells what outputs are looked at."""
         steps = [*self._inputs(), *self._wires(), *self._registers()]
-        for name in self.element.registers:
+        for name in sorted(self.element.registers):
             self.arrays[f"pe.{name}"] = self.element.widths[name]
         declarations, copies = self._outputs(rest + "".join(steps))
         arrays = [f"  reg [{width - 1}:0] \\{name} [0:{self.count - 1}];\n" for name, width in self.arrays.items()]
