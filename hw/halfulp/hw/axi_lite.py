@@ -8,7 +8,7 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from halfulp.hw.interfaces import AxiLiteSignature
+from halfulp.hw.interfaces import AxiLiteSignature, payload_register
 
 __all__ = ["AxiLiteTarget"]
 
@@ -74,6 +74,8 @@ class AxiLiteTarget(wiring.Component):
         m = Module()
         bus = self.bus
 
+        write_address, write_data = payload_register(m, self.write_address), payload_register(m, self.write_data)
+        write_strobe = payload_register(m, self.write_strobe)
         have_address = Signal()
         have_data = Signal()
         m.d.comb += [
@@ -83,14 +85,15 @@ class AxiLiteTarget(wiring.Component):
             self.write_enable.eq(have_address & have_data & ~bus.bvalid),
         ]
         with m.If(bus.awvalid & bus.awready):
-            m.d.sync += [have_address.eq(1), self.write_address.eq(bus.awaddr[2:])]
+            m.d.sync += [have_address.eq(1), write_address.eq(bus.awaddr[2:])]
         with m.If(bus.wvalid & bus.wready):
-            m.d.sync += [have_data.eq(1), self.write_data.eq(bus.wdata), self.write_strobe.eq(bus.wstrb)]
+            m.d.sync += [have_data.eq(1), write_data.eq(bus.wdata), write_strobe.eq(bus.wstrb)]
         with m.If(self.write_enable):
             m.d.sync += [have_address.eq(0), have_data.eq(0), bus.bvalid.eq(1)]
         with m.If(bus.bvalid & bus.bready):
             m.d.sync += bus.bvalid.eq(0)
 
+        read_address, read_data = payload_register(m, self.read_address), payload_register(m, bus.rdata)
         have_read = Signal()
         m.d.comb += [
             bus.arready.eq(~have_read),
@@ -98,9 +101,9 @@ class AxiLiteTarget(wiring.Component):
             self.read_enable.eq(have_read & ~bus.rvalid),
         ]
         with m.If(bus.arvalid & bus.arready):
-            m.d.sync += [have_read.eq(1), self.read_address.eq(bus.araddr[2:])]
+            m.d.sync += [have_read.eq(1), read_address.eq(bus.araddr[2:])]
         with m.If(self.read_enable):
-            m.d.sync += [have_read.eq(0), bus.rvalid.eq(1), bus.rdata.eq(self.read_data)]
+            m.d.sync += [have_read.eq(0), bus.rvalid.eq(1), read_data.eq(self.read_data)]
         with m.If(bus.rvalid & bus.rready):
             m.d.sync += bus.rvalid.eq(0)
         return m

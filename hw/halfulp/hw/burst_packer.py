@@ -90,33 +90,34 @@ class BurstPacker(wiring.Component):
         # Stage 1: codes to contiguous bytes.
         packed_valid = Signal()
         bytes_most = config.out_bytes * config.lanes
-        packed = Signal(8 * bytes_most)
-        byte_count = Signal(ceil_log2(bytes_most + 1))
-        last_byte = Signal(range(bytes_most + bus_bytes))  # counted from where the first one's bus word begins
-        packed_address = Signal(config.address_bits)
-        packed_last_of_row = Signal()
-        packed_last_of_gemm = Signal()
+        packed = Signal(8 * bytes_most, reset_less=True)
+        byte_count = Signal(ceil_log2(bytes_most + 1), reset_less=True)
+        # Counted from where the first one's bus word begins.
+        last_byte = Signal(range(bytes_most + bus_bytes), reset_less=True)
+        packed_address = Signal(config.address_bits, reset_less=True)
+        packed_last_of_row = Signal(reset_less=True)
+        packed_last_of_gemm = Signal(reset_less=True)
 
         # Stage 2: bytes at their places in consecutive bus words, of which the first leaves first.
         words_most = (bytes_most + bus_bytes - 2) // bus_bytes + 1
         aligned_valid = Signal()
-        aligned = Signal(bus_width * words_most)
-        strobes = Signal(bus_bytes * words_most)
-        words_behind = Signal(range(words_most))
+        aligned = Signal(bus_width * words_most, reset_less=True)
+        strobes = Signal(bus_bytes * words_most, reset_less=True)
+        words_behind = Signal(range(words_most), reset_less=True)
         # Whether a word leaves, or all is kept for the next group; whether it is the last that does, or there is none.
-        pushes = Signal()
+        pushes = Signal(reset_less=True)
         finishes = Signal(init=1)
-        word_address = Signal(config.address_bits - offset_bits)
+        word_address = Signal(config.address_bits - offset_bits, reset_less=True)
         # Whether it is the last of a row, and of a burst: registers, for what is behind halts by them.
         page_bits = exact_log2(PAGE_BYTES // bus_bytes)
-        ends_row = Signal()
-        closes = Signal()
+        ends_row = Signal(reset_less=True)
+        closes = Signal(reset_less=True)
         next_ends_row = Signal()
         next_ends_page = Signal()
         next_is_full = Signal()
-        keep_last = Signal()
-        last_of_row = Signal()
-        last_of_gemm = Signal()
+        keep_last = Signal(reset_less=True)
+        last_of_row = Signal(reset_less=True)
+        last_of_gemm = Signal(reset_less=True)
 
         # What the next group's first word is merged with.
         kept = Signal(word_layout(config))
@@ -203,7 +204,7 @@ class BurstPacker(wiring.Component):
         # Bursts.
         beats_less_1 = Signal(exact_log2(BURST_BEATS))
         is_full = Signal()
-        first_address = Signal.like(word_address)
+        first_address = Signal.like(word_address, reset_less=True)
         m.d.comb += [
             next_is_full.eq(is_full),
             self.words.payload.eq(head),

@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, ceil_log2
 
 from halfulp.hw.config import BURST_BEATS, ArrayConfig
-from halfulp.hw.interfaces import AxiReadSignature
+from halfulp.hw.interfaces import AxiReadSignature, payload_register, payload_registers
 from halfulp.hw.long_address import LongAddress
 from halfulp.hw.operand_buffer import BeatSignature
 
@@ -160,20 +160,22 @@ class BurstReader(wiring.Component):
         number = Signal(range(BURST_BEATS))
         block_ends = end & of["last"] & ~self.flush
         m.d.comb += self.arrived.eq(Cat(block_ends & ~of["operand"], block_ends & of["operand"]))
+        held = payload_registers(m, beat)
         m.d.sync += beat.valid.eq(axi.rvalid & ~self.flush)
         with m.If(axi.rvalid):
             m.d.sync += [
                 number.eq(Mux(axi.rlast, 0, number + 1)),
                 read_index.eq(read_index + axi.rlast),
-                beat.word.eq(of["word"] + Mux(of["across"], 0, number)),
-                beat.beat.eq(of["beat"] + number),
-                beat.rotation.eq(Mux(of["across"], of["lane"] - of["offset"], 0)),
-                beat.data.eq(axi.rdata),
-                *(getattr(beat, name).eq(of[name]) for name in ("operand", "across", "bank", "lane", "offset")),
+                held.word.eq(of["word"] + Mux(of["across"], 0, number)),
+                held.beat.eq(of["beat"] + number),
+                held.rotation.eq(Mux(of["across"], of["lane"] - of["offset"], 0)),
+                held.data.eq(axi.rdata),
+                *(getattr(held, name).eq(of[name]) for name in ("operand", "across", "bank", "lane", "offset")),
             ]
+        error_address = payload_register(m, self.error_address)
         m.d.sync += self.error.eq(axi.rvalid & axi.rresp[1])
         with m.If(axi.rvalid & axi.rresp[1]):
-            m.d.sync += self.error_address.eq(failed.data)
+            m.d.sync += error_address.eq(failed.data)
 
         m.d.comb += [
             axi.arid.eq(0),
@@ -201,6 +203,8 @@ class BurstReader(wiring.Component):
         kept = {name: Signal.like(getattr(line, name), name=f"line_{name}", reset_less=True) for name in names}
         done_beats = Signal(len(self.beat.beat), reset_less=True)
 
+        address, length = payload_register(m, axi.araddr), payload_register(m, axi.arlen)
+
         begin, accept = Signal(), Signal()
         m.d.comb += [
             begin.eq(usable & can_begin & (~axi.arvalid | axi.arready) & ~self.flush),
@@ -213,8 +217,8 @@ class BurstReader(wiring.Component):
         with m.If(begin):
             m.d.sync += [
                 axi.arvalid.eq(1),
-                axi.araddr.eq(Cat(*([0] * word_bits), words.value)),
-                axi.arlen.eq(burst - 1),
+                address.eq(Cat(*([0] * word_bits), words.value)),
+                length.eq(burst - 1),
                 *words.add(burst),
                 # Behind this burst, which ends a page or is a whole one.
                 ahead.eq(_ahead(words.value[: _PAGE_BITS - word_bits], 2)),

@@ -12,7 +12,7 @@ from amaranth.utils import exact_log2
 
 from halfulp.hw.burst_packer import burst_layout, word_layout
 from halfulp.hw.config import BURST_BEATS, ArrayConfig
-from halfulp.hw.interfaces import AxiWriteSignature
+from halfulp.hw.interfaces import AxiWriteSignature, payload_register
 
 __all__ = ["BurstWriter"]
 
@@ -76,6 +76,8 @@ class BurstWriter(wiring.Component):
         m = Module()
         config, axi, burst = self._config, self.axi, self.bursts.payload
         offset_bits = exact_log2(config.bus_bytes)
+        data_out, strobe_out, last_out = (payload_register(m, port) for port in (axi.wdata, axi.wstrb, axi.wlast))
+        address_out, length_out = payload_register(m, axi.awaddr), payload_register(m, axi.awlen)
 
         # Bursts that await their responses, in order: all have one id.
         entry_layout = data.StructLayout({"word_address": config.address_bits - offset_bits, "last_of_gemm": 1})
@@ -108,9 +110,9 @@ class BurstWriter(wiring.Component):
             with m.If(more):
                 # A flush has emptied the queue of words: the beats still promised carry none.
                 m.d.sync += [
-                    axi.wdata.eq(self.words.payload.data),
-                    axi.wstrb.eq(Mux(self.words.valid & ~self.flush, self.words.payload.strobe, 0)),
-                    axi.wlast.eq(beats_left == 1),
+                    data_out.eq(self.words.payload.data),
+                    strobe_out.eq(Mux(self.words.valid & ~self.flush, self.words.payload.strobe, 0)),
+                    last_out.eq(beats_left == 1),
                     beats_left.eq(beats_left - 1),
                     more.eq(beats_left != 1),
                 ]
@@ -118,8 +120,8 @@ class BurstWriter(wiring.Component):
             m.d.sync += [
                 more.eq(1),
                 axi.awvalid.eq(1),
-                axi.awaddr.eq(Cat(Const(0, offset_bits), burst.word_address)),
-                axi.awlen.eq(burst.beats_less_1),
+                address_out.eq(Cat(Const(0, offset_bits), burst.word_address)),
+                length_out.eq(burst.beats_less_1),
                 beats_left.eq(burst.beats_less_1 + 1),
             ]
         m.d.comb += [

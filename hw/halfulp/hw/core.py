@@ -212,7 +212,10 @@ class Core(wiring.Component):
             "read_stall": engine.read_stall,
             "write_stall": engine.write_stall,
         }
-        registered = {name: Signal(len(events[name]), name=f"told_{name}") for name in told}
+        registered = {
+            name: Signal(len(events[name]), name=f"told_{name}", reset_less=name in ("error_code", "fail_address"))
+            for name in told
+        }
         m.d.sync += [registered[name].eq(value) for name, value in told.items()]
         others = registered["error"]
         at_once = {

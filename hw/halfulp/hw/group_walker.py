@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from halfulp.hw.config import ArrayConfig
-from halfulp.hw.interfaces import tile_layout, tile_stream
+from halfulp.hw.interfaces import payload_register, tile_layout, tile_stream
 from halfulp.hw.pair_queue import PairQueue
 
 __all__ = ["GroupAddresses", "GroupWalker", "group_layout"]
@@ -94,7 +94,8 @@ class GroupWalker(wiring.Component):
         lanes = self._config.lanes
         open_tiles = Signal(range(STARTED_TILES + 1))
         inside_gemm = Signal()
-        first_column = Signal.like(self.j, reset_less=True)
+        i, j = payload_register(m, self.i), payload_register(m, self.j)
+        first_column = Signal.like(j, reset_less=True)
         columns = Signal.like(tile.columns, reset_less=True)
         columns_left = Signal.like(tile.columns, reset_less=True)
         rows_left = Signal.like(tile.rows, reset_less=True)
@@ -116,7 +117,7 @@ class GroupWalker(wiring.Component):
             self.start.eq(queue.behind.valid & may_start & (~self.valid | (self.ready & last_of_tile))),
             group.count.eq(Mux(last_of_row, columns_left, lanes)),
             group.group.eq(number),
-            group.column.eq(self.j[:2]),
+            group.column.eq(j[:2]),
             group.last_of_row.eq(last_of_row),
             group.last_of_tile.eq(last_of_tile),
             group.last_of_gemm.eq(last_of_tile & last_tile),
@@ -139,8 +140,8 @@ class GroupWalker(wiring.Component):
             m.d.sync += [
                 self.valid.eq(1),
                 last_tile.eq(tile.last),
-                self.i.eq(tile.row),
-                self.j.eq(tile.column),
+                i.eq(tile.row),
+                j.eq(tile.column),
                 first_column.eq(tile.column),
                 columns.eq(tile.columns),
                 columns_left.eq(tile.columns),
@@ -154,8 +155,8 @@ class GroupWalker(wiring.Component):
         with m.Elif(moves):
             with m.If(last_of_row):
                 m.d.sync += [
-                    self.i.eq(self.i + 1),
-                    self.j.eq(first_column),
+                    i.eq(i + 1),
+                    j.eq(first_column),
                     columns_left.eq(columns),
                     rows_left.eq(rows_left - 1),
                     number.eq(0),
@@ -166,7 +167,7 @@ class GroupWalker(wiring.Component):
             with m.Else():
                 ends_row = columns_left <= 2 * lanes
                 m.d.sync += [
-                    self.j.eq(self.j + lanes),
+                    j.eq(j + lanes),
                     columns_left.eq(columns_left - lanes),
                     number.eq(number + 1),
                     last_of_row.eq(ends_row),
@@ -222,6 +223,7 @@ class GroupAddresses(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         """Build the block."""
         m = Module()
+        address = payload_register(m, self.address)
         # Of the next row, known while the groups of this one leave.
         next_row = Signal.like(self.address, reset_less=True)
         stride = Signal.like(self.row_stride, reset_less=True)
@@ -245,7 +247,7 @@ class GroupAddresses(wiring.Component):
         with m.If(self.start):
             m.d.sync += [stride.eq(self.row_stride), following.eq(self.tile_address)]
         with m.If(begins_row):
-            m.d.sync += [self.address.eq(row), next_row.eq(row + stride)]
+            m.d.sync += [address.eq(row), next_row.eq(row + stride)]
         with m.Elif(self.left):
-            m.d.sync += self.address.eq(self.address + self.step)
+            m.d.sync += address.eq(address + self.step)
         return m

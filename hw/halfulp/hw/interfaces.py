@@ -6,10 +6,11 @@ array → drain (rounding lanes) → writer (AXI writes).
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from amaranth import unsigned
-from amaranth.hdl import signed
+from amaranth.hdl import Module, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -29,6 +30,24 @@ __all__ = [
     "seed_layout",
     "tile_layout",
 ]
+
+
+def payload_register(m: Module, port: Any) -> Any:
+    """A register behind an output, of its shape, which a reset leaves as it is.
+
+    For what counts only where something else says so, like a stream's payload: one net less over the whole core.
+    """
+    signal: Any = Value.cast(port)
+    register = Signal(port.shape(), name=f"{signal.name}_register", reset_less=True)
+    m.d.comb += port.eq(register)
+    return register
+
+
+def payload_registers(m: Module, interface: Any) -> SimpleNamespace:
+    """Such registers behind all outputs of an interface but its `valid`."""
+    members = interface.signature.members
+    names = [name for name, member in members.items() if member.flow is Out and name != "valid"]
+    return SimpleNamespace(**{name: payload_register(m, getattr(interface, name)) for name in names})
 
 
 def descriptor_layout(config: ArrayConfig) -> data.StructLayout:

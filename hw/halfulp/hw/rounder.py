@@ -15,7 +15,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from halfulp.hw.config import ArrayConfig
-from halfulp.hw.interfaces import result_layout
+from halfulp.hw.interfaces import payload_register, result_layout
 from halfulp.hw.rounding_setup import (
     RoundingSetup,
     fraction_places,
@@ -266,11 +266,12 @@ class RoundingLane(wiring.Component):
         too_large = Mux(infinite, rounding.infinity_overflows, pipeline["too_large"])
         code = Mux(pipeline["too_large"], Mux(negative, rounding.beyond[1], rounding.beyond[0]), pipeline["code"])
         code = Mux(infinite, Mux(negative, rounding.infinity[1], rounding.infinity[0]), code)
+        outputs = [payload_register(pipeline.m, port) for port in (self.code, self.invalid, self.overflow)]
         with pipeline.m.If(pipeline.valid):
             pipeline.m.d.sync += [
-                self.code.eq(Mux(nan, rounding.nan, code)),
-                self.invalid.eq(nan & rounding.nan_invalid),
-                self.overflow.eq((~nan & too_large) | pipeline["stepped"]),
+                outputs[0].eq(Mux(nan, rounding.nan, code)),
+                outputs[1].eq(nan & rounding.nan_invalid),
+                outputs[2].eq((~nan & too_large) | pipeline["stepped"]),
             ]
 
 

@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from halfulp.hw.config import ArrayConfig
-from halfulp.hw.interfaces import tile_layout
+from halfulp.hw.interfaces import payload_register, tile_layout
 from halfulp.hw.table_rounder import TABLE_PLACES, least_exponent
 from halfulp.numerics.accumulators import FixedAccumulator, FloatAccumulator
 from halfulp.numerics.formats import (
@@ -142,7 +142,7 @@ class RoundingSetup(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         """Build the block."""
         m = Module()
-        tile, rounding = self.tile, self.rounding
+        tile, rounding = self.tile, payload_register(m, self.rounding)
         with m.If(self.load):
             mode, bits = tile.rounding_mode, tile.random_bits
             places = fraction_places(self._config)
@@ -171,7 +171,7 @@ class RoundingSetup(wiring.Component):
             with m.Switch(tile.out_format):
                 for number, fmt in enumerate(self._config.out_formats):
                     with m.Default() if number == len(self._config.out_formats) - 1 else m.Case(number):
-                        m.d.sync += self._of_format(fmt, to_infinity, mode != TOWARD_ZERO)
+                        m.d.sync += self._of_format(rounding, fmt, to_infinity, mode != TOWARD_ZERO)
             if has_binary(self._config):
                 binary = [n for n, fmt in enumerate(self._config.out_formats) if isinstance(fmt, BinaryFormat)]
                 is_binary = tile.out_format.matches(*binary)
@@ -179,10 +179,9 @@ class RoundingSetup(wiring.Component):
                 m.d.sync += rounding.at_least_one.eq(is_binary & ((mode == NEAREST_EVEN) | (mode == TOWARD_ZERO)))
         return m
 
-    def _of_format(self, fmt: Format, ieee: Value, away: Value) -> list[Any]:
+    def _of_format(self, rounding: Any, fmt: Format, ieee: Value, away: Value) -> list[Any]:
         """The fields that `fmt` decides. `ieee`: overflow to infinity; `away`: finite values may round that far."""
         places = integer_places(self._config)
-        rounding = self.rounding
         sign: Value | int
         if isinstance(fmt, ScaledIntegerFormat):
             mask = (1 << fmt.bits) - 1

@@ -11,7 +11,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, ceil_log2
 
 from halfulp.hw.config import ArrayConfig
-from halfulp.hw.interfaces import descriptor_layout, tile_layout
+from halfulp.hw.interfaces import descriptor_layout, payload_registers, tile_layout
 from halfulp.hw.planner import PlanSignature, is_at_most, more_panels, split_conditions, times
 from halfulp.hw.schedule import MAX_GROUP, block_steps, chunk_steps
 from halfulp.hw.segments import TILE_CONSTANTS, SegmentSignature, block_count_bits
@@ -196,6 +196,7 @@ class TileWalk(wiring.Component):
         config = self._config
         walk = _Walk(config)
         operands = a, b = _Operand(config, 0), _Operand(config, 1)
+        segment = payload_registers(m, self.segment)
         state = Signal(_State)
         address = _Sum(a.here.share, b.here.share, "address")
         m.d.sync += [
@@ -219,7 +220,7 @@ class TileWalk(wiring.Component):
                 with m.If(self.start & ~self.hold):
                     m.d.sync += state.eq(_State.TAKE)
             with m.Case(_State.TAKE):
-                self._take(m, walk, operands)
+                self._take(m, walk, operands, segment)
                 m.d.sync += state.eq(_State.MEASURE)
             with m.Case(_State.MEASURE):
                 m.d.sync += [
@@ -232,8 +233,8 @@ class TileWalk(wiring.Component):
                     state.eq(_State.PREPARE),
                 ]
             with m.Case(_State.PREPARE):
-                self._prepare(m, walk, operands)
-                m.d.sync += self.segment.tile_address.eq(address.soon)
+                self._prepare(m, walk, operands, segment)
+                m.d.sync += segment.tile_address.eq(address.soon)
                 m.d.sync += state.eq(_State.READY)
             with m.Case(_State.READY):
                 with m.If(self.segment.ready):
@@ -244,7 +245,7 @@ class TileWalk(wiring.Component):
             self._move(m, walk, operands)
         return m
 
-    def _take(self, m: Module, walk: _Walk, operands: tuple[_Operand, _Operand]) -> None:
+    def _take(self, m: Module, walk: _Walk, operands: tuple[_Operand, _Operand], segment: Any) -> None:
         """Copy the descriptor and its plan, and go to the first panels. Slots go on where the last GEMM's ended."""
         config, descriptor, plan = self._config, self.descriptor, self.plan
         a, b = operands
@@ -262,7 +263,7 @@ class TileWalk(wiring.Component):
             walk.x.eq(0),
             walk.y.eq(0),
             walk.along_streamed.eq(0),
-            *(getattr(self.segment, f"tile_{name}").eq(descriptor[name]) for name in TILE_CONSTANTS),
+            *(getattr(segment, f"tile_{name}").eq(descriptor[name]) for name in TILE_CONSTANTS),
             a.pitch.eq(times(descriptor.c_stride, a.lanes)),
         ]
         with m.Switch(descriptor.out_format):
@@ -289,9 +290,9 @@ class TileWalk(wiring.Component):
             for place in (operand.here, operand.origin):
                 m.d.sync += [place.left.eq(size), place.share.eq(share), place.offset.eq(offset)]
 
-    def _prepare(self, m: Module, walk: _Walk, operands: tuple[_Operand, _Operand]) -> None:
+    def _prepare(self, m: Module, walk: _Walk, operands: tuple[_Operand, _Operand], segment: Any) -> None:
         """Fill in the segment of the present panels, and decide which way to go from it."""
-        config, segment = self._config, self.segment
+        config = self._config
         a, b = operands
         x_last, y_last = Mux(walk.resident, b.is_last, a.is_last), Mux(walk.resident, a.is_last, b.is_last)
         split = Mux(walk.resident, b.split, a.split).all()
