@@ -164,7 +164,6 @@ class _Walk:
         self, plan: GemmPlan, memory: MemoryTiming, out_bytes: int, c_address: int, c_stride: int, shortcuts: bool
     ) -> None:
         self.load = LoadModel(plan, memory, streams=shortcuts)
-        self.drain = DrainModel(plan, memory, out_bytes, c_address, c_stride, calm=shortcuts)
         self._shortcuts = shortcuts
         self._plan = plan
         self._core = core = core_clocks(plan.config)
@@ -178,8 +177,8 @@ class _Walk:
         self._steps = steps = core.interval * plan.k
         # Whether tiles that wait for nothing follow each other in these clocks.
         least = max(TileWalk.period, core.interval + core.feed + 1 + core.words)
-        may_repeat = shortcuts and not self._chunked and steps >= least
-        self._may_repeat = may_repeat and self.drain.is_calm_at(steps)
+        self.drain = DrainModel(plan, memory, out_bytes, c_address, c_stride, clocks=steps, calm=shortcuts)
+        self._may_repeat = shortcuts and not self._chunked and steps >= least and self.drain.stays_calm
         # When the next segment is ready, and when the last step of the one before was issued.
         self._ready = FIRST_SEGMENT
         self._last = FIRST_SEGMENT
@@ -198,62 +197,74 @@ class _Walk:
         repeats = _Repeats()
         number = 0
         while number < len(groups):
-            if self._group(number):
-                return
-            start, size = groups[number]
-            number += 1
+            passed = self._group(number)
+            start, size = groups[number + passed - 1]
+            number += passed
             if number < alike:
                 number += self._skip(repeats, number, alike, start + size, 0)
 
-    def _group(self, number: int) -> bool:
-        """The tiles of one group, those of `GemmPlan.tiles`; return whether that was the rest of the GEMM."""
+    def _group(self, number: int) -> int:
+        """The tiles of one group, those of `GemmPlan.tiles`, or of more; return of how many."""
         start, size = self._groups[number]
         columns = self._columns
         runs = list(_growth(size, columns))
         pause = NEXT_GROUP if number else 0
         for n, run in enumerate(runs):
             # To look ahead is worth it now and then.
-            if n & (n - 1) == 0 < n and self._finish(number, runs[n:], size):
-                return True
+            if n & (n - 1) == 0 < n and (passed := self._pass_groups(number, runs[n:], size)):
+                return passed
             self._tiles(start, size, run, pause)
             pause = NEXT_PANEL
         repeats = _Repeats()
         y = size
         while y < columns:
-            if y == size and self._finish(number, [], y):
-                return True
+            n = y - size
+            if n & (n - 1) == 0 and (passed := self._pass_groups(number, [], y)):
+                return passed
             self._tiles(start, size, TileRun(0, y, size, True, (self._chunked, True)), NEXT_PANEL)
             y += 1
             # The last column frees the residents, and may be short of lanes.
             if y < columns - 1:
                 y += self._skip(repeats, y, columns - 1, start, y)
-        return False
+        return 1
 
-    def _finish(self, number: int, runs: Sequence[TileRun], y: int) -> bool:
-        """Pass over the rest of the GEMM, if its tiles wait for nothing; return whether they do not.
+    def _pass_groups(self, number: int, runs: Sequence[TileRun], y: int) -> int:
+        """Pass over the rest of a group, and of others behind it, if their tiles wait for nothing; return of how many.
 
-        number: of the present group, of which these runs and the columns from y on are left.
+        number: of the group, of which these runs and the columns from y on are left.
         """
-        if not (self._may_repeat and self.drain.calm and self._is_next_in_time):
-            return False
+        if not (self._may_repeat and self._is_next_in_time):
+            return 0
         lanes = self._operands[0].lanes, self._operands[1].lanes
         lead = LoadLead(self.load, resident=self._resident, start=self._last + 1, steps=self._steps, lanes=lanes)
-        columns = self._columns
-        for which, (_, size) in enumerate(self._groups[number:]):
-            if which:
+        columns, groups = self._columns, self._groups
+        # The last group after which the loader is known to be at rest, and the tiles until then.
+        passed, tiles, found = 0, 0, None
+        for end, (_, size) in enumerate(groups[number:], 1):
+            if end > 1:
                 runs, y = list(_growth(size, columns)), size
-            if not all(lead.run(run, size=size, columns=columns) for run in runs):
-                return False
-            if y < columns - 1 and not lead.columns(columns - 1 - y, size=size):
-                return False
-            if y < columns and not lead.run(
-                TileRun(0, columns - 1, size, True, (False, True)), size=size, columns=columns
-            ):
-                return False
-        self._last += lead.tiles * self._steps
-        last = [math.ceil(operand.size / operand.lanes) - 1 for operand in self._operands]
-        self.drain.go_on(self._last + self._core.capture, self._steps, [self._results(*last)])
-        return True
+            if not self._lead_group(lead, runs, size, y):
+                break
+            rest = lead.rest()
+            if rest or number + end == len(groups):
+                passed, tiles, found = end, lead.tiles, rest
+        if passed:
+            start, size = groups[number + passed - 1]
+            self._pass_tiles(tiles, start + size - 1, columns - 1)
+            if found:
+                self.load.go_on(found)
+        return passed
+
+    def _lead_group(self, lead: LoadLead, runs: Sequence[TileRun], size: int, y: int) -> bool:
+        """Follow these runs of a group of so many residents, and columns from y on; return whether all is in time."""
+        columns = self._columns
+        return (
+            all(lead.run(run, size=size, columns=columns) for run in runs)
+            and (y >= columns - 1 or lead.columns(columns - 1 - y, size=size))
+            and (
+                y >= columns or lead.run(TileRun(0, columns - 1, size, True, (False, True)), size=size, columns=columns)
+            )
+        )
 
     @property
     def _is_next_in_time(self) -> bool:
@@ -265,7 +276,7 @@ class _Walk:
         columns, along_resident, new = self._columns, run.along_resident, run.loads
         x, y, number, count = run.x, run.y, 0, run.tiles
         while number < count:
-            if number and self._may_repeat and self.drain.calm and self._is_next_in_time:
+            if number and self._may_repeat and self._is_next_in_time:
                 self._repeat(start, size, TileRun(x, y, count - number, along_resident, (False, False)))
                 return
             free_resident, free_streamed = y == columns - 1, x == size - 1
@@ -281,25 +292,25 @@ class _Walk:
 
     def _repeat(self, start: int, size: int, run: TileRun) -> None:
         """Pass over tiles of such a group that take as many clocks as their steps."""
-        core, steps = self._core, self._steps
         x, y, times, along_resident, _ = run
-        ends = range(self._last + steps, self._last + times * steps + 1, steps)
-        self._last = self._last_of_tile = ends[-1]
-        self._ready = ends[-1] - steps + TileWalk.period
-        self._may_make = ends[-1] - steps + core.interval + core.feed + 1
-        # Those of the last two panels, or of the only one.
-        panels = [
-            (start + x + number, y) if along_resident else (start + x, y + number)
-            for number in range(max(0, times - 2), times)
-        ]
-        tiles = [self._results(*(panel[::-1] if self._resident else panel)) for panel in panels]
-        self.drain.go_on(self._last + core.capture, steps, tiles)
+        ends = range(self._last + self._steps, self._last + times * self._steps + 1, self._steps)
+        before = times - 1
+        self._pass_tiles(times, start + x + (before if along_resident else 0), y + (0 if along_resident else before))
         if along_resident:
             self._free(self._resident, ends if y == self._columns - 1 else ())
             self._free(1 - self._resident, ends[-1:] if x + times == size else ())
         else:
             self._free(self._resident, ends[-1:] if y + times == self._columns else ())
             self._free(1 - self._resident, ends if x == size - 1 else ())
+
+    def _pass_tiles(self, count: int, x: int, y: int) -> None:
+        """So many tiles that take as many clocks as their steps; resident and streamed panel of the last one."""
+        core, steps = self._core, self._steps
+        self._last += count * steps
+        self._last_of_tile = self._last
+        self._ready = self._last - steps + TileWalk.period
+        self._may_make = self._last - steps + core.interval + core.feed + 1
+        self.drain.go_on(self._last + core.capture, self._results(*((y, x) if self._resident else (x, y))))
 
     def _results(self, row: int, column: int) -> tuple[int, int, int]:
         """The results of the tile of these panels of A and B: rows, bytes of each, and where the first one goes."""
@@ -372,7 +383,7 @@ class _Walk:
         panels = (y, x) if self._resident else (x, y)
         where = [self._lines(operand, panel) for operand, panel in enumerate(panels)]
         words = max(self._ready, self._may_make) - clock
-        place = self._place(*panels)
+        place = None if self.drain.stays_calm else self._place(*panels)
         key = (*where, place, self._ready - clock, words, self.load.state(clock), self.drain.state(clock))
         return self._pass(repeats.find(key, number, clock), end - number)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -93,7 +94,7 @@ class _Table:
         self._tiles: dict[tuple[int, int, TileRows], _Drained] = {}
         self._waits: dict[tuple[int, int], int] = {}
         self._pushes: dict[tuple[int, int], tuple[Pushes, ...]] = {}
-        self._longest: dict[tuple[int, int, int], int] = {}
+        self._longest: dict[tuple[int, int, int, range], int] = {}
         writes = WriteState(saved=Credit(self._memory.rate).saved)
         self._number_of(_State((0, 0), (0, 0), 0, (), (), 0, (), writes))
 
@@ -115,24 +116,23 @@ class _Table:
             known = self._tiles[key] = self._run(self.states[number], captured, pushes)
         return known
 
-    def longest(self, rows: int, row_bytes: int, stride: int) -> int:
+    def longest(self, rows: int, row_bytes: int, stride: int, places: range) -> int:
         """At least as many clocks as tiles up to this size take from capture to the last response, from rest.
 
-        stride: bytes from a row of results to the next.
+        stride: bytes from a row of results to the next; places: where in a bus word rows begin.
         """
-        key = rows, row_bytes, stride if stride < PAGE_BYTES else 0
+        key = rows, row_bytes, stride if stride < PAGE_BYTES else 0, places
         known = self._longest.get(key)
         if known is None:
-            known = self._longest[key] = self._bound(rows, row_bytes, stride)
+            known = self._longest[key] = self._bound(rows, row_bytes, stride, places)
         return known
 
-    def _bound(self, rows: int, row_bytes: int, stride: int) -> int:
+    def _bound(self, rows: int, row_bytes: int, stride: int, places: range) -> int:
         """`longest` by a tile that has as many bus words in each row as one can have, and what cuts at pages cost."""
-        bus, memory, waits = self.core.bus_bytes, self._memory, self.core.position
-        places = [self._pushes_of(place, row_bytes) for place in range(bus)]
+        memory, waits = self._memory, self.core.position
         row: list[Pushes] = []
         pending = 0
-        for group in zip(*places, strict=True):
+        for group in zip(*(self._pushes_of(place, row_bytes) for place in places), strict=True):
             pushes: list[tuple[int, int]] = []
             for _ in range(max(map(len, group))):
                 pending += 1
@@ -146,7 +146,9 @@ class _Table:
         cuts = min(rows, rows * stride // PAGE_BYTES + 1) if stride >= row_bytes else rows
         beats = min(BURST_BEATS, sum(map(len, row)))
         cost = -(-beats * WHOLE_BEAT // memory.rate) + CUT_CLOCKS
-        if rows * (bursts + 1) + cuts >= min(memory.outstanding, WRITES_OUTSTANDING):
+        # Where the bursts that may be awaited take less time than the memory, each burst more may cost that.
+        awaited = min(memory.outstanding, WRITES_OUTSTANDING) - 2
+        if rows * (bursts + 1) + cuts >= awaited and (awaited - cuts) * (beats - 1) < memory.write_latency + CUT_CLOCKS:
             cost += memory.write_latency
         return uncut + cuts * cost
 
@@ -234,6 +236,8 @@ class DrainModel:
         Bytes a result.
     address, stride
         Where the first result goes, and bytes from a row of results to the next.
+    clocks
+        So many at least, from a tile's capture to that of the next.
     calm
         False: keep the whole state from the start, for comparison.
 
@@ -241,10 +245,20 @@ class DrainModel:
     ----------
     beats
         Bus words written so far, without those of calm tiles.
+    stays_calm
+        Whether all tiles are sure to be calm, wherever they lie.
     """
 
     def __init__(
-        self, plan: GemmPlan, memory: MemoryTiming, code_bytes: int, address: int, stride: int, *, calm: bool = True
+        self,
+        plan: GemmPlan,
+        memory: MemoryTiming,
+        code_bytes: int,
+        address: int,
+        stride: int,
+        *,
+        clocks: int,
+        calm: bool = True,
     ) -> None:
         self.beats = 0
         self.calm = calm
@@ -253,26 +267,15 @@ class DrainModel:
         if len(table.states) > MOST_STATES:
             table.clear()
         self._core = table.core
-        self._stride = stride
+        self._code_bytes, self._address, self._stride = code_bytes, address, stride
         self._clock = 0  # from which the state's clocks are counted: the last tile's acceptance
         self._number = 0
         self._tiles: list[_Calm] = []
         self._answered: int | None = 0
-        # How long before capture all before has to be in memory: then it is written, the bus has saved up its credit,
-        # and the next tile but one is not yet accepted.
-        self._margin = self._core.capture + WHOLE_BEAT // memory.rate + 2
-        # At least as many clocks as a tile takes from capture to the last response, from rest.
-        self._longest = 0
-        if calm:
-            bus, row_bytes = config.bus_bytes, config.columns * code_bytes
-            rows = min(config.rows, plan.m), min(config.columns, plan.n) * code_bytes
-            below = line_pattern(address, stride, row_bytes, bus, config.rows * stride)
-            beside = line_pattern(address, stride, row_bytes, bus, row_bytes)
-            if below[1] == beside[1] == 0:
-                waits = self._core.position
-                self._longest = table.drain(0, waits, TileRows(*rows, *below)).answered - waits
-            else:
-                self._longest = table.longest(*rows, stride)
+        # How long before capture all before has to be in memory: then the bus has saved up its credit, and positions of
+        # the tile, which wait for those of the tile before, are there in time.
+        self._margin = max(WHOLE_BEAT // memory.rate + 2, self._core.position - self._core.rounding - self._core.queue)
+        self.stays_calm = calm and clocks >= self._core.capture and self._longest(plan) + self._margin < clocks
 
     @property
     def answered(self) -> int:
@@ -300,7 +303,7 @@ class DrainModel:
     def drain(self, accepted: int, captured: int, results: Results) -> None:
         """Drain a tile that is accepted, and captured, in these clocks."""
         if self.calm:
-            if self._stays_calm(accepted, captured):
+            if self._is_calm(accepted, captured):
                 self._tiles = [*self._tiles[-1:], _Calm(accepted, captured, results)]
                 self._answered = None
                 return
@@ -310,30 +313,35 @@ class DrainModel:
         self._answered = accepted + answered
         self.beats += beats
 
-    def is_calm_at(self, clocks: int) -> bool:
-        """Whether tiles that are captured so many clocks after each other surely stay calm, if they are now.
-
-        Each is accepted in the clock after the last step of the one before.
-        """
-        return self.calm and self._core.position < clocks + self._core.capture and self._longest + self._margin < clocks
-
-    def go_on(self, captured: int, clocks: int, tiles: Sequence[Results]) -> None:
-        """Pass over calm tiles, so many clocks apart, of which these are the last two, or the only one.
-
-        captured: when the last one is.
-        """
-        for number, results in enumerate(tiles, 1 - len(tiles)):
-            now = captured + number * clocks
-            self._tiles = [*self._tiles[-1:], _Calm(now - self._core.capture - clocks + 1, now, results)]
+    def go_on(self, captured: int, results: Results) -> None:
+        """Pass over tiles that stay calm, of which this is the last one."""
+        self._tiles = [_Calm(captured, captured, results)]
         self._answered = None
 
-    def _stays_calm(self, accepted: int, captured: int) -> bool:
+    def _longest(self, plan: GemmPlan) -> int:
+        """At least as many clocks as a tile takes from capture to the last response, from rest."""
+        config, core = plan.config, self._core
+        row_bytes = config.columns * self._code_bytes
+        most = min(config.rows, plan.m), min(config.columns, plan.n) * self._code_bytes
+        places = [
+            line_pattern(self._address, self._stride, row_bytes, core.bus_bytes, pitch)
+            for pitch in (config.rows * self._stride, row_bytes)
+        ]
+        if any(place[1] for place in places):
+            apart = math.gcd(self._stride, row_bytes, core.bus_bytes)
+            return self._table.longest(*most, self._stride, range(self._address % apart, core.bus_bytes, apart))
+        return self._table.drain(0, core.position, TileRows(*most, *places[0])).answered - core.position
+
+    def _is_calm(self, accepted: int, captured: int) -> bool:
         """Whether results can be read as soon as they are captured, and all before is in memory."""
+        if self.stays_calm:
+            return True
         if accepted + self._core.position > captured:
             return False
-        if not self._tiles or self._tiles[-1].captured + self._longest + self._margin < captured:
+        if not self._tiles:
             return True
-        return self.answered + self._margin < captured
+        # So long after the tile before that the next one is accepted when positions of that one are under way.
+        return self._tiles[-1].captured + self._core.capture <= captured and self.answered + self._margin < captured
 
     def _lose_calm(self) -> None:
         """The state after the last tile, from the one in which the last but one began: rest, as far as it counts."""
@@ -350,6 +358,8 @@ class DrainModel:
 
     def state(self, clock: int) -> object:
         """All that decides what comes, clocks counted from this one, not before the last acceptance."""
+        if self.stays_calm:
+            return self.last_step - clock
         if self.calm:
             return tuple(
                 [

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from halfulp.sim.load_model import LoadModel
+from halfulp.sim.load_model import NEXT_GROUP, LoadModel, LoadRest
 
 __all__ = ["LoadLead", "TileRun"]
 
@@ -117,6 +117,16 @@ class LoadLead:
         self._free[operand] = deque(list(free)[-kept:])
         self._start += count * clocks
         return True
+
+    def rest(self) -> LoadRest | None:
+        """The loader before a group's first panels, if it is then at rest and waits for a slot; None where it may not.
+
+        All of a bus's credit is saved up then.
+        """
+        clock = self._free[0][0] + 2
+        if clock < self._over + self._load.saving + NEXT_GROUP + ARRIVAL:
+            return None
+        return LoadRest(clock, [tuple(slots) for slots in self._free])
 
     def _follow(self, operands: tuple[int, ...]) -> bool:
         for operand in operands:

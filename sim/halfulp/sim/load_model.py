@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from halfulp.hw.config import BURST_BEATS
 from halfulp.hw.schedule import GemmPlan, OperandPlan
 from halfulp.sim.load_table import Loaded, Panel, load_table
 from halfulp.sim.memory_timing import PAGE_BYTES, WHOLE_BEAT, MemoryTiming, line_pattern
 
-__all__ = ["FIRST_BLOCK", "NEXT_GROUP", "NEXT_PANEL", "LoadModel"]
+__all__ = ["FIRST_BLOCK", "NEXT_GROUP", "NEXT_PANEL", "LoadModel", "LoadRest"]
 
 FIRST_BLOCK = 10
 """Clocks from the start of a GEMM on a core at rest to the loader's first block: queue 3, planner 3, loader 4."""
@@ -23,6 +24,13 @@ FIRST_LINE, IN_FLIGHT = 12, 4
 
 MOST_STATES = 10_000
 """So many are remembered of a core and memory, of which the next GEMM can make use."""
+
+
+class LoadRest(NamedTuple):
+    """A loader that has been at rest for a while: when the slot that it waits for is there, and all that are free."""
+
+    clock: int
+    free: Sequence[Iterable[int]]
 
 
 class LoadModel:
@@ -41,6 +49,8 @@ class LoadModel:
     ----------
     beats
         Bus words read so far.
+    saving
+        Clocks in which a bus saves up all of its credit.
     """
 
     def __init__(self, plan: GemmPlan, memory: MemoryTiming, *, streams: bool = True) -> None:
@@ -53,7 +63,7 @@ class LoadModel:
         self._block_steps = self._table.core.block_steps
         self._memory = memory
         self._steps = plan.segment_steps
-        self._saving = 0 if memory.rate == WHOLE_BEAT else 2 * WHOLE_BEAT // memory.rate + 2
+        self.saving = 0 if memory.rate == WHOLE_BEAT else 2 * WHOLE_BEAT // memory.rate + 2
         self._clock = FIRST_BLOCK
         self._state = 0
         # Since when a slot is free, for each that is.
@@ -79,9 +89,9 @@ class LoadModel:
         if all((operand, 0) in self._alike for operand in operands):
             numbers = tuple([self._alike[operand, 0] for operand in operands])
             loaded = self._table.load(0, numbers, (0,) * len(operands))
-            return NEXT_GROUP + self._saving + loaded.clocks + self._table.over(loaded.state)
+            return NEXT_GROUP + self.saving + loaded.clocks + self._table.over(loaded.state)
         lines = sum(self._line_clocks(self._operands[operand]) for operand in operands)
-        return NEXT_GROUP + self._saving + FIRST_LINE + self._memory.read_latency + lines
+        return NEXT_GROUP + self.saving + FIRST_LINE + self._memory.read_latency + lines
 
     def _line_clocks(self, operand: OperandPlan) -> int:
         """At least as many clocks as the lines of a panel take from the first one's request on, wherever they lie.
@@ -112,6 +122,11 @@ class LoadModel:
         burst = clocks(min(words, BURST_BEATS), 2)
         rest = clocks((words - 1) % BURST_BEATS + 1, 1)
         return lines * ((bursts - 1) * burst + rest) + cuts * burst + blocks
+
+    def go_on(self, rest: LoadRest) -> None:
+        """Pass over loads, until the first ones of a group."""
+        self._clock, self._state = rest.clock - NEXT_GROUP, 0
+        self._free = [deque(slots) for slots in rest.free]
 
     def free(self, operand: int, clock: int) -> None:
         """A slot is reported free in this clock."""
