@@ -205,7 +205,7 @@ def test_bursts_ask_for_the_words_of_the_lines(tmp_path: Path) -> None:
     [
         ("words.value[: _PAGE_BITS - word_bits], 2)", "words.value[: _PAGE_BITS - word_bits], 1)"),
         pytest.param("last = left <= ahead", "last = left < ahead", marks=LONG),
-        pytest.param("axi.arlen.eq(burst - 1)", "axi.arlen.eq(burst)", marks=LONG),
+        pytest.param("length.eq(burst - 1)", "length.eq(burst)", marks=LONG),
         pytest.param("(in_flight == depth - 1) & begin & ~end", "(in_flight == depth - 1) & begin & end", marks=LONG),
         pytest.param("& can_begin & (~axi.arvalid | axi.arready)", "& can_begin", marks=LONG),
         pytest.param("(begin & ends)", "begin", marks=LONG),
@@ -312,7 +312,7 @@ def test_bursts_are_written_and_answered_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("axi.wlast.eq(beats_left == 1)", "axi.wlast.eq(beats_left <= 1 + axi.awvalid)"),
+        ("last_out.eq(beats_left == 1)", "last_out.eq(beats_left <= 1 + axi.awvalid)"),
         pytest.param("beat_free.eq(~axi.wvalid | axi.wready)", "beat_free.eq(~axi.wvalid | axi.awready)", marks=LONG),
         pytest.param("((beats_left == 1) & beat_free))", "(beats_left == 1))", marks=LONG),
         pytest.param("& ~self.flush\n                & (~axi.awvalid", "& (~axi.awvalid", marks=LONG),

@@ -416,8 +416,8 @@ MUTANTS = {
     "a word again in place of the next": (
         writer_bench,
         "burst_writer",
-        "axi.wdata.eq(self.words.payload.data)",
-        "axi.wdata.eq(Mux(axi.awready, self.words.payload.data, axi.wdata))",
+        "data_out.eq(self.words.payload.data)",
+        "data_out.eq(Mux(axi.awready, self.words.payload.data, data_out))",
     ),
 }
 """What is wrong: the bench that has to show it, and in which module what source text is replaced, by what."""
