@@ -273,16 +273,24 @@ class _Walk:
 
     def _tiles(self, start: int, size: int, run: TileRun, pause: int) -> None:
         """Tiles of the group of so many residents from panel `start` on."""
-        columns, along_resident, new = self._columns, run.along_resident, run.loads
-        x, y, number, count = run.x, run.y, 0, run.tiles
-        while number < count:
-            if number and self._may_repeat and self._is_next_in_time:
-                self._repeat(start, size, TileRun(x, y, count - number, along_resident, (False, False)))
-                return
-            free_resident, free_streamed = y == columns - 1, x == size - 1
-            self._tile(start + x, y, new, pause, free_resident, free_streamed)
-            number, new, pause = number + 1, (self._chunked, False), NEXT_PANEL
-            x, y = (x + 1, y) if along_resident else (x, y + 1)
+        x, y, count, along_resident, loads = run
+        resident = self._resident
+        last_column, last_resident = self._columns - 1, size - 1
+        self._tile(start + x, y, loads, pause, y == last_column, x == last_resident)
+        if count == 1:
+            return
+        if self._may_repeat and self._is_next_in_time:
+            ends: Sequence[int] = range(self._last + self._steps, self._last + count * self._steps, self._steps)
+            last = count - 1
+            self._pass_tiles(last, start + x + (last if along_resident else 0), y + (0 if along_resident else last))
+        else:
+            ends = self._more_tiles(start + x, y, count - 1, along_resident)
+        # Each tile frees its own panel of those along which they go, and the last one that which all share.
+        across, along = (1 - resident, resident) if along_resident else (resident, 1 - resident)
+        if (y == last_column) if along_resident else (x == last_resident):
+            self._free(along, ends)
+        if (x + count > last_resident) if along_resident else (y + count > last_column):
+            self._free(across, ends[-1:])
 
     def _free(self, operand: int, ends: Iterable[int]) -> None:
         """Slots are free after steps issued in these clocks."""
@@ -290,18 +298,31 @@ class _Walk:
         for end in ends:
             self.load.free(operand, end + lanes)
 
-    def _repeat(self, start: int, size: int, run: TileRun) -> None:
-        """Pass over tiles of such a group that take as many clocks as their steps."""
-        x, y, times, along_resident, _ = run
-        ends = range(self._last + self._steps, self._last + times * self._steps + 1, self._steps)
-        before = times - 1
-        self._pass_tiles(times, start + x + (before if along_resident else 0), y + (0 if along_resident else before))
-        if along_resident:
-            self._free(self._resident, ends if y == self._columns - 1 else ())
-            self._free(1 - self._resident, ends[-1:] if x + times == size else ())
-        else:
-            self._free(self._resident, ends[-1:] if y + times == self._columns else ())
-            self._free(1 - self._resident, ends if x == size - 1 else ())
+    def _more_tiles(self, x: int, y: int, count: int, along_resident: bool) -> list[int]:
+        """So many tiles behind that of these panels, of one segment each, that wait for no load; return their ends."""
+        core, drain, whole = self._core, self.drain, self._plan.k
+        interval, words, capture, pause = core.interval, core.words, core.capture, core.feed + 1
+        way, period, first_step = interval * (whole - 1), TileWalk.period, self._first
+        assert first_step is not None
+        ready, may_make, end = self._ready, self._may_make, self._last
+        ends: list[int] = []
+        for _ in range(count):
+            x, y = (x + 1, y) if along_resident else (x, y + 1)
+            taken = ready if ready > end else end
+            if words:
+                taken = max(taken, max(ready, may_make) + words)
+            ready = taken + period
+            accepted = max(taken + 1, drain.may_accept)
+            end = max(taken + 1 + way, accepted, drain.last_step, end + pause)
+            may_make = taken + 1
+            if interval > 1:
+                end += (first_step - end) % interval
+                may_make += (first_step - may_make) % interval
+            may_make = (end if whole == 1 else may_make) + pause
+            ends.append(end)
+            drain.drain(accepted, end + capture, self._results(*((y, x) if self._resident else (x, y))))
+        self._ready, self._may_make, self._last, self._last_of_tile = ready, may_make, end, end
+        return ends
 
     def _pass_tiles(self, count: int, x: int, y: int) -> None:
         """So many tiles that take as many clocks as their steps; resident and streamed panel of the last one."""
@@ -345,7 +366,7 @@ class _Walk:
             way = core.interval * (steps - 1)
             end = first + way
             if k == 0:
-                accepted = drain.accept(taken + 1)
+                accepted = max(taken + 1, drain.may_accept)
             if loads:
                 clock, loaded = self.load.load(loads, k, steps, pause=pause if k == 0 else 0)
                 clock += ARRIVAL_LATENCY
