@@ -6,7 +6,18 @@ import re
 from typing import Any
 
 from amaranth.back import verilog
-from amaranth.hdl import ClockDomain, ClockSignal, Elaboratable, Module, Mux, ResetSignal, Signal, Value
+from amaranth.hdl import (
+    Cat,
+    ClockDomain,
+    ClockSignal,
+    DomainRenamer,
+    Elaboratable,
+    Module,
+    Mux,
+    ResetSignal,
+    Signal,
+    Value,
+)
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -71,11 +82,16 @@ class _Clocked(Elaboratable):
         return m
 
 
+RESET_REGISTERS = 3
+"""In front of a block's reset: room for copies of the last one, and of what feeds these."""
+
+
 class ShiftHarness(wiring.Component):
     """Puts a block with any number of ports behind two wires, to place and route it by itself.
 
     A register stands before each input and behind each output, so that every path of the block runs from register to
-    register. The inputs' registers are a chain that shifts; the outputs' are loaded, and shifted out in turn.
+    register. The inputs' registers are a chain that shifts; the outputs' are loaded, and shifted out in turn. The reset
+    comes through registers as well: from a pin, place and route would draw all that is reset towards it.
 
     Members
     -------
@@ -96,7 +112,11 @@ class ShiftHarness(wiring.Component):
         """Build the block."""
         m = Module()
         block: Any = self._block
-        m.submodules.block = block
+        m.submodules.block = DomainRenamer("held")(block)
+        m.domains.held = ClockDomain()
+        resets = Signal(RESET_REGISTERS, reset_less=True)
+        m.d.sync += resets.eq(Cat(ResetSignal(), resets))
+        m.d.comb += [ClockSignal("held").eq(ClockSignal()), ResetSignal("held").eq(resets[-1])]
         previous: Value = self.rx
         load = Signal()
         m.d.sync += load.eq(self.rx)
@@ -113,9 +133,9 @@ class ShiftHarness(wiring.Component):
         out: Value = previous
         for bit in outputs:
             caught = Signal(reset_less=True)
-            held = Signal(reset_less=True)
+            shown = Signal(reset_less=True)
             # Two registers: the one that catches has no logic before it that is not the block's.
-            m.d.sync += [caught.eq(bit), held.eq(Mux(load, caught, out))]
-            out = held
+            m.d.sync += [caught.eq(bit), shown.eq(Mux(load, caught, out))]
+            out = shown
         m.d.comb += self.tx.eq(out)
         return m

@@ -88,6 +88,7 @@ class ResultMover(wiring.Component):
 
         in_flight = Signal()
         complete = Signal()
+        moving = Signal()  # remaining is not 0; a register, for all of the array's results move by it
         remaining = Signal(range(self._config.rows + 1))
         reserved = Signal(range(depth + 1))
         # Known long before the tile is captured, which takes `first_capture` clocks at least from its last step: of the
@@ -99,7 +100,7 @@ class ResultMover(wiring.Component):
         m.d.comb += [
             needed.eq(reserved + rows),
             start.eq((self.captured | complete) & fits),
-            self.shift.eq(remaining != 0),
+            self.shift.eq(moving),
             # A sum is captured `first_capture` clocks behind the last step, at the clock's end: until then the rows
             # that remain after this clock are gone, for a started move never halts.
             self.free.eq(~in_flight & (remaining <= first_capture(self._config) + 1)),
@@ -111,6 +112,7 @@ class ResultMover(wiring.Component):
             waiting.eq(waiting + self.accept - start),
             reserved.eq(reserved + Mux(start, rows, 0) - self.released),
             complete.eq((self.captured | complete) & ~start),
+            moving.eq(start | (remaining > 1)),
         ]
         with m.If(start):
             m.d.sync += [moved.eq(moved + 1), remaining.eq(rows), in_flight.eq(0)]
