@@ -10,7 +10,7 @@ from halfulp.hw.burst_writer import WRITES_OUTSTANDING
 from halfulp.hw.config import BURST_BEATS, ArrayConfig
 from halfulp.sim.core_clocks import core_clocks
 from halfulp.sim.memory_timing import PAGE_BYTES, WHOLE_BEAT, Credit, MemoryTiming, later
-from halfulp.sim.write_model import Pushes, WriteModel, WriteState, row_pushes
+from halfulp.sim.write_model import NEVER, Pushes, WriteModel, WriteState, pushes_of, row_pushes
 
 __all__ = ["DrainTable", "Results", "drain_table"]
 
@@ -161,22 +161,23 @@ class DrainTable:
         row: list[Pushes] = []
         pending = 0
         for group in zip(*(self._rows[self._row(place, row_bytes)] for place in places), strict=True):
-            pushes: list[tuple[int, int]] = []
-            for _ in range(max(map(len, group))):
+            words: list[tuple[int, int]] = []
+            for _ in range(max(pushes.number for pushes in group)):
                 pending += 1
-                pushes.append((pending - 1, pending if pending == BURST_BEATS else 0))
+                words.append((pending - 1, pending if pending == BURST_BEATS else 0))
                 pending %= BURST_BEATS
-            row.append(tuple(pushes))
-        (*before, (words, _)), bursts = row[-1], sum(beats > 0 for group in row for _, beats in group)
-        row[-1] = (*before, (words, words + 1))
-        uncut = self._run(self.states[0], position, [tuple(row)] * rows).answered - position
+            row.append(pushes_of(words))
+        beats = sum(pushes.number for pushes in row)
+        bursts, beats = -(-beats // BURST_BEATS), min(beats, BURST_BEATS)
+        *before, (pending, _) = row[-1].words
+        row[-1] = pushes_of((*before, (pending, pending + 1)))
+        uncut = self._run(self.states[0], position, [row] * rows).answered - position
         # A page's end cuts one row at most, where they do not overlap; each cut makes a burst more.
         cuts = min(rows, rows * stride // PAGE_BYTES + 1) if stride >= row_bytes else rows
-        beats = min(BURST_BEATS, sum(map(len, row)))
         cost = -(-beats * WHOLE_BEAT // memory.rate) + CUT_CLOCKS
         # Where the bursts that may be awaited take less time than the memory, each burst more may cost that.
         awaited = min(memory.outstanding, WRITES_OUTSTANDING) - 2
-        if rows * (bursts + 1) + cuts >= awaited and (awaited - cuts) * (beats - 1) < memory.write_latency + CUT_CLOCKS:
+        if rows * bursts + cuts >= awaited and (awaited - cuts) * (beats - 1) < memory.write_latency + CUT_CLOCKS:
             cost += memory.write_latency
         return uncut + cuts * cost
 
@@ -189,32 +190,39 @@ class DrainTable:
     def _run(self, state: _State, captured: int, pushes_of_rows: Sequence[Sequence[Pushes]]) -> Drained:
         core = self.core
         writer = WriteModel(self._memory, state.writes)
-        released, read, taken = list(state.released), list(state.read), list(state.taken)
+        released = list(state.released)
+        # Where there are none, they hold up nothing.
+        read = [NEVER] * core.positions + list(state.read)
+        taken = [NEVER] * core.groups + list(state.taken)
         move, rows = captured, len(pushes_of_rows)
         if len(released) > core.rows - rows:
             move = max(move, released[rows - core.rows - 1] + 1)
         start = walked = max(1, state.walked, state.closed[0] + 1)
-        left = 0
+        position, positions, groups, rounding = core.position, core.positions, core.groups, core.rounding + core.queue
+        now = 0
         for available, row in enumerate(pushes_of_rows, move + 2):
             for pushes in row:
                 # Positions and results each have a place behind their pipeline before they enter it.
                 walked += 1
-                if len(read) >= core.positions:
-                    walked = max(walked, read[-core.positions] + 1)
-                now = max(available, walked + core.position)
-                if read:
-                    now = max(now, read[-1] + 1)
-                if len(taken) >= core.groups:
-                    now = max(now, taken[-core.groups] + 1)
+                if walked <= read[-positions]:
+                    walked = read[-positions] + 1
+                now = walked + position
+                if now < available:
+                    now = available
+                if now <= read[-1]:
+                    now = read[-1] + 1
+                if now <= taken[-groups]:
+                    now = taken[-groups] + 1
                 read.append(now)
-                left = now + core.rounding
-                now = left + core.queue
-                if taken:
-                    now = max(now, taken[-1] + 1)
-                now = max(now, writer.ready)
+                now += rounding
+                if now <= taken[-1]:
+                    now = taken[-1] + 1
+                if now < writer.ready:
+                    now = writer.ready
                 taken.append(now)
                 writer.take(now, pushes)
             released.append(read[-1])
+        left = read[-1] + core.rounding
         after = _State(
             (state.started[1], start),
             (state.closed[1], left),

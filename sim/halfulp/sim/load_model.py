@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from halfulp.hw.config import BURST_BEATS
 from halfulp.hw.schedule import GemmPlan, OperandPlan
-from halfulp.sim.load_table import Loaded, Panel, load_table
+from halfulp.sim.load_lines import Panel
+from halfulp.sim.load_table import Loaded, load_table
 from halfulp.sim.memory_timing import PAGE_BYTES, WHOLE_BEAT, MemoryTiming, line_pattern
 
 __all__ = ["FIRST_BLOCK", "NEXT_GROUP", "NEXT_PANEL", "LoadModel", "LoadRest"]

@@ -76,27 +76,39 @@ class Requests:
             return False
         return self._requested + self._memory.read_latency <= ends[-2] + 1
 
-    def resume(self, ends: list[int]) -> None:
-        """Go on behind bursts of which each waited for an end: what was requested last follows from that."""
+    def clock_of(self, beats: int) -> int:
+        """When so many more beats have come, if they follow each other as fast as the bus may."""
+        rate, last = self._credit.rate, self.ends[-1]
+        return last + beats if rate == WHOLE_BEAT else last - (self._credit.saved - beats * WHOLE_BEAT) // rate
+
+    def resume(self, ends: list[int], beats: int) -> None:
+        """Go on behind so many beats, in bursts of which each waited for an end: what was requested last follows."""
+        credit = self._credit
+        if credit.rate != WHOLE_BEAT:
+            credit.saved += credit.rate * (ends[-1] - credit.clock) - beats * WHOLE_BEAT
+            credit.clock = ends[-1]
         self.ends = ends
         self._begun = ends[-1 - self._depth] + 1
         self._requested, self._accepted, self.offered = self._begun + 1, self._begun - 1, self._begun - 2
 
-    def take_blocks(
-        self, lines: Sequence[tuple[int, int]], bounds: Sequence[int], begin: int, end: int
-    ) -> dict[int, int]:
-        """Take these of the lines; return when each block that ends among them has come, by the bound it ends at."""
+    def take_blocks(self, lines: Sequence[tuple[int, int]], bounds: Iterable[int], begin: int) -> dict[int, int]:
+        """Take lines from number `begin` on; return when each block that ends among them has come, by where it ends.
+
+        bounds: numbers of lines, where blocks end.
+        """
         come = {}
+        taken, end = 0, begin + len(lines)
         for bound in bounds:
-            if bound > begin:
-                self.take(lines[begin : min(bound, end)])
-                begin = min(bound, end)
-                if bound > end:
-                    break
-                come[bound] = self.ends[-1]
-                if bound == end:
-                    break
-                self.offered += 1
+            if bound <= begin:
+                continue
+            self.take(lines[taken : bound - begin])
+            taken = bound - begin
+            if bound > end:
+                break
+            come[bound] = self.ends[-1]
+            if bound == end:
+                break
+            self.offered += 1
         return come
 
     def take(self, lines: Iterable[tuple[int, int]]) -> None:

@@ -9,25 +9,11 @@ from typing import NamedTuple
 
 from halfulp.hw.config import BURST_BEATS, ArrayConfig
 from halfulp.sim.core_clocks import core_clocks
+from halfulp.sim.load_lines import Lines, Panel, PanelLines
 from halfulp.sim.load_requests import Requests, RequestState
-from halfulp.sim.memory_timing import PAGE_BYTES, WHOLE_BEAT, Credit, MemoryTiming
+from halfulp.sim.memory_timing import WHOLE_BEAT, Credit, MemoryTiming
 
-__all__ = ["LoadTable", "Loaded", "Panel", "load_table"]
-
-
-class Panel(NamedTuple):
-    """What decides the clocks of the part of a panel that one slot holds.
-
-    across_k, element_bytes, slack, lanes: as in `OperandPlan`; address, stride: reduced to a pattern; steps: of K.
-    """
-
-    across_k: bool
-    element_bytes: int
-    slack: int
-    lanes: int
-    address: int
-    stride: int
-    steps: int
+__all__ = ["LoadTable", "Loaded", "load_table"]
 
 
 class _Block(NamedTuple):
@@ -63,7 +49,8 @@ class LoadTable:
         self._memory = memory
         self._most_ends = max(self.core.reads, memory.outstanding)
         # A request that has room in the reader has room in the memory.
-        self._may_stream = streams and memory.rate == WHOLE_BEAT and memory.outstanding >= self.core.reads
+        self._may_leap = streams and memory.outstanding >= self.core.reads
+        self._may_stream = self._may_leap and memory.rate == WHOLE_BEAT
         self.clear()
 
     def clear(self) -> None:
@@ -72,6 +59,7 @@ class LoadTable:
         self._panels: list[Panel] = []
         self._numbers: dict[RequestState, int] = {}
         self._panel_numbers: dict[Panel, int] = {}
+        self._panel_lines: dict[Sequence[Panel], PanelLines] = {}
         self._waits: dict[tuple[int, int], int] = {}
         self._loads: dict[tuple[int, tuple[int, ...], tuple[int, ...]], Loaded] = {}
         self._state_number(RequestState(0, 0, 0, (), Credit(self._memory.rate).saved, 0))
@@ -100,9 +88,9 @@ class LoadTable:
         """Load panels block by block in turn, from a state; allowed: clocks until their slots may be allocated."""
         known = self._loads.get((state, panels, allowed))
         if known is None:
-            which = [self._panels[number] for number in panels]
-            if self._may_stream:
-                known = self._stream(which, allowed, self.states[state])
+            which = tuple([self._panels[number] for number in panels])
+            if self._may_leap:
+                known = self._stream(which, allowed, self.states[state]) if self._may_stream else None
                 known = known or self._leap(which, allowed, self.states[state])
             known = known or self._run(which, allowed, self.states[state])
             self._loads[state, panels, allowed] = known
@@ -140,7 +128,8 @@ class LoadTable:
         for k in range(0, panels[0].steps, self.core.block_steps):
             for panel, since, arrived in zip(panels, allowed, arrivals, strict=True):
                 requests.offered = max(clock, since) if k == 0 else clock
-                requests.take(self._lines(panel, k))
+                lines = self._lines(panel, k)
+                requests.take(lines.part(0, lines.number))
                 clock = requests.offered + 1
                 arrived.append(requests.ends[-1])
         return self._loaded(panels, clock, requests.state(self._most_ends), arrivals, requests.beats)
@@ -154,43 +143,41 @@ class LoadTable:
         them make up for.
         """
         depth, latency = self.core.reads, self._memory.read_latency
-        lines: list[tuple[int, int]] = []
-        bounds: list[int] = []
-        for k in range(0, panels[0].steps, self.core.block_steps):
-            for panel in panels:
-                lines += self._lines(panel, k)
-                bounds.append(len(lines))
+        lines = self._panel_lines.get(panels)
+        if lines is None:
+            lines = self._panel_lines[panels] = PanelLines(panels, self.core.block_steps, self.core.bus_bytes)
+        bounds, beats = lines.bounds, lines.beats
         head, before, tail = 2 * depth + 16, self._most_ends + 4, 12
-        resume = len(lines) - tail
+        resume = bounds[-1] - tail
         if resume - before < head or (len(panels) > 1 and allowed[1] > allowed[0] + bounds[0]):
             return None
-        beats = [line[1] for line in lines]
-        cuts = [number for number, (words, count) in enumerate(lines) if words < count]
-        least = min(beats)
-        if all(after - cut >= 8 for cut, after in itertools.pairwise(cuts)):
+        least = lines.least
+        if lines.is_seldom_cut:
             is_enough = least >= 2 and (depth - 4) * least > latency
         else:
             is_enough = least >= 4 and (depth - 2) // 2 * least > latency
-        if not is_enough or max(beats) > BURST_BEATS:
+        if not is_enough or lines.most > BURST_BEATS:
             return None
         requests = Requests(depth, self._memory, state)
         requests.offered = allowed[0]
-        ends = requests.take_blocks(lines, bounds, 0, head)
+        first = lines.part(0, head)
+        ends = requests.take_blocks(first, bounds, 0)
         if not requests.waits_for_ends:
             return None
-        sums = list(itertools.accumulate(beats, initial=requests.ends[-1] - sum(beats[:head])))
+        done = sum(beats for _, beats in first)
+        ends |= {bound: requests.clock_of(beats[n] - done) for n, bound in enumerate(bounds) if head < bound <= resume}
+        last = lines.part(resume - before, bounds[-1])
+        come = beats[-1] - done - sum(beats for _, beats in last)
         flying: list[int] = []
-        for number in range(resume - before, resume):
-            words = lines[number][0]
-            if words < beats[number]:
-                flying.append(sums[number] + words)
-            flying.append(sums[number + 1])
-        requests.resume(flying)
-        ends |= {bound: sums[bound] for bound in bounds if head < bound <= resume}
-        ends |= requests.take_blocks(lines, bounds, resume, len(lines))
+        for words, count in last[:before]:
+            if words < count:
+                flying.append(requests.clock_of(come + words))
+            come += count
+            flying.append(requests.clock_of(come))
+        requests.resume(flying, come)
+        ends |= requests.take_blocks(last[before:], bounds, resume)
         arrivals = [[ends[bound] for bound in bounds[number :: len(panels)]] for number in range(len(panels))]
-        last = requests.state(self._most_ends)
-        return self._loaded(panels, requests.offered + 1, last, arrivals, sum(beats))
+        return self._loaded(panels, requests.offered + 1, requests.state(self._most_ends), arrivals, beats[-1])
 
     def _stream(self, panels: Sequence[Panel], allowed: Sequence[int], state: RequestState) -> Loaded | None:
         """The same where lines are alike, a burst each, and data follow each other without a gap; None where not.
@@ -267,28 +254,15 @@ class LoadTable:
                 if panel.stride:
                     return None
                 lines = self._lines(panel, k)
-                (words, beats), count = lines[0], len(lines)
+                [(words, beats)], count = lines.part(0, 1), lines.number
                 if count < 3 or not 2 <= beats <= min(BURST_BEATS, words):
                     return None
                 parts.append(_Block(words, beats, count))
         return parts
 
-    def _lines(self, panel: Panel, k: int) -> list[tuple[int, int]]:
-        """Of each line of a block: bus words from its first one to the page's end, and its beats."""
-        bus, here = self.core.bus_bytes, min(self.core.block_steps, panel.steps - k)
-        at, count, whole = panel.address + k * panel.element_bytes, panel.lanes, 0
-        length = here * panel.element_bytes
-        if panel.across_k:
-            at, count, length = panel.address + k * panel.stride, here, panel.lanes * panel.element_bytes
-        elif k + here < panel.steps:
-            # But for the last block of a slot, which takes the word that a row runs into.
-            whole = length // bus
-        places = range(at, at + count * panel.stride, panel.stride) if panel.stride else (at,)
-        lines = [
-            ((PAGE_BYTES - at % PAGE_BYTES + bus - 1) // bus, whole or (at % bus + length + bus - 1) // bus)
-            for at in places
-        ]
-        return lines if panel.stride else lines * count
+    def _lines(self, panel: Panel, k: int) -> Lines:
+        """The lines of a block."""
+        return panel.lines(k, self.core.block_steps, self.core.bus_bytes)
 
 
 @lru_cache(maxsize=16)

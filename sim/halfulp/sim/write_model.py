@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from halfulp.hw.burst_packer import PAGE_BYTES
@@ -10,7 +11,7 @@ from halfulp.hw.config import BURST_BEATS
 from halfulp.hw.writer import WORD_DEPTH
 from halfulp.sim.memory_timing import WHOLE_BEAT, Credit, MemoryTiming, later
 
-__all__ = ["Pushes", "WriteModel", "WriteState", "row_pushes"]
+__all__ = ["NEVER", "Pushes", "WriteModel", "WriteState", "pushes_of", "row_pushes"]
 
 BURST_DEPTH = WORD_DEPTH // 2
 """Bursts that wait for the bus."""
@@ -18,8 +19,29 @@ BURST_DEPTH = WORD_DEPTH // 2
 QUEUE_LATENCY = 3
 """Clocks from a push into a queue of the writer to the first in which the bus has it."""
 
-Pushes = tuple[tuple[int, int], ...]
-"""The bus words that a group completes: words of the burst before each, and beats of the burst that it ends or 0."""
+NEVER = -(1 << 60)
+"""A clock before all others."""
+
+
+class Pushes(NamedTuple):
+    """The bus words that a group of results completes.
+
+    words: of each, words of its burst before it, and beats of the burst that it ends or 0; at_once: whether none but
+    the last one ends a burst; number, room, beats: how many, and of the last one how many words have to have left the
+    queue before it, counted from the last one sent, and the beats of the burst that it ends.
+    """
+
+    words: tuple[tuple[int, int], ...]
+    at_once: bool
+    number: int
+    room: int
+    beats: int
+
+
+def pushes_of(words: Sequence[tuple[int, int]]) -> Pushes:
+    """The same from its words."""
+    pending, beats = words[-1] if words else (0, 0)
+    return Pushes(tuple(words), not any(ends for _, ends in words[:-1]), len(words), WORD_DEPTH - pending, beats)
 
 
 def row_pushes(address: int, row_bytes: int, group_bytes: int, bus_bytes: int) -> tuple[Pushes, ...]:
@@ -41,7 +63,7 @@ def row_pushes(address: int, row_bytes: int, group_bytes: int, bus_bytes: int) -
             )
             pushes.append((pending, pending + 1 if closes else 0))
             pending = 0 if closes else pending + 1
-        row.append(tuple(pushes))
+        row.append(pushes_of(pushes))
     return tuple(row)
 
 
@@ -133,23 +155,27 @@ class WriteModel:
         if now < self._finished:
             now = self._finished
         self.ready = now
-        if not pushes:
-            self._finished = now + 1
-            return
+        words, at_once, number, room, beats = pushes
         sent = self._sent
-        for pending, beats in pushes:
+        if at_once and (len(sent) < room or sent[-room] <= now):
+            now += number or 1
+            if beats:
+                now = self._send(now, beats)
+            self._finished = now
+            return
+        for pending, beats in words:
             now += 1
             waiting = WORD_DEPTH - pending
             if len(sent) >= waiting and sent[-waiting] >= now:
                 now = sent[-waiting] + 1
             if beats:
-                if len(self._begun) >= BURST_DEPTH:
-                    now = max(now, self._begun[-BURST_DEPTH] + 1)
-                self._send(now, beats)
+                now = self._send(now, beats)
         self._finished = now
 
-    def _send(self, pushed: int, beats: int) -> None:
-        """Put a burst on the bus whose last word was pushed in this clock."""
+    def _send(self, pushed: int, beats: int) -> int:
+        """Put a burst on the bus whose last word is pushed in this clock or later; return when."""
+        if len(self._begun) >= BURST_DEPTH:
+            pushed = max(pushed, self._begun[-BURST_DEPTH] + 1)
         begun = max(pushed + QUEUE_LATENCY, self._addressed)
         if self._begun:
             begun = max(begun, self._begun[-1] + 1)
@@ -178,3 +204,4 @@ class WriteModel:
         self._answers.append(answer)
         self._addressed, self._last_beat = addressed, last_beat
         self.beats += beats
+        return pushed
