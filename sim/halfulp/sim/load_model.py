@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from halfulp.hw.schedule import GemmPlan, OperandPlan
 from halfulp.sim.load_lines import Panel
 from halfulp.sim.load_table import Loaded, load_table
 from halfulp.sim.memory_timing import PAGE_BYTES, WHOLE_BEAT, MemoryTiming, line_pattern
+from halfulp.sim.traffic import line_words
 
 __all__ = ["FIRST_BLOCK", "NEXT_GROUP", "NEXT_PANEL", "LoadModel", "LoadRest"]
 
@@ -98,31 +100,33 @@ class LoadModel:
         """At least as many clocks as the lines of a panel take from the first one's request on, wherever they lie.
 
         A burst costs the clocks of its beats, but no fewer than those in which as many are requested as may be in
-        flight; a line takes a clock to be offered, where it is cut two more, and a block begins with one.
+        flight; where a line is cut no fewer than two for a burst more, and a block begins with one.
         """
-        bus, memory = operand.bus_bytes, self._memory
-        slack = 0 if operand.address % bus == operand.stride % bus == 0 else bus - operand.element_bytes
+        bus, memory, size = operand.bus_bytes, self._memory, operand.element_bytes
         blocks = -(-self._steps // self._block_steps)
-        lines, length, span = self._steps, operand.lanes * operand.element_bytes, operand.stride
-        if operand.across_k:
-            slack = max(slack, length % bus and bus - operand.element_bytes)
-        else:
-            lines, length = operand.lanes, self._steps * operand.element_bytes
-        words = (slack + length + bus - 1) // bus
-        bursts = -(-words // BURST_BEATS)
+        lines, length, pitch = self._steps, operand.lanes * size, operand.lanes * size
+        if not operand.across_k:
+            lines, length, pitch = operand.lanes, self._steps * size, operand.lanes * operand.stride
+        apart = math.gcd(operand.stride, pitch, bus)
+        places = range(operand.address % apart, bus, apart)
+        most = (places[-1] + length + bus - 1) // bus
+        words = max(line_words(place, operand.stride, lines, length, length, bus) for place in places)
         # A page's end cuts one line at most, where they do not overlap.
         cuts = lines * (length // PAGE_BYTES + 1)
-        if span >= length:
-            cuts = min(cuts, lines * span // PAGE_BYTES + 1)
+        if operand.stride >= length:
+            cuts = min(cuts, lines * operand.stride // PAGE_BYTES + 1)
         flying = min(self._table.core.reads, memory.outstanding)
 
-        def clocks(beats: int, least: int) -> int:
-            time = -(-beats * WHOLE_BEAT // memory.rate)
-            return max(time, least, -(-(memory.read_latency + IN_FLIGHT + time) // flying))
+        def clocks(beats: int) -> int:
+            return -(-beats * WHOLE_BEAT // memory.rate)
 
-        burst = clocks(min(words, BURST_BEATS), 2)
-        rest = clocks((words - 1) % BURST_BEATS + 1, 1)
-        return lines * ((bursts - 1) * burst + rest) + cuts * burst + blocks
+        least = -(-(memory.read_latency + IN_FLIGHT + clocks(min(most, BURST_BEATS))) // flying)
+        # What bursts need that have fewer beats than that: a line that is one, or the last two of a longer one.
+        if most <= BURST_BEATS:
+            short = max(0, least - clocks((places[0] + length + bus - 1) // bus))
+        else:
+            short = most // BURST_BEATS * max(0, least - clocks(BURST_BEATS)) + 2 * least
+        return clocks(words) + lines * short + cuts * max(2, least) + blocks
 
     def go_on(self, rest: LoadRest) -> None:
         """Pass over loads, until the first ones of a group."""
