@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import time
+import timeit
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from halfulp.cli.console import print_json, print_table
@@ -14,6 +17,9 @@ __all__ = ["bench_model"]
 GEMMS = {(512, 512, 512): 0.95, (64, 784, 128): 0.85, (64, 128, 784): 0.85, (784, 64, 128): 0.85}
 """What is shown where no sizes are given: M, K, N of a cube and of a layer's three GEMMs, with the least share of the
 roofline that a 16 × 16 core with a 64-bit bus has to reach."""
+
+UNEVEN = ((333, 333, 333), (500, 300, 77), (64, 784, 10), (1000, 77, 65))
+"""M, K, N that do not fit that core's array, shown as well."""
 
 LAYOUTS = ((False, False), (False, True), (True, False), (True, True))
 """Whether A and B lie across K."""
@@ -32,7 +38,7 @@ def bench_model(
     json: bool,
     progress: Callable[[str], None],
 ) -> None:
-    """Print the clocks of GEMMs on a core, all layouts of each.
+    """Print the clocks of GEMMs on a core, all layouts of each, and how long the model took to tell them.
 
     Parameters
     ----------
@@ -52,7 +58,7 @@ def bench_model(
     from halfulp.hw.config import ArrayConfig
     from halfulp.hw.config_file import load_config
     from halfulp.sim.cycle_count import count_cycles, dense_gemm
-    from halfulp.sim.cycle_model import predict, roofline
+    from halfulp.sim.cycle_model import forget, predict, roofline, walk_gemm
     from halfulp.sim.memory_timing import MemoryTiming
     from halfulp.sim.rtl import RtlCore
 
@@ -61,7 +67,7 @@ def bench_model(
     if clock is not None and not clock > 0:
         raise ValueError(f"the clock must be above 0 MHz, not {clock!r}")
     config = load_config(arguments[0]) if arguments else ArrayConfig(rows=16, columns=16)
-    gemms = {_sizes(arguments[1:]): 0.0} if len(arguments) == 4 else GEMMS
+    gemms = {_sizes(arguments[1:]): None} if len(arguments) == 4 else GEMMS | dict.fromkeys(UNEVEN)
     memory = MemoryTiming(read_latency=latency, write_latency=latency, bandwidth=bandwidth)
     size = config.out_formats[0].container_bytes
     rows: list[dict[str, Any]] = []
@@ -75,7 +81,11 @@ def bench_model(
         for ((m, k, n), target), across_k in itertools.product(gemms.items(), LAYOUTS):
             progress(f"{m} × {k} × {n}")
             plan, c_address, nbytes = dense_gemm(config, m, k, n, across_k=across_k, out_bytes=size, base=BASE)
+            forget()
+            start = time.perf_counter()
             model = predict(plan, out_bytes=size, c_address=c_address, memory=memory)
+            first = time.perf_counter() - start
+            again = min(timeit.repeat(partial(walk_gemm, plan, memory, size, c_address, n * size), number=1, repeat=3))
             counted = None
             if core is not None:
                 buffer = core.allocate(nbytes)
@@ -97,6 +107,8 @@ def bench_model(
                     "counted_cycles": counted,
                     "read_bytes": model.read_bytes,
                     "written_bytes": model.written_bytes,
+                    "first_query_us": first * 1e6,
+                    "next_query_us": again * 1e6,
                     "seconds": model.seconds(clock * 1e6) if clock else None,
                     "mac_per_s": model.macs_per_second(clock * 1e6) if clock else None,
                 }
@@ -131,6 +143,8 @@ def _print(rows: Sequence[dict[str, Any]], title: str) -> None:
         "counted": lambda row: str(row["counted_cycles"] or ""),
         "KiB read": lambda row: f"{row['read_bytes'] / 1024:.1f}",
         "KiB written": lambda row: f"{row['written_bytes'] / 1024:.1f}",
+        "asked first, µs": lambda row: f"{row['first_query_us']:.0f}",
+        "again": lambda row: f"{row['next_query_us']:.0f}",
         "µs": lambda row: f"{row['seconds'] * 1e6:.1f}" if row["seconds"] else "",
         "G MAC/s": lambda row: f"{row['mac_per_s'] / 1e9:.3f}" if row["mac_per_s"] else "",
     }

@@ -20,11 +20,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from halfulp.hw.schedule import GemmPlan
+from halfulp.sim.drain_table import drain_table
 from halfulp.sim.gemm_walk import GemmWalk
+from halfulp.sim.load_table import load_table
 from halfulp.sim.memory_timing import MemoryTiming
 from halfulp.sim.traffic import words_read, words_written
 
-__all__ = ["GemmCycles", "predict", "roofline", "walk_gemm"]
+__all__ = ["GemmCycles", "forget", "predict", "roofline", "walk_gemm"]
 
 TOLD_LATENCY = 1
 """Clocks from the last answer of the memory to the one in which the core counts the GEMM as ended."""
@@ -124,6 +126,14 @@ def predict(
     stride = plan.n * out_bytes if c_stride is None else c_stride
     with _LOCK:
         return walk_gemm(plan, memory, out_bytes, c_address, stride)
+
+
+def forget() -> None:
+    """Forget what is remembered of GEMMs, cores and memories: for those who measure what a question takes."""
+    with _LOCK:
+        predict.cache_clear()
+        load_table.cache_clear()
+        drain_table.cache_clear()
 
 
 def walk_gemm(
