@@ -128,7 +128,6 @@ class ArrayBench:
         self.design.d.comb += [
             self.array.shift.eq(self.drain.shift),
             self.drain.top.eq(self.array.top),
-            self.drain.captured.eq(self.array.captured),
             self.drain.feed_last.eq(self.array.feed.valid & self.array.feed.last),
         ]
         self.trace = Trace()

@@ -79,7 +79,7 @@ def test_latencies(rows: int, columns: int) -> None:
     array = SystolicArray(config=config)
     assert array.first_capture == first_capture(config) == 4
     assert array.latency == 4 + rows + columns - 2
-    assert minimum_tile_interval(config, rows) == rows + columns - 2 + max(rows, 5)
+    assert minimum_tile_interval(config, rows) == rows + columns - 2 + max(rows, 4)
 
 
 def test_what_is_no_configuration_is_refused() -> None:

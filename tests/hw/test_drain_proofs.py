@@ -194,7 +194,7 @@ def mover_bench(module: ModuleType, *, rows: int = 3) -> Bench:
     last = first + config.rows + config.columns - 2
     steps = Signal(last)
     m.d.sync += steps.eq(Cat(mover.feed_last, steps))
-    m.d.comb += mover.captured.eq(steps[last - 1])
+    captured = steps[last - 1]
 
     # Tiles accepted whose last step is to come, or whose rows are still to move; rows of each.
     order = Array(Signal(range(rows + 1), name=f"order_{n}") for n in range(module.OPEN_TILES))
@@ -203,7 +203,7 @@ def mover_bench(module: ModuleType, *, rows: int = 3) -> Bench:
     ends = mover.shift & (due == 1)
     with m.If(mover.accept):
         m.d.sync += [order[accepted].eq(mover.rows), accepted.eq(accepted + 1)]
-    with m.If(mover.captured):
+    with m.If(captured):
         m.d.sync += [due.eq(order[moved]), moved.eq(moved + 1)]
     with m.Else():
         m.d.sync += due.eq(due - mover.shift)
@@ -223,10 +223,12 @@ def mover_bench(module: ModuleType, *, rows: int = 3) -> Bench:
         ~mover.shift | (due != 0),
         ~steps[first - 1] | (due == mover.shift),
         ~steps[first:].any() | ~mover.shift,
-        ~mover.captured | (due == 0),
+        ~captured | (due == 0),
         level <= module.buffered_rows(config),
         ~(mover.idle & ~mover.accept) | (due == 0),
-        ~bench.delayed(fits) | mover.shift | (due == 0),
+        # Two clocks after there is room; at once where there is when they are captured.
+        ~bench.delayed(bench.delayed(fits)) | mover.shift | (due == 0),
+        ~bench.delayed(captured & (level + order[moved] <= module.buffered_rows(config))) | mover.shift,
     )
     return bench
 
@@ -394,8 +396,8 @@ MUTANTS = {
     "sums let in a clock early": (
         partial(mover_bench, rows=8),
         row_buffer,
+        "remaining <= first_capture(self._config)",
         "remaining <= first_capture(self._config) + 1",
-        "remaining <= first_capture(self._config) + 2",
     ),
     "no heed of a full buffer": (mover_bench, row_buffer, "(needed <= depth)", "(reserved <= depth)"),
     "a row read when it is not there": (buffer_bench, row_buffer, "~((level == 1) & popped)", "1"),

@@ -66,7 +66,7 @@ def test_latencies_and_intervals_are_as_said(rng: np.random.Generator) -> None:
     array = config(4, 2, 2, "e6m5")
     assert processing_element(array) is FloatProcessingElement
     assert SystolicArray(config=array).first_capture == 1 + 3 + array.interleave
-    assert minimum_tile_interval(array, rows=4) == 12
+    assert minimum_tile_interval(array, rows=4) == 10
     bench = ArrayBench(array, rng)
     k = 6
     spec = GemmSpec("e4m3", "e5m2", "e4m3", array.accumulator)

@@ -279,7 +279,7 @@ def queue_bench(modules: Modules, name: str) -> Bench:
     bench.free(axi.awready, axi.wready, axi.bvalid, axi.bresp)
     depth = modules.writer.WORD_DEPTH // (1 if name == "words" else 2)
     given, full = inside[f"packer.{name}__payload"], inside[f"{name}_full"]
-    shown, shows = inside[f"{name}_shown"], inside[f"{name}_shows"]
+    shown, second, shows, follows = (inside[f"{name}_shown.{part}"] for part in ("first", "second", "shows", "waits"))
     push, pop = inside[f"packer.{name}__valid"] & ~full & ~flush, shows & inside[f"bus.{name}__ready"]
     waiting, chosen, waits, ahead = Signal(8), Signal(), Signal(), Signal(8)
     bench.free(chosen)
@@ -293,7 +293,7 @@ def queue_bench(modules: Modules, name: str) -> Bench:
         m.d.sync += waits.eq(0)
     last_clock, before = bench.delayed(push), Signal()
     m.d.sync += before.eq(last_clock & ~flush)
-    first = shows & (ahead == 0)
+    first, at_second = shows & (ahead == 0), follows & (ahead == 1)
     inner, ready = inside[f"{name}.inner_level"], inside[f"{name}.r_rdy"]
     bench.ensure(
         ~(waits & first) | (shown == entry),
@@ -303,10 +303,14 @@ def queue_bench(modules: Modules, name: str) -> Bench:
         shows | (waiting <= last_clock + before),
         inside[f"{name}_waiting"] == waiting,
         # What induction has to know besides.
-        waiting == inner + ready + shows,
+        waiting == inner + ready + shows + follows,
+        shows | ~follows,
+        ~(waits & at_second) | (second == entry),
         ~waits | (ahead < waiting),
         ready | (inner <= last_clock),
-        *bench.queue_facts(inside, name, known=waits & ~first, ahead=(ahead - shows)[:8], entry=entry),
+        *bench.queue_facts(
+            inside, name, known=waits & ~first & ~at_second, ahead=(ahead - shows - follows)[:8], entry=entry
+        ),
     )
     return bench
 
@@ -331,7 +335,7 @@ def writer_bench(modules: Modules) -> Bench:
     begins = inside["bus.bursts__ready"]
     moves = inside["bus.words__ready"]
     following, address = Signal.like(given.word, name="following"), Signal.like(given.word, name="address")
-    burst = inside["bursts_shown"]
+    burst = inside["bursts_shown.first"]
     with m.If(begins):
         m.d.sync += following.eq(burst[: len(following)])
     with m.Elif(moves):
@@ -345,7 +349,7 @@ def writer_bench(modules: Modules) -> Bench:
         flush | ~leaves | (axi.wdata.word_select(given.lane, 8) == given.value),
         ~block.idle | ~given.pending,
         # Once a burst has begun its words are there.
-        flush | (inside["bus.beats_left"] == 0) | inside["words_shows"],
+        flush | (inside["bus.beats_left"] == 0) | inside["words_shown.shows"],
     )
     return bench
 
@@ -400,7 +404,7 @@ MUTANTS = {
         "self.words.ready",
     ),
     "a queue full a clock too late": (short_bench, "writer", "((waiting == depth - 1) & push)", "0"),
-    "a queue's word shown twice": (short_bench, "writer", "shows.eq(queue.r_rdy)", "shows.eq(queue.r_rdy | shows)"),
+    "a queue's word shown twice": (short_bench, "writer", "eq(shown.before.ready)", "eq(shown.behind.ready)"),
     "a burst announced before its words": (
         wide_bench,
         "burst_packer",

@@ -15,7 +15,7 @@ from halfulp.boards.multiplier_registers import outgoing
 
 __all__ = ["CELLS_A_COPY", "copy_drivers"]
 
-CELLS_A_COPY = 60
+CELLS_A_COPY = 16
 """So many cells, about, are driven by a copy; what drives up to twice as many has none."""
 
 COPIED = ("LUT4", "TRELLIS_FF")

@@ -20,7 +20,7 @@ from halfulp.hw.processing_elements import processing_element
 from halfulp.hw.word_generator import WordGenerator
 from halfulp.numerics.formats import Format
 
-__all__ = ["SystolicArray", "first_capture", "minimum_tile_interval"]
+__all__ = ["SystolicArray", "first_capture", "last_capture", "minimum_tile_interval"]
 
 
 def first_capture(config: ArrayConfig) -> int:
@@ -32,6 +32,11 @@ def first_capture(config: ArrayConfig) -> int:
     return 1 + processing_element(config).latency_of(config)
 
 
+def last_capture(config: ArrayConfig) -> int:
+    """Clocks from a tile's last step at the feed to the clock at whose end its last sum is captured."""
+    return first_capture(config) + config.rows + config.columns - 2
+
+
 def minimum_tile_interval(config: ArrayConfig, rows: int) -> int:
     """Clocks that a tile's last step is at least behind that of the tile before, which had `rows` valid rows.
 
@@ -39,7 +44,7 @@ def minimum_tile_interval(config: ArrayConfig, rows: int) -> int:
     captured R + C - 2 clocks after its first, and then one row a clock moves out of the array. Interleaved, it is a
     whole number of steps.
     """
-    clocks = config.rows + config.columns - 2 + max(rows, first_capture(config) + 1)
+    clocks = config.rows + config.columns - 2 + max(rows, first_capture(config))
     return -(-clocks // config.interleave) * config.interleave
 
 
@@ -97,7 +102,7 @@ class SystolicArray(wiring.Component):
     @property
     def latency(self) -> int:
         """Clocks from a tile's last step at the feed to the clock in which `captured` is 1."""
-        return self.first_capture + self.config.rows + self.config.columns - 2
+        return last_capture(self.config)
 
     def elaborate(self, platform: object) -> Module:
         """Build the block."""

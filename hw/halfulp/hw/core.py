@@ -161,7 +161,6 @@ class Core(wiring.Component):
         m.d.comb += [
             array.shift.eq(drain.shift),
             drain.top.eq(array.top),
-            drain.captured.eq(array.captured),
             drain.feed_last.eq(engine.feed.valid & engine.feed.last),
             engine.drain_free.eq(drain.free),
             engine.at_rest.eq(~supervisor.busy),
@@ -187,8 +186,12 @@ class Core(wiring.Component):
             supervisor.stop.eq(registers.reset | failed),
             supervisor.idle.eq(idle),
         ]
-        for block in (queue, engine, drain, writer):
-            m.d.comb += block.flush.eq(supervisor.flush)
+        # A clock later where it has far to go; by then the queue lets nothing new come there.
+        flushes = Signal()
+        m.d.sync += flushes.eq(supervisor.flush)
+        m.d.comb += queue.flush.eq(supervisor.flush)
+        for block in (engine, drain, writer):
+            m.d.comb += block.flush.eq(flushes)
 
         # Registers learn of everything a clock later, all of the same clock together; but of a start at once.
         events = registers.events

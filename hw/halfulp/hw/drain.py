@@ -65,7 +65,7 @@ def acceptance_latency(config: ArrayConfig) -> int:
 
 
 CAPTURE_LATENCY = 2
-"""Clocks from `captured` to the one in which the tile's first group can be read: its row moves, and is there."""
+"""Clocks from the array's `captured` to the one in which a tile's first group can be read: it moves, and is there."""
 
 
 def rounding_latency(config: ArrayConfig) -> int:
@@ -95,7 +95,7 @@ class Drain(wiring.Component):
         more are under way.
     feed_last : In(1)
         A tile's last step enters the array in this clock. Only where `free` is 1.
-    captured, top : In
+    top : In
         The array's.
     shift : Out(1)
         The array's.
@@ -116,7 +116,8 @@ class Drain(wiring.Component):
     and from there it takes `result_latency` clocks to `output`. A group a clock is read, each in the first clock in
     which
 
-    - its tile's `captured` was 1 at least `CAPTURE_LATENCY` clocks before (plus one for each row before its own),
+    - the array's `captured` was 1 for its tile at least `CAPTURE_LATENCY` clocks before (plus one for each row before
+      its own),
     - it has come through: a tile accepted while nothing is under way gets there in `acceptance_latency` clocks,
     - there is room for it behind the lanes, where `queued_groups` results of lanes can wait or be under way to.
 
@@ -131,7 +132,6 @@ class Drain(wiring.Component):
 
     tile: Any
     feed_last: Signal
-    captured: Signal
     top: Any
     shift: Signal
     free: Signal
@@ -149,7 +149,6 @@ class Drain(wiring.Component):
             {
                 "tile": In(tile_stream(config)),
                 "feed_last": In(1),
-                "captured": In(1),
                 "top": In(data.ArrayLayout(result_layout(config), config.columns)),
                 "shift": Out(1),
                 "free": Out(1),
@@ -180,7 +179,6 @@ class Drain(wiring.Component):
             mover.accept.eq(accepted),
             mover.rows.eq(self.tile.payload.rows),
             mover.feed_last.eq(self.feed_last),
-            mover.captured.eq(self.captured),
             self.free.eq(mover.free),
             self.shift.eq(mover.shift),
             buffer.write.eq(mover.shift),

@@ -13,7 +13,7 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from halfulp.hw.array import first_capture
+from halfulp.hw.array import first_capture, last_capture
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.interfaces import result_layout
 from halfulp.hw.pe import result_fields
@@ -38,13 +38,12 @@ class ResultMover(wiring.Component):
         `accept`: a tile of `rows` valid rows was accepted. In the order of their computation, each no later than its
         last step, and at most `OPEN_TILES` of them at a time.
     feed_last : In(1)
-        A tile's last step enters the array.
-    captured : In(1)
-        The array's.
+        A tile's last step enters the array: `halfulp.hw.array.last_capture` clocks later its last sum is captured.
     free : Out(1)
         A last step may enter in this clock: its sums will be captured behind the last row that still has to move.
     shift : Out(1)
-        Row 0 of the results moves to the buffer, the others shift up.
+        Row 0 of the results moves to the buffer, the others shift up. A register, behind nothing but another: it leads
+        to all of the array.
     released : In(1)
         A row left the buffer.
     idle : Out(1)
@@ -54,7 +53,6 @@ class ResultMover(wiring.Component):
     accept: Signal
     rows: Signal
     feed_last: Signal
-    captured: Signal
     free: Signal
     shift: Signal
     released: Signal
@@ -67,7 +65,6 @@ class ResultMover(wiring.Component):
                 "accept": In(1),
                 "rows": In(range(config.rows + 1)),
                 "feed_last": In(1),
-                "captured": In(1),
                 "free": Out(1),
                 "shift": Out(1),
                 "released": In(1),
@@ -88,7 +85,7 @@ class ResultMover(wiring.Component):
 
         in_flight = Signal()
         complete = Signal()
-        moving = Signal()  # remaining is not 0; a register, for all of the array's results move by it
+        moving = Signal()  # remaining is not 0
         remaining = Signal(range(self._config.rows + 1))
         reserved = Signal(range(depth + 1))
         # Known long before the tile is captured, which takes `first_capture` clocks at least from its last step: of the
@@ -97,27 +94,31 @@ class ResultMover(wiring.Component):
         fits = Signal()
         needed = Signal(range(depth + self._config.rows + 1))
         start = Signal()
+        # All is decided a clock before it happens.
+        steps_in_array = Signal(last_capture(self._config) - 1)
+        captured_next = steps_in_array[-1]
         m.d.comb += [
             needed.eq(reserved + rows),
-            start.eq((self.captured | complete) & fits),
-            self.shift.eq(moving),
+            start.eq((captured_next | complete) & fits),
             # A sum is captured `first_capture` clocks behind the last step, at the clock's end: until then the rows
-            # that remain after this clock are gone, for a started move never halts.
-            self.free.eq(~in_flight & (remaining <= first_capture(self._config) + 1)),
-            self.idle.eq((waiting == 0) & (remaining == 0)),
+            # that remain are gone, the last of them in the clock after `moving`, for a started move never halts.
+            self.free.eq(~in_flight & (remaining <= first_capture(self._config))),
+            self.idle.eq((waiting == 0) & (remaining == 0) & ~self.shift),
         ]
         m.d.sync += [
             rows.eq(row_counts[moved]),
             fits.eq((needed <= depth) | ((needed == depth + 1) & self.released)),
             waiting.eq(waiting + self.accept - start),
             reserved.eq(reserved + Mux(start, rows, 0) - self.released),
-            complete.eq((self.captured | complete) & ~start),
+            complete.eq((captured_next | complete) & ~start),
+            steps_in_array.eq(Cat(self.feed_last, steps_in_array)),
             moving.eq(start | (remaining > 1)),
+            self.shift.eq(moving),
         ]
         with m.If(start):
             m.d.sync += [moved.eq(moved + 1), remaining.eq(rows), in_flight.eq(0)]
         with m.Else():
-            with m.If(self.shift):
+            with m.If(moving):
                 m.d.sync += remaining.eq(remaining - 1)
             with m.If(self.feed_last):
                 m.d.sync += in_flight.eq(1)

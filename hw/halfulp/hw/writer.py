@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Module, ResetInserter, Shape, Signal
+from amaranth.hdl import Module, ResetInserter, Shape, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
@@ -13,6 +13,7 @@ from halfulp.hw.burst_packer import BurstPacker
 from halfulp.hw.burst_writer import BurstWriter
 from halfulp.hw.config import BURST_BEATS, ArrayConfig
 from halfulp.hw.interfaces import AxiWriteSignature, output_group_layout
+from halfulp.hw.pair_queue import PairQueue
 
 __all__ = ["Writer"]
 
@@ -98,24 +99,24 @@ class Writer(wiring.Component):
         waiting = Signal(range(depth + 1), name=f"{name}_waiting")
         full = Signal(name=f"{name}_full")
         push, pop = source.valid & source.ready, target.valid & target.ready
-        # The bus has a register before it, not the queue's memory, which is slow to show a word.
-        shown = Signal.like(queue.r_data, name=f"{name}_shown", reset_less=True)
-        shows = Signal(name=f"{name}_shows")
-        moves = ~shows | target.ready
+        # Registers stand between the queue's memory, which is slow to show a word, and the bus, which moves late.
+        shown = PairQueue(shape=source.p.shape())
+        m.submodules[f"{name}_shown"] = ResetInserter(self.flush)(shown)
         m.d.comb += [
             queue.w_data.eq(source.payload.as_value()),
             queue.w_en.eq(push),
             source.ready.eq(~full),
-            target.payload.eq(shown),
-            target.valid.eq(shows),
-            queue.r_en.eq(moves),
+            shown.before.valid.eq(queue.r_rdy),
+            Value.cast(shown.before.p).eq(queue.r_data),
+            queue.r_en.eq(shown.before.ready),
+            target.payload.eq(shown.behind.p),
+            target.valid.eq(shown.behind.valid),
+            shown.behind.ready.eq(target.ready),
         ]
-        with m.If(moves):
-            m.d.sync += [shown.eq(queue.r_data), shows.eq(queue.r_rdy)]
         m.d.sync += [
             waiting.eq(waiting + push - pop),
             full.eq(~pop & ((waiting == depth) | ((waiting == depth - 1) & push))),
         ]
         with m.If(self.flush):
-            m.d.sync += [waiting.eq(0), full.eq(0), shows.eq(0)]
+            m.d.sync += [waiting.eq(0), full.eq(0)]
         return waiting

@@ -46,7 +46,7 @@ class CoreClocks(NamedTuple):
 
     def moved(self, rows: int) -> int:
         """Clocks from when so many rows of results begin to move out of the array until a last step may be issued."""
-        return 1 + max(0, rows - self.first_capture - 1)
+        return max(0, rows - self.first_capture)
 
 
 @lru_cache(maxsize=1024)

@@ -32,7 +32,6 @@ FEED = (
     Wave(f"{CORE}.feed__last", "last", "array feed"),
 )
 DRAIN = (
-    Wave(f"{CORE}.captured", "captured", "drain"),
     Wave(f"{CORE}.shift", "shift", "drain"),
     Wave(f"{CORE}.groups__valid", "rounded", "drain"),
 )

@@ -196,7 +196,7 @@ class DrainTable:
         taken = [NEVER] * core.groups + list(state.taken)
         move, rows = captured, len(pushes_of_rows)
         if len(released) > core.rows - rows:
-            move = max(move, released[rows - core.rows - 1] + 1)
+            move = max(move, released[rows - core.rows - 1] + 2)
         start = walked = max(1, state.walked, state.closed[0] + 1)
         position, positions, groups, rounding = core.position, core.positions, core.groups, core.rounding + core.queue
         now = 0
