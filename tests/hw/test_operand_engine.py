@@ -129,12 +129,12 @@ def test_reuse_reads_each_operand_once_where_one_of_them_fits(rng: np.random.Gen
 
 def test_a_single_tile_waits_for_its_loads_and_no_longer(rng: np.random.Generator) -> None:
     # 4 rows of 8 words of each operand: the first address 11 clocks after the descriptor, then a beat a clock, the
-    # last of which is in its bank 2 clocks later.
+    # last of which is in its bank, and told of, 3 clocks later.
     gemm = make_gemm(FP8, rng, (4, 4, 64))
     for latency in (1, 20):
         record = Bench(FP8, memory_of(FP8, latency=latency)).run([gemm])
         last_beat = 11 + latency + 63
-        assert record.first_step == last_beat + 2 + OperandBuffer.latency
+        assert record.first_step == last_beat + 3 + OperandBuffer.latency
         assert record.last_step == record.first_step + 63
 
 

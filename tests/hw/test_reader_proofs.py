@@ -97,10 +97,10 @@ def beats_bench(module: ModuleType) -> Bench:
     bench.ensure(
         axi.rready,
         ~axi.rvalid | reader.flush | (owed != 0),
-        # The bus has the word that was asked for, and in the clock of its block's last one this is told.
+        # The bus has the word that was asked for, and behind its block's last one this is told.
         ~mine | ((starts[0] >> 3) + done == word),
-        ~mine | (reader.arrived == Mux(is_end, Mux(operand, 2, 1), 0)),
-        axi.rvalid | (reader.arrived == 0),
+        ~bench.delayed(mine) | (reader.arrived == bench.delayed(Mux(is_end, Mux(operand, 2, 1), 0))),
+        bench.delayed(axi.rvalid) | (reader.arrived == 0),
         beat.valid == bench.delayed(axi.rvalid & ~reader.flush),
         ~beat.valid | (beat.data == bench.delayed(axi.rdata)),
         ~before | (beat.operand == bench.delayed(operand)),

@@ -84,7 +84,7 @@ class BurstReader(wiring.Component):
     line, axi, beat
         See the signatures.
     arrived
-        Pulse an operand: the beat on the bus is the last of a block.
+        Pulse an operand: the beat was the last of a block.
     error, error_address
         Pulse: a beat came with SLVERR or DECERR; address of its burst.
     flush, idle
@@ -159,7 +159,8 @@ class BurstReader(wiring.Component):
             position += width
         number = Signal(range(BURST_BEATS))
         block_ends = end & of["last"] & ~self.flush
-        m.d.comb += self.arrived.eq(Cat(block_ends & ~of["operand"], block_ends & of["operand"]))
+        # A clock later, for whose block it is comes out of a memory.
+        m.d.sync += self.arrived.eq(Cat(block_ends & ~of["operand"], block_ends & of["operand"]))
         held = payload_registers(m, beat)
         m.d.sync += beat.valid.eq(axi.rvalid & ~self.flush)
         with m.If(axi.rvalid):

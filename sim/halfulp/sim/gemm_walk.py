@@ -18,7 +18,7 @@ __all__ = ["GemmWalk"]
 FIRST_SEGMENT = 12
 """Clocks from the start of a GEMM on a core at rest to its first segment: queue 3, planner 3, loader 2, walk 4."""
 
-ARRIVAL_LATENCY = 2
+ARRIVAL_LATENCY = 3
 """Clocks from a block's last beat on the bus to the first of its steps."""
 
 

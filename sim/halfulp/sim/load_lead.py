@@ -10,7 +10,7 @@ from halfulp.sim.load_model import NEXT_GROUP, LoadModel, LoadRest
 
 __all__ = ["LoadLead", "TileRun"]
 
-ARRIVAL = 4
+ARRIVAL = 5
 """More than the clocks from a panel's last beat to the first of its steps."""
 
 
