@@ -86,6 +86,13 @@ class Lines(NamedTuple):
         return self.whole or (offset + self.length + self.bus_bytes - 1) // self.bus_bytes
 
     @property
+    def is_seldom_short(self) -> bool:
+        """Whether no two lines that follow each other have a single bus word each."""
+        step = self.stride % self.bus_bytes
+        most = self.bus_bytes - self.length
+        return self.whole > 1 or most < min(step, self.bus_bytes - step)
+
+    @property
     def cuts(self) -> Sequence[int]:
         """Numbers of the lines that a page's end cuts."""
         at, stride, number, length, whole, bus = self
@@ -104,6 +111,8 @@ class PanelLines:
         Number of the line behind each block, and bus words until there.
     least, most
         No line has less or more bus words.
+    is_seldom_short
+        Whether no two lines that follow each other in a block have a single bus word each.
     is_seldom_cut
         Whether lines that are cut at pages' ends lie apart.
     """
@@ -114,6 +123,7 @@ class PanelLines:
         self.bounds = list(itertools.accumulate(block.number for block in self._blocks))
         self.beats = list(itertools.accumulate(block.beats for block in self._blocks))
         self.least = min(block.whole or (block.length - 1) // bus_bytes + 1 for block in self._blocks)
+        self.is_seldom_short = all(block.is_seldom_short for block in self._blocks)
         self.most = max(block.most for block in self._blocks)
         cuts = [
             bound - block.number + line

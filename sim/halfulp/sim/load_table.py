@@ -140,7 +140,7 @@ class LoadTable:
         Once each request waits for an end, and as many bursts as are in flight take longer than the memory's latency,
         it stays so: only the sum of the beats counts. For requests take no more clocks than data: a line one, and two
         where it is cut at a page's end, and one where a block begins. What some are late for short bursts, those behind
-        them make up for.
+        them make up for: no two lines of one beat follow each other.
         """
         depth, latency = self.core.reads, self._memory.read_latency
         lines = self._panel_lines.get(panels)
@@ -151,11 +151,11 @@ class LoadTable:
         resume = bounds[-1] - tail
         if resume - before < head or (len(panels) > 1 and allowed[1] > allowed[0] + bounds[0]):
             return None
-        least = lines.least
+        least = lines.least * WHOLE_BEAT // self._memory.rate
         if lines.is_seldom_cut:
-            is_enough = least >= 2 and (depth - 4) * least > latency
+            is_enough = lines.is_seldom_short and (depth - 4) * least > latency
         else:
-            is_enough = least >= 4 and (depth - 2) // 2 * least > latency
+            is_enough = lines.least >= 4 and (depth - 2) // 2 * least > latency
         if not is_enough or lines.most > BURST_BEATS:
             return None
         requests = Requests(depth, self._memory, state)
