@@ -11,9 +11,6 @@ from halfulp.sim.memory_timing import WHOLE_BEAT, MemoryTiming, line_pattern
 
 __all__ = ["DrainModel"]
 
-MOST_STATES = 10_000
-"""So many are remembered of a core and memory, of which the next GEMM can make use."""
-
 
 class _Calm(NamedTuple):
     """A tile that found the drain done with all before: when it was accepted and captured, and its results."""
@@ -69,7 +66,7 @@ class DrainModel:
         self.calm = calm
         config = plan.config
         self._table = table = drain_table(config, memory, code_bytes)
-        if len(table.states) > MOST_STATES:
+        if table.is_full:
             table.clear()
         self._core = table.core
         self._code_bytes, self._address, self._stride = code_bytes, address, stride

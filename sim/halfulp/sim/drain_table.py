@@ -14,6 +14,9 @@ from halfulp.sim.write_model import NEVER, Pushes, WriteModel, WriteState, pushe
 
 __all__ = ["DrainTable", "Results", "drain_table"]
 
+MOST_STATES, MOST_TILES = 10_000, 100_000
+"""So many are remembered of a core and memory, of which the next GEMM can make use: states, and places of tiles."""
+
 CUT_CLOCKS = 4
 """Clocks that a burst more costs at most, beside its beats."""
 
@@ -93,6 +96,11 @@ class DrainTable:
         self._longest: dict[tuple[int, int, int, range], int] = {}
         writes = WriteState(saved=Credit(self._memory.rate).saved)
         self._number_of(_State((0, 0), (0, 0), 0, (), (), 0, (), writes))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is time to forget."""
+        return len(self.states) > MOST_STATES or len(self._known_tiles) > MOST_TILES
 
     def after(self, number: int, clocks: int) -> int:
         """The state that this one is so many clocks later."""

@@ -25,9 +25,6 @@ NEXT_PANEL, NEXT_GROUP = 2, 4
 FIRST_LINE, IN_FLIGHT = 12, 4
 """At least as many clocks as a load takes beside its bursts, and a burst beside the memory's latency and its beats."""
 
-MOST_STATES = 10_000
-"""So many are remembered of a core and memory, of which the next GEMM can make use."""
-
 
 class LoadRest(NamedTuple):
     """A loader that has been at rest for a while: when the slot that it waits for is there, and all that are free."""
@@ -61,7 +58,7 @@ class LoadModel:
         self.beats = 0
         self._operands = plan.operands
         self._table = load_table(config, memory, streams)
-        if len(self._table.states) > MOST_STATES:
+        if self._table.is_full:
             self._table.clear()
         self._block_steps = self._table.core.block_steps
         self._memory = memory

@@ -16,6 +16,10 @@ from halfulp.sim.memory_timing import WHOLE_BEAT, Credit, MemoryTiming
 __all__ = ["LoadTable", "Loaded", "load_table"]
 
 
+MOST_STATES = 10_000
+"""So many are remembered of a core and memory, of which the next GEMM can make use; and so many panels."""
+
+
 class _Block(NamedTuple):
     """A block of lines that are alike: bus words from the first one's start to its page's end, beats, and how many."""
 
@@ -63,6 +67,11 @@ class LoadTable:
         self._waits: dict[tuple[int, int], int] = {}
         self._loads: dict[tuple[int, tuple[int, ...], tuple[int, ...]], Loaded] = {}
         self._state_number(RequestState(0, 0, 0, (), Credit(self._memory.rate).saved, 0))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is time to forget."""
+        return max(len(self.states), len(self._panels), len(self._panel_lines)) > MOST_STATES
 
     def panel_number(self, panel: Panel) -> int:
         """The number of a panel."""
