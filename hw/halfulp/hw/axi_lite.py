@@ -30,8 +30,9 @@ class AxiLiteTarget(wiring.Component):
     bus : In(AxiLiteSignature(address_width))
     write_enable : Out(1)
         One clock a write: `write_address` (of 32-bit words), `write_data` and `write_strobe` (a bit a byte) are valid.
-    read_enable : Out(1)
-        One clock a read: `read_data` for `read_address` (of words) is taken at its end.
+    read_begins, read_enable : Out(1)
+        One clock a read each, the second behind the first: `read_address` (of words) is valid in both, and `read_data`
+        for it is taken at the end of the second.
     """
 
     bus: Any
@@ -39,6 +40,7 @@ class AxiLiteTarget(wiring.Component):
     write_address: Signal
     write_data: Signal
     write_strobe: Signal
+    read_begins: Signal
     read_enable: Signal
     read_address: Signal
     read_data: Signal
@@ -53,6 +55,7 @@ class AxiLiteTarget(wiring.Component):
                 "write_address": Out(address_width - 2),
                 "write_data": Out(32),
                 "write_strobe": Out(4),
+                "read_begins": Out(1),
                 "read_enable": Out(1),
                 "read_address": Out(address_width - 2),
                 "read_data": In(32),
@@ -62,7 +65,7 @@ class AxiLiteTarget(wiring.Component):
     @property
     def read_latency(self) -> int:
         """Clocks from the one in which a read address is accepted to the first with its data on the bus."""
-        return 2
+        return 3
 
     @property
     def write_latency(self) -> int:
@@ -95,11 +98,14 @@ class AxiLiteTarget(wiring.Component):
 
         read_address, read_data = payload_register(m, self.read_address), payload_register(m, bus.rdata)
         have_read = Signal()
+        has_begun = Signal()
         m.d.comb += [
             bus.arready.eq(~have_read),
             bus.rresp.eq(0),
-            self.read_enable.eq(have_read & ~bus.rvalid),
+            self.read_begins.eq(have_read & ~has_begun),
+            self.read_enable.eq(have_read & has_begun & ~bus.rvalid),
         ]
+        m.d.sync += has_begun.eq(have_read & ~self.read_enable)
         with m.If(bus.arvalid & bus.arready):
             m.d.sync += [have_read.eq(1), read_address.eq(bus.araddr[2:])]
         with m.If(self.read_enable):

@@ -142,12 +142,12 @@ def events_layout() -> data.StructLayout:
 class RegisterFile(wiring.Component):
     """All registers of `REGISTERS` behind AXI4-Lite.
 
-    What is read is what a register holds in the clock in which the address is taken. Write strobes are honoured byte by
-    byte; bits that no field declares, write-only registers and addresses without a register read 0. So do bits of
-    addresses and sizes beyond the core's widths: a GEMM that is started with one of them written as 1 is refused. Where
-    nothing is rounded at random, seed and offsets are not kept. An event in the very clock of a `clear` is kept. The
-    counters' high words follow their low words one clock late, so a driver reads high, low, high until both high words
-    agree.
+    What is read is what a register holds in the clock behind the one in which the address is taken. Write strobes are
+    honoured byte by byte; bits that no field declares, write-only registers and addresses without a register read 0. So
+    do bits of addresses and sizes beyond the core's widths: a GEMM that is started with one of them written as 1 is
+    refused. Where nothing is rounded at random, seed and offsets are not kept. An event in the very clock of a `clear`
+    is kept. The counters' high words follow their low words one clock late, so a driver reads high, low, high until
+    both high words agree.
 
     Parameters
     ----------
@@ -158,7 +158,8 @@ class RegisterFile(wiring.Component):
     -------
     bus : In(AxiLiteSignature())
     start, reset : Out(1)
-        The actions of `control`, one clock each: the first in which the write's response is on the bus.
+        The actions of `control`, one clock each: the first in which the write's response is on the bus. What was
+        written before is in `settings` by then.
     settings : Out(settings_layout(config))
         The rw registers; stable from the clock of `start` on until the next write.
     events : In(events_layout())
@@ -201,18 +202,21 @@ class RegisterFile(wiring.Component):
 
         # Registered: `clear` reaches every counter, and `start` the queue, from far behind the bus.
         m.d.sync += [action.eq(0) for action in actions.values()]
-        with m.If(target.write_enable):
-            with m.Switch(target.write_address):
-                for reg in REGISTERS:
-                    if reg.access == "ro":
-                        continue
-                    with m.Case(reg.offset >> 2):
-                        if reg.access == "w1":
-                            for f in reg.fields:
-                                strobe = target.write_strobe[f.lsb // 8]
-                                m.d.sync += actions[f.name].eq(target.write_data[f.lsb] & strobe)
-                        else:
-                            self._write(m, reg, target)
+        written = Signal()
+        m.d.sync += written.eq(target.write_enable)
+        for reg in REGISTERS:
+            is_addressed = target.write_address == reg.offset >> 2
+            if reg.access == "w1":
+                with m.If(target.write_enable & is_addressed):
+                    for f in reg.fields:
+                        strobe = target.write_strobe[f.lsb // 8]
+                        m.d.sync += actions[f.name].eq(target.write_data[f.lsb] & strobe)
+            elif reg.access == "rw":
+                # A clock after the write, whose address and data are still there: the settings lie all over the core.
+                chosen = Signal(name=f"{reg.name}_chosen")
+                m.d.sync += chosen.eq(is_addressed)
+                with m.If(written & chosen):
+                    self._write(m, reg, target)
         readable.update({reg.name: self._word(reg) for reg in REGISTERS if reg.access == "rw"})
         if self._too_wide:
             m.d.comb += self.settings.too_wide.eq(Cat(self._too_wide).any())
@@ -221,18 +225,16 @@ class RegisterFile(wiring.Component):
         return m
 
     def _read(self, m: Module, target: AxiLiteTarget, words: Mapping[int, Value]) -> None:
-        """Read a word by its address, in two clocks: of each group of words when the address is taken, then of these.
+        """Read a word by its address, in two clocks: of each group of words when the address is there, then of these.
 
         Evaluated only in these clocks, which keeps simulators from walking the multiplexers in every one.
         """
-        accepted = self.bus.arvalid & self.bus.arready
-        address = self.bus.araddr[2:]
         chosen = {}
         for group in sorted({number >> GROUP_BITS for number in words}):
             chosen[group] = Signal(32, name=f"read_group{group}", reset_less=True)
-            with m.If(accepted):
+            with m.If(target.read_begins):
                 m.d.sync += chosen[group].eq(0)
-                with m.Switch(address[:GROUP_BITS]):
+                with m.Switch(target.read_address[:GROUP_BITS]):
                     for number, word in words.items():
                         if number >> GROUP_BITS == group:
                             with m.Case(number % (1 << GROUP_BITS)):
