@@ -1,20 +1,20 @@
 """Flat Verilog in a form that compiled simulators run faster: the same registers, memories and values in every clock.
 
 A compiled simulator runs the text from end to end in each clock, far more code than a processor's cache holds, so what
-counts is how much of it has to be looked at. Here what is seldom done is put behind one condition.
+counts is how much of it has to be looked at. Here, and in `enabled_logic`, what is seldom done is put behind one
+condition.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
 
-__all__ = ["gather_byte_writes", "gather_enables", "gather_initial_values", "simulation_form"]
+from halfulp.hw.enabled_logic import gather_enables
+
+__all__ = ["gather_byte_writes", "gather_initial_values", "simulation_form"]
 
 # An identifier as Yosys writes it; an escaped one ends with its space.
 NAME = r"(?:\\\S+ |(?<![\w'])[A-Za-z_]\w*)"
-BIT = rf"{NAME}(?:\[\d+\])?"
-PART = rf"{NAME}(?:\[[\d:]+\] )?"
 
 LANE = re.compile(
     rf"    if \((?P<enable>{NAME})\[(?P<bit>\d+)\]\)\n"
@@ -24,19 +24,6 @@ UNNAMED_LANE = re.sub(r"\?P<\w+>", "?:", LANE.pattern)
 LANES = re.compile(rf"^  always @\(posedge aclk\) begin\n((?:{UNNAMED_LANE}){{2,}})  end\n", re.MULTILINE)
 
 INITIAL_VALUES = re.compile(rf"^    ({NAME})\[0\] = (\d+'h0+);\n(?:    \1\[\d+\] = \2;\n)+", re.MULTILINE)
-
-REGISTER = re.compile(
-    r"^  always @\(posedge aclk\)\n"
-    rf"    (?:if \((?P<reset>!?{NAME})\) (?P<cleared>{PART}) ?<= (?P<start>[^\n;]*);\n    else )?"
-    rf"if \((?P<enable>{NAME})\) (?P<register>{PART}) ?<= (?P<value>[^\n;]*);\n",
-    re.MULTILINE,
-)
-CONJUNCTIONS = (
-    re.compile(rf"^  assign (?P<name>{NAME}) = & \{{ (?P<terms>[^\n]*) \}};$", re.MULTILINE),
-    re.compile(rf"^  assign (?P<name>{NAME}) = (?P<terms>{BIT} ?& {BIT} ?);$", re.MULTILINE),
-)
-FEWEST_SHARING = 4
-"""Registers for which a condition of their own is worth while."""
 
 
 def simulation_form(text: str) -> str:
@@ -74,36 +61,3 @@ def _whole_word(match: re.Match[str]) -> str:
     value = f"{{ {', '.join(lane['value'] for lane in reversed(lanes))} }}"
     word = f"{memory}[{address}]"
     return f"  always @(posedge aclk)\n    if (|{enable})\n      {word} <= ({value} & {mask}) | ({word} & ~{mask});\n"
-
-
-def gather_enables(text: str) -> str:
-    """Registers whose enables have a factor in common are looked at only in clocks in which it is 1."""
-    factors = {
-        match["name"]: [term.strip() for term in re.findall(BIT, match["terms"])]
-        for conjunction in CONJUNCTIONS
-        for match in conjunction.finditer(text)
-    }
-    registers = [match for match in REGISTER.finditer(text) if match["enable"] in factors]
-    shared = Counter(factor for match in registers for factor in set(factors[match["enable"]]))
-    groups: defaultdict[tuple[str, str | None], list[re.Match[str]]] = defaultdict(list)
-    for match in registers:
-        most = max(factors[match["enable"]], key=lambda factor: (shared[factor], factor))
-        groups[most, match["reset"]].append(match)
-
-    written: list[str] = []
-    gathered: dict[int, int] = {}
-    for (factor, reset), members in groups.items():
-        if len(members) < FEWEST_SHARING:
-            continue
-        gathered |= {match.start(): match.end() for match in members}
-        clear = [f"      {match['cleared']} <= {match['start']};\n" for match in members]
-        update = [f"      if ({match['enable']}) {match['register']} <= {match['value']};\n" for match in members]
-        start = f"if ({reset}) begin\n{''.join(clear)}    end else " if reset else ""
-        written.append(f"  always @(posedge aclk)\n    {start}if ({factor} ) begin\n{''.join(update)}    end\n")
-    kept: list[str] = []
-    position = 0
-    for begin in sorted(gathered):
-        kept.append(text[position:begin])
-        position = gathered[begin]
-    head, end, tail = (*kept, text[position:])[-1].rpartition("endmodule")
-    return "".join([*kept, head, *written, end, tail])
