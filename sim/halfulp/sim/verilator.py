@@ -37,11 +37,20 @@ VERILATOR_FLAGS = (
 CLOCK_BEFORE = "__Vtrigprevexpr___TOP__aclk__0"
 """What the model calls the clock's last value."""
 
-OPTIMISATION = {"hot": ("-O3",), "traced": ("-O1",), "cold": ("-O0",)}
+OPTIMISATION = {"hot": ("-O3", "-fno-tree-slp-vectorize"), "traced": ("-O1",), "cold": ("-O0",)}
 """By how often a file's code runs: every clock, every clock but slowed by the wave file, or when a core is opened.
 
-Code for this very processor would be slower: the compiler gathers single bytes into wide vectors, and that costs more
-than it saves. Loops over processing elements gain from AVX2, where the processor has it."""
+Vectors are for the loops over processing elements. Elsewhere the compiler would gather single bytes into them, which
+costs more than it saves."""
+
+VECTORS = (
+    (
+        ("avx512f", "avx512bw", "avx512dq", "avx512vl"),
+        ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"),
+    ),
+    (("avx2",), ("-mavx2",)),
+)
+"""What /proc/cpuinfo calls vector instructions, the best first, and the compiler's flags for them."""
 
 # What the wheel's configuration lacks or has wrong, for the version that pyproject pins.
 _MAKE_VARIABLES = {
@@ -163,13 +172,14 @@ def _compiler_version(command: tuple[str, ...]) -> str:
 
 @lru_cache(maxsize=1)
 def _vector_flags() -> tuple[str, ...]:
-    """The compiler's, for vector instructions that most x86 processors have, where this one has them."""
+    """The compiler's, for the best vector instructions that this processor has."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ()
     found = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
-    return ("-mavx2",) if found and "avx2" in found[1].split() else ()
+    has = set(found[1].split()) if found else set()
+    return next((flags for names, flags in VECTORS if has.issuperset(names)), ())
 
 
 def _compile_flags(root: Path, trace: bool) -> list[str]:
