@@ -23,7 +23,7 @@ from halfulp.hw.registers import CORE_VERSION
 from halfulp.hw.serial_top import SerialTop
 from halfulp.hw.shared_modules import share_modules
 from halfulp.hw.simulation_form import simulation_form
-from halfulp.numerics.accumulators import ExactAccumulator
+from halfulp.numerics.accumulators import ExactAccumulator, FixedAccumulator
 
 __all__ = [
     "TOP",
@@ -96,8 +96,8 @@ def generate_simulation_verilog(config: ArrayConfig) -> str:
     if not isinstance(config, ArrayConfig):
         raise TypeError(f"config must be an ArrayConfig, not {config!r}")
     top = _Top(config=config)
-    exact = isinstance(config.accumulator, ExactAccumulator) and not config.block
-    return _header(config) + _flat_verilog(top, top.ports, has_loops=exact)
+    plain_sums = isinstance(config.accumulator, ExactAccumulator | FixedAccumulator) and not config.block
+    return _header(config) + _flat_verilog(top, top.ports, has_loops=plain_sums)
 
 
 def generate_serial_simulation_verilog(top: SerialTop) -> str:
