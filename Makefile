@@ -90,7 +90,7 @@ verify: setup ## cores of every kind under cocotb against the golden model (half
 	for config in $(filter-out %_serial.toml,$(wildcard docs/configs/*.toml tests/sim/configs/*.toml)); do
 		$(BIN)/halfulp verify "$$config"
 	done
-	$(BIN)/python -m pytest --timeout 1800 -m "verify or not verify" tests/sim/test_configurations.py tests/sim/test_block_core.py $(ARGS)
+	$(BIN)/python -m pytest --timeout 1800 -m "verify or not verify" tests/sim/test_configurations.py tests/sim/test_block_core.py tests/sim/test_forms.py $(ARGS)
 
 # What PYNQ's images carry: each in an environment of its own, with NumPy 1.26 and nothing of what trains or simulates.
 pynq: setup ## the tests of PYNQ boards with each of PYNQ_VERSIONS

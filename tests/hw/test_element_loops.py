@@ -1,6 +1,6 @@
 """Processing elements as loops: that they equal the elements one by one, clock for clock, and what is left as it is.
 
-All simulated cores of 2 × 2 elements and more have such loops, so their tests prove the whole.
+That whole cores stay equal, clock for clock, is shown by tests/sim/test_forms.py.
 """
 
 import re

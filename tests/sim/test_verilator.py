@@ -18,7 +18,7 @@ from halfulp.hw.config import ArrayConfig
 from halfulp.sim import rtl, tools
 from halfulp.sim.rtl import RtlCore
 from halfulp.sim.tools import BuildError, run_tools
-from halfulp.sim.verilator import build_library, verilator_environment, verilator_root
+from halfulp.sim.verilator import _vector_flags, build_library, verilator_environment, verilator_root
 
 PUPPET = Path(__file__).with_name("puppet.v").read_text()
 
@@ -167,3 +167,17 @@ def test_a_full_disk_while_opening_a_core_is_one_line(tmp_path: Path, monkeypatc
     monkeypatch.setattr(pytest.importorskip("halfulp.hw.verilog"), "generate_simulation_verilog", full)
     with pytest.raises(CacheError, match="no room left for the cache"):
         RtlCore(ArrayConfig())
+
+
+@pytest.mark.parametrize(
+    ("processor", "flags"),
+    [
+        ("flags\t\t: sse2 avx2 avx512f avx512dq avx512bw avx512vl", "-mavx512f -mavx512bw -mavx512dq -mavx512vl"),
+        ("flags\t\t: sse2 avx2 avx512f", "-mavx2"),
+        ("flags\t\t: sse2 avx", ""),
+        ("Features\t: fp asimd", ""),
+    ],
+)
+def test_vectors_are_the_best_that_the_processor_has(processor: str, flags: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: f"processor\t: 0\n{processor}\nbugs\t: none\n")
+    assert " ".join(_vector_flags.__wrapped__()).removesuffix(" -mprefer-vector-width=512") == flags
