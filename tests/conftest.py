@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import sys
 from typing import Any
 
 import hypothesis
@@ -109,6 +110,17 @@ def _cuda_is_available() -> bool:
 @pytest.fixture
 def seed(request: pytest.FixtureRequest) -> int:
     """This test's own 63-bit seed: from ``--seed`` and the test's name, so that no two share a stream."""
+    return _seed_of(request)
+
+
+@pytest.fixture(autouse=True)
+def _torch_is_seeded(request: pytest.FixtureRequest) -> None:
+    """What PyTorch draws by itself, such as the weights of a new layer, is each test's own too."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(_seed_of(request))
+
+
+def _seed_of(request: pytest.FixtureRequest) -> int:
     text = f"{request.config.option.seed} {request.node.nodeid}"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
