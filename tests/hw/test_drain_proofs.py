@@ -226,9 +226,9 @@ def mover_bench(module: ModuleType, *, rows: int = 3) -> Bench:
         ~captured | (due == 0),
         level <= module.buffered_rows(config),
         ~(mover.idle & ~mover.accept) | (due == 0),
-        # Two clocks after there is room; at once where there is when they are captured.
+        # Two clocks after there is room; at once where there was in the clock before they are captured.
         ~bench.delayed(bench.delayed(fits)) | mover.shift | (due == 0),
-        ~bench.delayed(captured & (level + order[moved] <= module.buffered_rows(config))) | mover.shift,
+        ~bench.delayed(captured & bench.delayed(level + order[moved] <= module.buffered_rows(config))) | mover.shift,
     )
     return bench
 
