@@ -88,3 +88,15 @@ def test_a_register_that_is_a_clock_has_no_copies():
 def test_no_cell_for_a_copy_is_refused():
     with pytest.raises(ValueError, match="cells_a_copy must be at least 1, not 0"):
         copy_drivers(design(1), cells_a_copy=0)
+
+
+def test_what_drives_many_copies_has_copies_too():
+    netlist, before = design(1000), design(1000)
+    made = copy_drivers(netlist, cells_a_copy=4)
+    cells, old = netlist["modules"]["top"]["cells"], before["modules"]["top"]["cells"]
+    assert len(cells) == len(old) + sum(made.values())
+    loads = reads(netlist)
+    assert max(number for net, number in loads.items() if net not in ("1", 3)) <= 2 * 4
+    for name in ("part0.r0", "part9.r999"):
+        for port, nets in cells[name]["connections"].items():
+            assert origin(cells, nets[0]) == origin(old, old[name]["connections"][port][0])

@@ -19,7 +19,7 @@ CELLS_A_COPY = 16
 """So many cells, about, are driven by a copy; what drives up to twice as many has none."""
 
 COPIED = ("LUT4", "TRELLIS_FF")
-"""What is copied: tables before the registers that they are fed by, for their copies are read from there."""
+"""What is copied."""
 
 Module = dict[str, Any]
 
@@ -50,8 +50,14 @@ def copy_drivers(netlist: dict[str, Any], *, cells_a_copy: int = CELLS_A_COPY) -
     made: dict[str, int] = dict.fromkeys(COPIED, 0)
     for module in netlist["modules"].values():
         numbers = _numbers(module)
-        for kind in COPIED:
-            made[kind] += _copy(module, kind, cells_a_copy, numbers)
+        is_done = False
+        # Copies are read from what may then drive many cells itself.
+        while not is_done:
+            is_done = True
+            for kind in COPIED:
+                copies = _copy(module, kind, cells_a_copy, numbers)
+                made[kind] += copies
+                is_done &= copies == 0
     return made
 
 
@@ -77,7 +83,7 @@ def _copy(module: Module, kind: str, cells_a_copy: int, numbers: Iterator[int]) 
             twin = copy.deepcopy(cells[name])
             wire = next(numbers)
             twin["connections"][port] = [wire]
-            cells[f"{name}$copy{number}"] = twin
+            cells[f"{name}$copy{wire}"] = twin
             module["netnames"][f"$copy{wire}"] = {"hide_name": 1, "bits": [wire], "attributes": {}}
             for reader, reads, place in read[number * len(read) // parts : (number + 1) * len(read) // parts]:
                 cells[reader]["connections"][reads][place] = wire

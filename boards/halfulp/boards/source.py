@@ -82,7 +82,7 @@ class _Clocked(Elaboratable):
         return m
 
 
-RESET_REGISTERS = 3
+RESET_REGISTERS = 4
 """In front of a block's reset: room for copies of the last one, and of what feeds these."""
 
 
