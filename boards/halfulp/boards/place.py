@@ -64,8 +64,8 @@ TOOLCHAINS = {
         place="nextpnr-ecp5",
         constraints="top.lpf",
         constraints_option="--lpf",
-        # The other router leaves large cores with connections that it never finds a way for. With more weight on what is
-        # late, the estimate after placement of the int8 core of 8×8 rose from 73 to 79 MHz, with one seed.
+        # The other router leaves large cores with connections that it never finds a way for. With more weight on what
+        # is late, the estimate after placement of the int8 core of 8×8 rose from 73 to 79 MHz, with one seed.
         place_options=("--router", "router2", "--placer-heap-timingweight", "40", "--placer-heap-critexp", "3"),
         routed="top.config",
         routed_option="--textcfg",
