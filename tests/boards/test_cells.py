@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from halfulp.boards.netlist import cell_models, plain_verilog
+from halfulp.boards.netlist import cell_models, plain_verilog, with_buses
 from halfulp.boards.programs import PROGRAMS, ProgramError, run_program
 from halfulp.boards.synthesis import synthesise
 from halfulp.sim.verilator import build_library
@@ -31,7 +31,7 @@ ALIKE = {
         "input CLK, LSR, CE, DI, output Q",
         "clk2fflogic",
         INDUCTION,
-        [f'.CEMUX("{enable}"), .REGSET("{state}")' for enable in ("CE", "1") for state in ("SET", "RESET")],
+        [f'.CEMUX("{enable}"), .REGSET("{state}")' for enable in ("CE", "1", "INV") for state in ("SET", "RESET")],
     ),
     "TRELLIS_DPR16X4": (
         "input [3:0] DI, WAD, RAD, input WRE, WCK, output [3:0] DO",
@@ -45,7 +45,7 @@ ALIKE = {
 FAULTS = {
     "LUT4": ("{D, C, B, A}", "{C, D, B, A}"),
     "CCU2C": ("wire middle = pass0 ? CIN : made0;", "wire middle = pass0 ? made0 : CIN;"),
-    "TRELLIS_FF": ("if (LSR) Q", "if (LSR & CE) Q"),
+    "TRELLIS_FF": ('CEMUX == "INV" ?', 'CEMUX == "0" ?'),
     "TRELLIS_DPR16X4": ("words[RAD]", "words[WAD]"),
 }
 """A change to the model of each that has to be noticed."""
@@ -86,6 +86,27 @@ def test_models_are_those_of_yosys(kind: str, tmp_path: Path) -> None:
     wrong = cell_models("ecp5").replace(*FAULTS[kind])
     with pytest.raises(ProgramError, match="yosys failed"):
         prove_alike(kind, tmp_path, wrong)
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameters", "wires", "rule"),
+    [
+        ("TRELLIS_FF", {"CEMUX": "0"}, {}, "no model of a TRELLIS_FF whose CEMUX is 0"),
+        ("TRELLIS_FF", {"LSRMUX": "INV"}, {}, "no model of a TRELLIS_FF whose LSRMUX is INV"),
+        ("TRELLIS_FF", {"SRMODE": "ASYNC"}, {}, "no model of a TRELLIS_FF whose SRMODE is ASYNC"),
+        ("TRELLIS_DPR16X4", {"WREMUX": "INV"}, {}, "no model of a TRELLIS_DPR16X4 whose WREMUX is INV"),
+        ("TRELLIS_DPR16X4", {"INITVAL": "0100"}, {}, "contents of a TRELLIS_DPR16X4 must begin as 0"),
+        ("DP16KD", {"CSDECODE_A": "0b001"}, {}, "no model of a DP16KD whose CSDECODE_A is 0b001"),
+        ("DP16KD", {}, {"WEB": [7]}, "no model of a DP16KD whose WEB is not 0"),
+    ],
+)
+def test_cells_used_as_no_model_knows_are_refused(
+    kind: str, parameters: dict[str, str], wires: dict[str, list[int]], rule: str
+) -> None:
+    cell = {"type": kind, "parameters": parameters, "connections": wires, "port_directions": {}}
+    module = {"attributes": {}, "cells": {"it": cell}}
+    with pytest.raises(ValueError, match=rule):
+        with_buses({"modules": {"top": module}})
 
 
 def memory(width: int, words: int) -> str:

@@ -33,6 +33,19 @@ _MEMORIES = ("DP16KD", "SDPB", "SDPX9B", "DPB", "DPX9B")
 _CONSTANTS = {"VCC": ("V", "1"), "GND": ("G", "0")}
 _FIXED = {"WEB": "0", "WREB": "0", "RESETA": "0", "RESETB": "0", "OCE": "1"}
 """Ports of block memories that the models take for constant, where a cell has them."""
+_KNOWN = {
+    "CEMUX": ("CE", "INV", "1"),
+    "CLKMUX": ("CLK",),
+    "LSRMUX": ("LSR",),
+    "SRMODE": ("LSR_OVER_CE",),
+    "WCKMUX": ("WCK",),
+    "WREMUX": ("WRE",),
+    "CLKAMUX": ("CLKA",),
+    "CLKBMUX": ("CLKB",),
+    "CSDECODE_A": ("0b000",),
+    "CSDECODE_B": ("0b000",),
+}
+"""What the models know of what an ECP5's cells may be told of their enables, clocks and resets."""
 
 _BOARD = """module halfulp_core(input aclk, input aresetn, input rx, output tx);
   top board(.{clock}(aclk), .uart_0__rx__io(rx), .uart_0__tx__io(tx));
@@ -140,7 +153,8 @@ def with_buses(netlist: dict[str, Any]) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        Where a memory begins as something other than 0, is written to from its side B, or is reset.
+        Where a memory begins as something other than 0, is written to from its side B, or is reset; where a cell's
+        enable, clock or reset is used in a way that its model does not know.
     """
     modules = {
         name: module
@@ -153,6 +167,10 @@ def with_buses(netlist: dict[str, Any]) -> dict[str, Any]:
             for name in [each for each in cell["parameters"] if _CONTENTS.fullmatch(each)]:
                 if "1" in cell["parameters"].pop(name):
                     raise ValueError(f"the contents of a {cell['type']} must begin as 0")
+            for name, known in _KNOWN.items():
+                setting = cell["parameters"].get(name, known[0]).strip()
+                if setting not in known:
+                    raise ValueError(f"there is no model of a {cell['type']} whose {name} is {setting}")
             if cell["type"] in _MEMORIES:
                 for port, wanted in _FIXED.items():
                     (net,) = cell["connections"].get(port, [wanted]) or [wanted]

@@ -34,7 +34,7 @@ module TRELLIS_FF(input CLK, LSR, CE, DI, output reg Q);
   initial Q = REGSET == "SET";
   always @(posedge CLK)
     if (LSR) Q <= REGSET == "SET";
-    else if (CE | (CEMUX != "CE")) Q <= DI;
+    else if (CEMUX == "CE" ? CE : CEMUX == "INV" ? !CE : 1'b1) Q <= DI;
 endmodule
 
 module TRELLIS_DPR16X4(input [3:0] DI, WAD, RAD, input WRE, WCK, output [3:0] DO);
