@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal, Value, unsigned
-from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFOBuffered
+from typing import Any
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, unsigned
+from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.interfaces import descriptor_layout, payload_register
 from halfulp.hw.register_file import settings_layout
 from halfulp.hw.registers import ErrorCode
-from halfulp.numerics.formats import Format
+from halfulp.numerics.formats import FloatFormat, Format, PositFormat
 from halfulp.numerics.gemm import SCALE_LIMIT
 from halfulp.numerics.random_bits import MAX_OUTPUT_BITS
 from halfulp.numerics.rounding import KINDS
@@ -123,40 +124,75 @@ class DescriptorQueue(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         """Build the block."""
         m = Module()
-        layout = request_layout(self._config)
-        fifo = SyncFIFOBuffered(width=layout.size, depth=self._config.queue_depth)
-        m.submodules.fifo = ResetInserter(self.flush)(fifo)
-        m.d.comb += [
-            fifo.w_data.eq(self.push.payload.as_value()),
-            fifo.w_en.eq(self.push.valid),
-            self.push.ready.eq(fifo.w_rdy),
-        ]
-
-        # The checks are registered on their way from the queue to the output.
-        request = data.View(layout, fifo.r_data)
-        checked = Signal()
+        layout, depth = request_layout(self._config), self._config.queue_depth
+        written = Signal(range(depth))
+        read = Signal(range(depth))
+        level = Signal(range(depth + 1))
+        shown = Signal()  # the oldest is at the memory's output
+        checked = Signal()  # one is at the descriptor's, and was checked on its way there
+        pushes = Signal()
+        pops = Signal()
+        request: Any = Signal(layout, name="oldest")
         rules = self._rules(request)
-        failed = Signal(len(rules))
+        failed = Signal(len(rules), reset_less=True)
         descriptor = payload_register(m, self.descriptor.p)
         m.d.comb += [
+            self.push.ready.eq(level != depth),
+            pushes.eq(self.push.valid & self.push.ready),
+            pops.eq(shown & ~checked),
             self.descriptor.valid.eq(checked & ~failed.any()),
             self.refused.eq(checked & failed.any()),
-            fifo.r_en.eq(~checked | self.descriptor.ready),
         ]
         for bit, error in reversed(list(zip(failed, rules, strict=True))):
             with m.If(bit):
                 m.d.comb += self.error_code.eq(error)
-        # A clock after one was refused; the next one is then taken as into an empty output.
-        with m.If(self.refused):
+        offered = self.push.payload.as_value()
+        if depth == 1:
+            # The one place is itself what a memory's output would be.
+            place = Signal(layout.size, reset_less=True)
+            m.d.comb += Value.cast(request).eq(place)
+            with m.If(pushes):
+                m.d.sync += place.eq(offered)
+        else:
+            m.submodules.requests = requests = memory.Memory(shape=unsigned(layout.size), depth=depth, init=[])
+            write_port, read_port = requests.write_port(), requests.read_port()
+            m.d.comb += [
+                write_port.en.eq(pushes),
+                write_port.addr.eq(written),
+                write_port.data.eq(offered),
+                read_port.en.eq(1),
+                read_port.addr.eq(read),
+                Value.cast(request).eq(read_port.data),
+            ]
+        m.d.sync += [
+            level.eq(level + pushes - pops),
+            shown.eq((level != 0) & ~pops),
+            written.eq(Mux(pushes, _behind(written, depth), written)),
+            read.eq(Mux(pops, _behind(read, depth), read)),
+        ]
+        # These hundreds of registers load whatever is there until there is something: by one register.
+        with m.If(~checked):
+            m.d.sync += [checked.eq(shown), failed.eq(Cat(*rules.values()))]
+            known = self._known()
+            m.d.sync += [descriptor[n].eq(known.get(n, request[n])) for n in descriptor.shape().members]
+        with m.Elif(failed.any() | self.descriptor.ready):
             m.d.sync += checked.eq(0)
-        with m.If(fifo.r_en):
-            m.d.sync += checked.eq(fifo.r_rdy)
-            with m.If(fifo.r_rdy):
-                m.d.sync += failed.eq(Cat(*rules.values()))
-                m.d.sync += [descriptor[name].eq(request[name]) for name in descriptor.shape().members]
         with m.If(self.flush):
-            m.d.sync += checked.eq(0)
+            m.d.sync += [signal.eq(0) for signal in (level, shown, checked, written, read)]
         return m
+
+    def _known(self) -> dict[str, int]:
+        """The fields that all GEMMs that pass have alike, or that no result depends on: no registers from here on."""
+        config = self._config
+        sides = {"a": config.a_formats, "b": config.b_formats, "out": config.out_formats}
+        known = {f"{role}_format": 0 for role, formats in sides.items() if len(formats) == 1}
+        if len(config.roundings) == 1:
+            known["rounding_mode"] = KINDS.index(config.roundings[0])
+        if not any(KINDS.index(kind) in STOCHASTIC for kind in config.roundings):
+            known["random_bits"] = 0
+        if not any(isinstance(f, (FloatFormat, PositFormat)) for f in config.out_formats):
+            known["overflow_ieee"] = 0
+        return known
 
     def _rules(self, request: data.View) -> dict[ErrorCode, Value]:
         """Whether a request breaks each of the rules, the first one first."""
@@ -191,6 +227,11 @@ class DescriptorQueue(wiring.Component):
         out_mask = Mux(request.out_format.matches(*wide[4]), 3, Mux(request.out_format.matches(*wide[2]), 1, 0))
         offsets = request.row_offset[:3] | request.column_offset[:3]
         return ((a & (config.a_bytes - 1)) | (b & (config.b_bytes - 1)) | (c & out_mask) | offsets).any()
+
+
+def _behind(place: Signal, depth: int) -> Value:
+    """The place behind this one, in a ring."""
+    return Mux(place == depth - 1, 0, place + 1)[: len(place)]
 
 
 def _numbers(formats: tuple[Format, ...], container_bytes: int) -> list[int]:
