@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 from amaranth.hdl import Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
@@ -38,6 +38,9 @@ __all__ = [
 NEAREST_EVEN, TOWARD_ZERO, STOCHASTIC, STOCHASTIC_FLOOR = (
     KINDS.index(kind) for kind in ("nearest_even", "toward_zero", "stochastic", "stochastic_floor")
 )
+
+_FieldName: TypeAlias = tuple[str, int | None]
+"""Of a field of `rounding_layout`: its name, and the sign where it has one for each."""
 
 _CODES_OF_INTEGERS: dict[str, Any] = {
     "integer": 1, "code_mask": 0, "nan_invalid": 1, "infinity_overflows": 1,
@@ -143,6 +146,9 @@ class RoundingSetup(wiring.Component):
         """Build the block."""
         m = Module()
         tile, rounding = self.tile, payload_register(m, self.rounding)
+        # What all formats and modes agree on needs no register.
+        known = self._known()
+        m.d.comb += [_field(self.rounding, name).eq(value) for name, value in known.items()]
         with m.If(self.load):
             mode, bits = tile.rounding_mode, tile.random_bits
             places = fraction_places(self._config)
@@ -171,7 +177,10 @@ class RoundingSetup(wiring.Component):
             with m.Switch(tile.out_format):
                 for number, fmt in enumerate(self._config.out_formats):
                     with m.Default() if number == len(self._config.out_formats) - 1 else m.Case(number):
-                        m.d.sync += self._of_format(rounding, fmt, to_infinity, mode != TOWARD_ZERO)
+                        values = self._of_format(fmt, to_infinity, mode != TOWARD_ZERO)
+                        m.d.sync += [
+                            _field(rounding, name).eq(value) for name, value in values.items() if name not in known
+                        ]
             if has_binary(self._config):
                 binary = [n for n, fmt in enumerate(self._config.out_formats) if isinstance(fmt, BinaryFormat)]
                 is_binary = tile.out_format.matches(*binary)
@@ -179,10 +188,17 @@ class RoundingSetup(wiring.Component):
                 m.d.sync += rounding.at_least_one.eq(is_binary & ((mode == NEAREST_EVEN) | (mode == TOWARD_ZERO)))
         return m
 
-    def _of_format(self, rounding: Any, fmt: Format, ieee: Value, away: Value) -> list[Any]:
+    def _known(self) -> dict[_FieldName, int]:
+        """The fields that are the same in all formats, or in all modes."""
+        formats = [self._of_format(fmt, Signal(), Signal()) for fmt in self._config.out_formats]
+        first = formats[0].items()
+        known = {n: int(v) for n, v in first if isinstance(v, int) and all(_is(each[n], v) for each in formats)}
+        nearest = ["nearest_even" == kind for kind in self._config.roundings]
+        return known | ({("nearest", None): int(nearest[0])} if len(set(nearest)) == 1 else {})
+
+    def _of_format(self, fmt: Format, ieee: Value, away: Value) -> dict[_FieldName, Value | int]:
         """The fields that `fmt` decides. `ieee`: overflow to infinity; `away`: finite values may round that far."""
         places = integer_places(self._config)
-        sign: Value | int
         if isinstance(fmt, ScaledIntegerFormat):
             mask = (1 << fmt.bits) - 1
             largest, smallest = fmt.largest, fmt.smallest & mask
@@ -221,14 +237,19 @@ class RoundingSetup(wiring.Component):
             values["table"] = isinstance(fmt, TableFormat)
             values["table_number"] = tables.index(fmt) if isinstance(fmt, TableFormat) else 0
         values["bytes_log2"] = fmt.container_bytes.bit_length() - 1
-        assignments = [rounding[name].eq(value) for name, value in values.items()]
-        for sign in (0, 1):
-            assignments += [
-                rounding.limit[sign].eq(limits[sign]),
-                rounding.beyond[sign].eq(beyond[sign]),
-                rounding.infinity[sign].eq(infinity[sign]),
-            ]
-        return assignments
+        by_sign = {"limit": limits, "beyond": beyond, "infinity": infinity}
+        fields: dict[_FieldName, Value | int] = {(name, None): value for name, value in values.items()}
+        return fields | {(name, sign): value[sign] for name, value in by_sign.items() for sign in (0, 1)}
+
+
+def _field(rounding: Any, name: _FieldName) -> Any:
+    """A field of `rounding_layout`."""
+    key, sign = name
+    return rounding[key] if sign is None else rounding[key][sign]
+
+
+def _is(value: Value | int, constant: int) -> bool:
+    return isinstance(value, int) and value == constant
 
 
 def _select(number: Value, constants: list[int]) -> Value:
