@@ -160,6 +160,8 @@ class FloatAdder(wiring.Component):
         self._levels = leading_zeros.bit_length()
         self._specials = sum_specials(accumulator, specials)
         self._frame = frame_bits(accumulator, significand_bits)
+        # A carry's, those of a significand, and the one that the other may be further down.
+        self._near_places = max(accumulator.format.significand_bits, significand_bits) + 2
         sums = sum_layout(accumulator, self._specials)
         exponent_bits = (max_exponent - min_exponent).bit_length()
         super().__init__(
@@ -211,7 +213,8 @@ class FloatAdder(wiring.Component):
         operands["below"] = _wire(m, "below", subtract & raw[-1])
         operands["raw"] = raw
         operands = self._cut(m, "add", operands)
-        operands["zeros"] = _leading_zeros(m, operands["raw"] ^ operands["below"].replicate(frame + 1))
+        near = self._near_places
+        operands["zeros"] = _leading_zeros(m, operands["raw"][-near:] ^ operands["below"].replicate(near))
         operands = self._cut(m, "count", operands)
         operands = self._cut(m, "normalise", self._normalise(m, operands))
         self._round(m, operands)
@@ -294,6 +297,10 @@ class FloatAdder(wiring.Component):
         """Shift the sum to the left, and find the exponent field, less 1, that it has then.
 
         A sum below 0 is still the complement of its magnitude: ones are to come in where this shifts in zeros.
+
+        A difference of operands that are two or more places apart has at most two zeros, the carry's place included.
+        Of closer ones it is 0 behind the near places, unless the exponent is 1, with which nothing is shifted by more
+        than a place. So only the near places are looked at, and only they are shifted by four or more.
         """
         raw, exponent, zeros = operands.pop("raw"), operands.pop("exponent"), operands.pop("zeros")
         left = Signal(signed(max(len(exponent), len(zeros)) + 1), name="left")
@@ -301,8 +308,10 @@ class FloatAdder(wiring.Component):
         # Below the smallest normal number the ulp stays the same.
         subnormal = left[-1]
         places = Mux(subnormal, exponent, zeros)[: len(zeros)]
-        operands["shifted"] = _shift_left(m, raw, places)
-        operands["field"] = Mux(subnormal | (raw == 0), 0, left[: len(exponent)])
+        near = self._near_places
+        top = _shift_left(m, raw[-near:], Cat(Const(0, 2), places[2:]))
+        operands["shifted"] = _shift_left(m, Cat(raw[:-near], top), places[:2])
+        operands["field"] = Mux(subnormal | (zeros == near), 0, left[: len(exponent)])
         operands["negative"] = operands["negative"] ^ operands["below"]
         return operands
 
@@ -344,7 +353,9 @@ class FloatAdder(wiring.Component):
         m.d.sync += self.total_is_normal.eq(hidden | rounded[0 if gap else fmt.mantissa_bits])
         too_large = Signal(name="too_large")
         m.d.comb += too_large.eq(rounded > fmt.max_code)
-        total = self.total
+        # Without a reset: the first step of a tile clears it.
+        total = Signal.like(self.total, name="rounded_total", reset_less=True)
+        m.d.comb += self.total.eq(total)
         special = Cat(operands[name] for name in self._specials).any()
         overflows = too_large & ~special
         m.d.sync += [
