@@ -217,7 +217,6 @@ def packer_bench(modules: Modules, config: ArrayConfig) -> Bench:
     bench.ensure(
         ~packed_valid | (packed_count >= 1) & (packed_count <= most),
         ~packed_valid | (inside["last_byte"] + 1 == packed_address[:word_bits] + packed_count),
-        ~packed_valid | inside["packed_last_of_row"] | ((packed >> packed_count * 8) == 0),
         ~packed_valid | inside["packed_last_of_row"] | (next_address == (packed_address + packed_count)[: len(byte)]),
         ~packed_valid | ~inside["packed_last_of_gemm"] | inside["packed_last_of_row"],
         ~packed_valid | (goes_on == ~inside["packed_last_of_row"]),
@@ -236,12 +235,6 @@ def packer_bench(modules: Modules, config: ArrayConfig) -> Bench:
         ~keeps | ~top_lane,
         ~aligned_valid | inside["keep_last"] | inside["last_of_row"] | top_lane,
         ~keeps | (last_word >> behind[:word_bits] == 0),
-        # Bytes without a strobe are zeros wherever they are or-ed with another group's.
-        *(
-            ~aligned_valid | strobes[n] | (aligned.word_select(n, 8) == 0) | (inside["last_of_row"] & strobes[:n].any())
-            for n in range(len(strobes))
-        ),
-        *(kept_strobe[n] | (kept_data.word_select(n, 8) == 0) for n in range(bus_bytes)),
         # What is kept lies before what comes.
         ~kept_strobe.any() | aligned_valid | more,
         ~kept_strobe.any() | ~aligned_valid | (kept_strobe < lowest),
@@ -252,12 +245,12 @@ def packer_bench(modules: Modules, config: ArrayConfig) -> Bench:
         inside["is_full"] == (beats == BURST_BEATS - 1),
         ~aligned_valid | (inside["ends_row"] == (inside["last_of_row"] & (words_behind == 0))),
         aligned_valid | inside["finishes"],
-        ~aligned_valid | (inside["pushes"] == ((words_behind != 0) | ~inside["keep_last"])),
+        inside["pushes"] == (aligned_valid & ((words_behind != 0) | ~inside["keep_last"])),
         ~aligned_valid | (inside["finishes"] == ((words_behind == 0) | ((words_behind == 1) & inside["keep_last"]))),
-        ~aligned_valid
-        | (
-            inside["closes"]
-            == (inside["ends_row"] | inside["is_full"] | address[: (page_words - 1).bit_length()].all())
+        inside["closes"]
+        == (
+            inside["pushes"]
+            & (inside["ends_row"] | inside["is_full"] | address[: (page_words - 1).bit_length()].all())
         ),
         (beats == 0) | (first == inside["first_address"]),
         (beats == 0) | (upcoming[: len(word)] == (first + beats)[: len(word)]),
@@ -387,7 +380,7 @@ MUTANTS = {
         "~last_byte[:offset_bits].all() & ~packed_last_of_row",
         "~last_byte[:offset_bits].all()",
     ),
-    "what was kept is lost": (wide_bench, "burst_packer", "aligned[:bus_width] | kept.data", "aligned[:bus_width]"),
+    "what was kept is lost": (wide_bench, "burst_packer", "_merged(kept, aligned[:bus_width])", "aligned[:bus_width]"),
     "words of a group at one address": (wide_bench, "burst_packer", "eq(word_address + 1)", "eq(word_address)"),
     "a burst across 4 KiB": (wide_bench, "burst_packer", "next_is_full | next_ends_page)", "next_is_full)"),
     "a burst at its last word's address": (
@@ -400,16 +393,16 @@ MUTANTS = {
     "a word lost where bursts wait": (
         wide_bench,
         "burst_packer",
-        "(self.words.ready & (self.bursts.ready | ~closes))",
-        "self.words.ready",
+        "(pushes & ~self.words.ready) | (closes & ~self.bursts.ready)",
+        "pushes & ~self.words.ready",
     ),
     "a queue full a clock too late": (short_bench, "writer", "((waiting == depth - 1) & push)", "0"),
     "a queue's word shown twice": (short_bench, "writer", "eq(shown.before.ready)", "eq(shown.behind.ready)"),
     "a burst announced before its words": (
         wide_bench,
         "burst_packer",
-        "aligned_valid & pushes & closes & self.words.ready",
-        "aligned_valid & pushes & closes",
+        "self.bursts.valid.eq(closes & self.words.ready)",
+        "self.bursts.valid.eq(closes)",
     ),
     "a beat too many": (
         writer_bench,

@@ -104,14 +104,15 @@ class BurstPacker(wiring.Component):
         aligned = Signal(bus_width * words_most, reset_less=True)
         strobes = Signal(bus_bytes * words_most, reset_less=True)
         words_behind = Signal(range(words_most), reset_less=True)
-        # Whether a word leaves, or all is kept for the next group; whether it is the last that does, or there is none.
-        pushes = Signal(reset_less=True)
+        # Whether a word leaves, or all is kept for the next group; whether that ends a burst; whether it is the last
+        # word that does, or there is none. Registers, for all that is behind halts by them, in as few tables as can be.
+        pushes = Signal()
+        closes = Signal()
         finishes = Signal(init=1)
         word_address = Signal(config.address_bits - offset_bits, reset_less=True)
-        # Whether it is the last of a row, and of a burst: registers, for what is behind halts by them.
         page_bits = exact_log2(PAGE_BYTES // bus_bytes)
         ends_row = Signal(reset_less=True)
-        closes = Signal(reset_less=True)
+        next_pushes = Signal()
         next_ends_row = Signal()
         next_ends_page = Signal()
         next_is_full = Signal()
@@ -122,10 +123,11 @@ class BurstPacker(wiring.Component):
         # What the next group's first word is merged with.
         kept = Signal(word_layout(config))
 
-        aligned_free = Signal()
+        halts = Signal()
         packed_free = Signal()
         m.d.comb += [
-            packed_free.eq(~packed_valid | aligned_free),
+            halts.eq((pushes & ~self.words.ready) | (closes & ~self.bursts.ready)),
+            packed_free.eq(~packed_valid | (finishes & ~halts)),
             self.groups.ready.eq(packed_free),
             self.idle.eq(~packed_valid & ~aligned_valid & ~kept.strobe.any()),
         ]
@@ -143,16 +145,20 @@ class BurstPacker(wiring.Component):
 
         offset = packed_address[:offset_bits]
         # Either the next group comes, or the next word of this one: which of them is known before whether one does.
-        moves = Signal()
-        with m.If(~aligned_valid | moves):
+        with m.If(~halts):
             # A burst ends with a row, before a multiple of 4 KiB, and after 16 words.
-            m.d.sync += [ends_row.eq(next_ends_row), closes.eq(next_ends_row | next_is_full | next_ends_page)]
+            m.d.sync += [
+                pushes.eq(next_pushes),
+                ends_row.eq(next_ends_row),
+                closes.eq(next_pushes & (next_ends_row | next_is_full | next_ends_page)),
+            ]
             with m.If(finishes):
                 ones = Const((1 << bytes_most) - 1, bytes_most)
                 count_mask = ~(ones << byte_count)[:bytes_most]
                 behind = last_byte[offset_bits:]
                 keeps = ~last_byte[:offset_bits].all() & ~packed_last_of_row
                 m.d.comb += [
+                    next_pushes.eq(packed_valid & ((behind != 0) | ~keeps)),
                     next_ends_row.eq(packed_last_of_row & (behind == 0)),
                     next_ends_page.eq(packed_address[offset_bits:][:page_bits].all()),
                 ]
@@ -161,7 +167,6 @@ class BurstPacker(wiring.Component):
                     aligned.eq(packed << Cat(Const(0, 3), offset)),
                     strobes.eq(count_mask << offset),
                     words_behind.eq(behind),
-                    pushes.eq((behind != 0) | ~keeps),
                     finishes.eq(~packed_valid | (behind == 0) | ((behind == 1) & keeps)),
                     word_address.eq(packed_address[offset_bits:]),
                     keep_last.eq(keeps),
@@ -170,6 +175,7 @@ class BurstPacker(wiring.Component):
                 ]
             with m.Else():
                 m.d.comb += [
+                    next_pushes.eq((words_behind != 1) | ~keep_last),
                     next_ends_row.eq(last_of_row & (words_behind == 1)),
                     next_ends_page.eq(word_address[:page_bits] == (1 << page_bits) - 2),
                 ]
@@ -177,7 +183,6 @@ class BurstPacker(wiring.Component):
                     aligned.eq(aligned[bus_width:]),
                     strobes.eq(strobes[bus_bytes:]),
                     words_behind.eq(words_behind - 1),
-                    pushes.eq((words_behind != 1) | ~keep_last),
                     finishes.eq((words_behind == 1) | ((words_behind == 2) & keep_last)),
                     word_address.eq(word_address + 1),
                 ]
@@ -185,12 +190,10 @@ class BurstPacker(wiring.Component):
         # One word leaves a clock; the last one of a group, where it is kept, costs no clock of its own.
         head = Signal(word_layout(config))
         m.d.comb += [
-            head.data.eq(aligned[:bus_width] | kept.data),
+            head.data.eq(_merged(kept, aligned[:bus_width])),
             head.strobe.eq(strobes[:bus_bytes] | kept.strobe),
-            moves.eq(aligned_valid & (~pushes | (self.words.ready & (self.bursts.ready | ~closes)))),
-            aligned_free.eq(~aligned_valid | (moves & finishes)),
         ]
-        with m.If(moves):
+        with m.If(aligned_valid & ~halts):
             with m.If(~pushes):
                 m.d.sync += kept.eq(head)
             with m.Elif((words_behind == 1) & keep_last):
@@ -208,27 +211,35 @@ class BurstPacker(wiring.Component):
         m.d.comb += [
             next_is_full.eq(is_full),
             self.words.payload.eq(head),
-            self.words.valid.eq(aligned_valid & pushes & (self.bursts.ready | ~closes)),
+            self.words.valid.eq(pushes & (self.bursts.ready | ~closes)),
             self.bursts.payload.word_address.eq(Mux(beats_less_1 == 0, word_address, first_address)),
             self.bursts.payload.beats_less_1.eq(beats_less_1),
             self.bursts.payload.last_of_gemm.eq(last_of_gemm & ends_row),
-            self.bursts.valid.eq(aligned_valid & pushes & closes & self.words.ready),
+            self.bursts.valid.eq(closes & self.words.ready),
         ]
-        with m.If(moves & pushes):
-            m.d.sync += beats_less_1.eq(Mux(closes, 0, beats_less_1 + 1))
+        with m.If(pushes):
             m.d.comb += next_is_full.eq((beats_less_1 == BURST_BEATS - 2) & ~closes)
-            m.d.sync += is_full.eq(next_is_full)
+        with m.If(pushes & ~halts):
+            m.d.sync += [beats_less_1.eq(Mux(closes, 0, beats_less_1 + 1)), is_full.eq(next_is_full)]
             with m.If(beats_less_1 == 0):
                 m.d.sync += first_address.eq(word_address)
 
         with m.If(self.flush):
-            m.d.sync += [packed_valid.eq(0), aligned_valid.eq(0), finishes.eq(1), kept.eq(0)]
-            m.d.sync += [beats_less_1.eq(0), is_full.eq(0)]
+            m.d.sync += [packed_valid.eq(0), aligned_valid.eq(0), pushes.eq(0), closes.eq(0), finishes.eq(1)]
+            m.d.sync += [kept.eq(0), beats_less_1.eq(0), is_full.eq(0)]
         return m
 
 
+def _merged(kept: data.View, behind: Value) -> Value:
+    """The bytes that are kept, and the others of what comes behind them."""
+    return Cat(
+        Mux(strobe, kept.data.word_select(byte, 8), behind.word_select(byte, 8))
+        for byte, strobe in enumerate(kept.strobe)
+    )
+
+
 def _contiguous(group: data.View, lanes: int) -> Value:
-    """The codes of a group side by side, whatever their size."""
+    """The codes of a group side by side, whatever their size; behind them whatever costs least."""
     codes = [group.codes[lane] for lane in range(lanes)]
     by_size = [Cat(*(code[: 8 << log2] for code in codes)) for log2 in range(exact_log2(len(codes[0]) // 8) + 1)]
-    return Array(by_size)[group.bytes_log2]
+    return Array(Cat(each, by_size[-1][len(each) :]) for each in by_size)[group.bytes_log2]
