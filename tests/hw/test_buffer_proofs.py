@@ -108,6 +108,7 @@ def buffer_bench(module: ModuleType, config: ArrayConfig) -> Bench:
         bench.ensure(
             inside[f"position{i}"] == position[i + 1],
             inside[f"offset{i}"] == turned[:lane_bits],
+            inside[f"next_offset{i}"] == (turned + segment[lane_bits : 2 * lane_bits])[:lane_bits],
             inside[f"stride{i}"] == segment[lane_bits : 2 * lane_bits],
             inside[f"across{i}"] == segment[-1],
         )
@@ -133,12 +134,12 @@ def test_elements_of_wide_words_are_read_as_they_came(tmp_path: Path) -> None:
 
 MUTANTS = {
     "every bank takes the element of the first": ("chosen.rotate_left(i % elements)", "chosen"),
-    "across K an element lies in the next word": ("(element[-1] & ~wraps)", "element[-1]"),
+    "across K an element lies in the next word": ("(place[-1] & ~Mux(first, across, wraps))", "place[-1]"),
     "a row goes to the bank below": ("1 << beat.bank)", "2 << beat.bank)"),
     "the other operand's words are taken": ("beat.operand == self._operand", "1"),
-    "rows begin where the first one does": ("(turn + turns)[:lane_bits]", "turn"),
+    "rows begin where the first one does": ("next_turn.eq(offset + stride)", "next_turn.eq(offset)"),
     "a slot is free before its last bank is read": ("self.freed.eq(freeing[-1])", "self.freed.eq(freeing[-2])"),
-    "segments take over in the middle": ("step.across, step.valid & step.first", "step.across, step.first"),
+    "segments take over in the middle": ("step.first, step.valid & step.first", "step.first, step.first"),
 }
 """What is wrong: the source text that is replaced, by what."""
 

@@ -138,20 +138,28 @@ class OperandBuffer(wiring.Component):
         m.d.comb += [self.freed.eq(freeing[-1]), self.freed_parity.eq(parity[-1])]
 
         position, offset = step.position, step.offset
-        stride, across, begins = step.stride, step.across, step.valid & step.first
+        stride, across, first, begins = step.stride, step.across, step.first, step.valid & step.first
         for i in range(lanes):
-            # Positions go from bank to bank; where in a word this bank's row begins follows from the bank before, and
-            # only changes with the segment.
+            # Positions go from bank to bank; where in a word this bank's row begins, and the next bank's, follows from
+            # the bank before, and only changes with the segment.
             here = Signal(len(step.position), name=f"position{i}", reset_less=True)
             turn = Signal(lane_bits, name=f"offset{i}", reset_less=True)
+            next_turn = Signal(lane_bits, name=f"next_offset{i}", reset_less=True)
             turns = Signal(lane_bits, name=f"stride{i}", reset_less=True)
             wraps = Signal(name=f"across{i}", reset_less=True)
             m.d.sync += here.eq(position)
             with m.If(begins):
-                m.d.sync += [turn.eq(offset), turns.eq(stride), wraps.eq(across)]
+                m.d.sync += [turn.eq(offset), next_turn.eq(offset + stride), turns.eq(stride), wraps.eq(across)]
 
-            element = Signal(lane_bits + 1, name=f"element{i}")
-            m.d.comb += element.eq(here[:lane_bits] + turn)
+            # A register, for the memory block may lie far away.
+            read_address = Signal(ceil_log2(config.buffer_depth), name=f"read_address{i}", reset_less=True)
+            element = Signal(lane_bits, name=f"element{i}", reset_less=True)
+            place = Signal(lane_bits + 1, name=f"place{i}")
+            m.d.comb += place.eq(position[:lane_bits] + Mux(first, offset, turn))
+            m.d.sync += [
+                element.eq(place),
+                read_address.eq(position[lane_bits:] + (place[-1] & ~Mux(first, across, wraps))),
+            ]
             m.submodules[f"bank{i}"] = bank = memory.Memory(
                 shape=unsigned(config.bus_width), depth=config.buffer_depth, init=[]
             )
@@ -161,7 +169,7 @@ class OperandBuffer(wiring.Component):
                 write.addr.eq(address),
                 write.data.eq(word),
                 read.en.eq(reading[i]),
-                read.addr.eq(here[lane_bits:] + (element[-1] & ~wraps)),
+                read.addr.eq(read_address),
             ]
             # A memory block's output is late in its clock: the word is registered before an element is taken.
             word_read = Signal(config.bus_width, name=f"word{i}", reset_less=True)
@@ -176,8 +184,8 @@ class OperandBuffer(wiring.Component):
             ]
             m.d.comb += self.codes[i].eq(code)
 
-            position, offset = here, (turn + turns)[:lane_bits]
-            stride, across, begins = turns, wraps, beginning[i]
+            position, offset, stride, across = here, next_turn, turns, wraps
+            first = begins = beginning[i]
         return m
 
     def _write_stage(self, m: Module, elements: int) -> tuple[Signal, Signal, Signal, Signal]:
