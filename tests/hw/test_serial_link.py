@@ -67,7 +67,7 @@ class Bench:
             while not ready:
                 *_, ready = await ctx.tick().sample(received.ready)
         ctx.set(received.valid, 0)
-        await ctx.tick().repeat(12 + 5 * BUFFER_BYTES // 4)
+        await ctx.tick().repeat(200 + 14 * BUFFER_BYTES // 4)
         replies = list(self._reader.feed(bytes(self._bytes)))
         self._bytes.clear()
         return replies

@@ -66,7 +66,7 @@ class Driver:
         What messages call the core.
     timeout_s
         A run fails when for so many seconds no operand entered the array and no GEMM ended. Long GEMMs are
-        not affected, for they progress.
+        not affected, for they progress; on a core without counters, where only ends are seen, they are.
     pools
         Whether buffers are kept for later GEMMs, in sizes that suit many. Where memory is short, and cheap to
         allocate, it is better to have each of the very size, and free afterwards.
@@ -76,7 +76,7 @@ class Driver:
     config
         The core's configuration, read from its registers.
     counters
-        Of the last batch: everything submitted since the core was idle.
+        Of the last batch: everything submitted since the core was idle. None where the core counts nothing.
 
     Raises
     ------
@@ -97,8 +97,8 @@ class Driver:
         self._completed_before = 0
         self._batch = 0
         self._must_reset = False
-        self.counters = Counters()
         self.config = read_config(self._registers.read)
+        self.counters = Counters() if self.config.counters else None
         self.reset()
 
     @property
@@ -192,7 +192,7 @@ class Driver:
             self._wait(lambda _: self._completed() >= job.position)
             # Once more: a GEMM may have been refused between the last look at the status and that at the count.
             status = self._checked_status()
-            if len(self._outstanding) == 1:
+            if len(self._outstanding) == 1 and self.config.counters:
                 self.counters = self._read_counters()
             codes = self._result(job)
         except BaseException:

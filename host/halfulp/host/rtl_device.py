@@ -27,8 +27,8 @@ class DrivenCore:
         self.driver = Driver(core, name=name, timeout_s=timeout_s)
 
     @property
-    def counters(self) -> Counters:
-        """Of its last GEMM."""
+    def counters(self) -> Counters | None:
+        """Of its last GEMM; None where the core counts nothing."""
         return self.driver.counters
 
     def run_on_core(self, a: CodeArray | Blocks, b: CodeArray | Blocks, spec: AnyGemmSpec, seed: int) -> GemmResult:

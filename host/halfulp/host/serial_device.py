@@ -120,13 +120,15 @@ class SerialDevice(CoreDevice):
             )
             codes[rows, columns] = part.codes
             invalid, overflow = invalid or part.invalid, overflow or part.overflow
-            counted.append(self._driver.counters)
-        self.counters = Counters(
-            sum(c.cycles for c in counted),
-            sum(c.array_busy_cycles for c in counted),
-            sum(c.read_stall_cycles for c in counted),
-            sum(c.write_stall_cycles for c in counted),
-        )
+            if self._driver.counters is not None:
+                counted.append(self._driver.counters)
+        if counted:
+            self.counters = Counters(
+                sum(c.cycles for c in counted),
+                sum(c.array_busy_cycles for c in counted),
+                sum(c.read_stall_cycles for c in counted),
+                sum(c.write_stall_cycles for c in counted),
+            )
         return GemmResult(codes, invalid, overflow)
 
     def _close(self) -> None:

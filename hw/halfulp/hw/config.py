@@ -16,6 +16,7 @@ from halfulp.hw.config_rules import (
     MAX_INTERLEAVE,
     check_arithmetic,
     check_packing,
+    check_registers,
     check_sizes,
     format_names,
 )
@@ -38,11 +39,13 @@ __all__ = [
     "MAX_INTEGER_BITS",
     "MAX_INTERLEAVE",
     "POSITION_REGISTERS",
+    "SIZE_REGISTERS",
     "ArrayConfig",
     "UnsupportedSpecError",
 ]
 
 SIZE_REGISTERS = ("a_stride", "b_stride", "c_stride", "m", "n", "k")
+"""As wide as `size_bits` says."""
 
 POSITION_REGISTERS = ("seed_low", "seed_high", "row_offset", "column_offset")
 """What only random bits depend on."""
@@ -103,6 +106,11 @@ class ArrayConfig:
     shift_in_multipliers
         Multiply floats in DSP blocks of 25 × 18 bits, which do a part of the shifting too: with an exact accumulator,
         a third fewer lookup tables a processing element. Results and clocks are the same.
+    counters
+        Count clocks: those while busy, those in which operands enter the array, and those in which it waits.
+    registers_in_memory
+        Keep the registers in a memory block, for small parts: a GEMM is read from it after its start, a word a clock,
+        and no second one waits behind it: `queue_depth` is 1.
     """
 
     rows: int = 8
@@ -124,6 +132,8 @@ class ArrayConfig:
     block_scale: str = "e8m0"
     pack_multipliers: bool = False
     shift_in_multipliers: bool = False
+    counters: bool = True
+    registers_in_memory: bool = False
 
     if TYPE_CHECKING:
 
@@ -149,6 +159,8 @@ class ArrayConfig:
             block_scale: str = ...,
             pack_multipliers: bool = ...,
             shift_in_multipliers: bool = ...,
+            counters: bool = ...,
+            registers_in_memory: bool = ...,
         ) -> None:
             # What the constructor takes: names serve as well as the objects that the attributes then hold.
             ...
@@ -173,6 +185,7 @@ class ArrayConfig:
         check_sizes(self)
         check_arithmetic(self)
         check_packing(self)
+        check_registers(self)
         if self.max_k >> self.size_bits:
             raise ValueError(
                 f"size_bits = {self.size_bits} holds no max_k = {self.max_k}: take {self.max_k.bit_length()} or more"
@@ -267,7 +280,7 @@ class ArrayConfig:
         return self.step_random_bits > 0 or any(kind.startswith("stochastic") for kind in self.roundings)
 
     def register_bits(self, name: str) -> int:
-        """Bits that the core has of a descriptor register that is one number; see `registers.REGISTERS`."""
+        """Bits that the core makes use of in a descriptor register that is one number; see `registers.REGISTERS`."""
         if name.endswith("_address_low"):
             return min(self.address_bits, 32)
         if name.endswith("_address_high"):
@@ -308,7 +321,8 @@ class ArrayConfig:
         for name in ("pack_multipliers", "shift_in_multipliers"):
             if not data[name]:
                 del data[name]
-        for name, usual in (("address_bits", 64), ("size_bits", 32)):
+        usually = {"address_bits": 64, "size_bits": 32, "counters": True, "registers_in_memory": False}
+        for name, usual in usually.items():
             if data[name] == usual:
                 del data[name]  # likewise
         digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:10]

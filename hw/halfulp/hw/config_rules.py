@@ -23,6 +23,7 @@ __all__ = [
     "MAX_INTERLEAVE",
     "check_arithmetic",
     "check_packing",
+    "check_registers",
     "check_sizes",
     "format_names",
 ]
@@ -158,3 +159,13 @@ def check_packing(config: ArrayConfig) -> None:
         Packing.of(config.a_formats, config.b_formats)
     if config.shift_in_multipliers:
         FineShifts.of(config.a_formats, config.b_formats)
+
+
+def check_registers(config: ArrayConfig) -> None:
+    """Raise where counters and registers cannot be built as asked."""
+    for name in ("counters", "registers_in_memory"):
+        value = getattr(config, name)
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} must be true or false, not {value!r}")
+    if config.registers_in_memory and config.queue_depth != 1:
+        raise ValueError(f"queue_depth must be 1 with registers_in_memory, not {config.queue_depth}")

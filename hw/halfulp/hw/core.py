@@ -16,6 +16,7 @@ from halfulp.hw.interfaces import AxiLiteSignature, AxiReadSignature, AxiWriteSi
 from halfulp.hw.operand_engine import OperandEngine
 from halfulp.hw.register_file import RegisterFile
 from halfulp.hw.registers import ErrorCode
+from halfulp.hw.stored_registers import StoredRegisters
 from halfulp.hw.writer import Writer
 
 __all__ = ["Core", "Supervisor"]
@@ -143,13 +144,12 @@ class Core(wiring.Component):
         """Build the block."""
         m = Module()
         config = self._config
-        m.submodules.registers = registers = RegisterFile(config=config)
         m.submodules.supervisor = supervisor = Supervisor(config=config)
-        m.submodules.queue = queue = DescriptorQueue(config=config)
         m.submodules.engine = engine = OperandEngine(config=config)
         m.submodules.array = array = SystolicArray(config=config)
         m.submodules.drain = drain = Drain(config=config)
         m.submodules.writer = writer = Writer(config=config)
+        registers, queue, ready = self._registers(m, writer.done)
 
         connect(m, flipped(self.s_axi), registers.bus)
         connect(m, queue.descriptor, engine.descriptor)
@@ -167,11 +167,9 @@ class Core(wiring.Component):
             self.interrupt.eq(registers.interrupt),
         ]
 
-        request = request_from_settings(config, registers.settings)
-        m.d.comb += [queue.push.payload[name].eq(value) for name, value in request.items()]
         # What still fails during a flush belongs to GEMMs that have been given up.
         failed = (engine.error | writer.error) & ~supervisor.flush
-        overflowed = registers.start & ~queue.push.ready & ~supervisor.flush
+        overflowed = registers.start & ~ready & ~supervisor.flush
         # A clock later: what ends a GEMM or a flush is found at the ends of long paths, in several blocks.
         ended = Signal(2)
         idle = Signal()
@@ -180,7 +178,6 @@ class Core(wiring.Component):
             idle.eq(engine.idle & drain.idle & writer.idle),
         ]
         m.d.comb += [
-            queue.push.valid.eq(registers.start),
             supervisor.started.eq(registers.start),
             supervisor.ended.eq(ended),
             supervisor.stop.eq(registers.reset | failed),
@@ -223,12 +220,30 @@ class Core(wiring.Component):
         others = registered["error"]
         at_once = {
             "starting": supervisor.busy,
-            "queue_full": ~queue.push.ready,
+            "queue_full": ~ready,
             "error": others | overflowed,
             "error_code": Mux(overflowed & ~others, ErrorCode.QUEUE_OVERFLOW, registered["error_code"]),
         }
         m.d.comb += [events[name].eq(value) for name, value in {**registered, **at_once}.items()]
         return m
+
+    def _registers(
+        self, m: Module, done: Value
+    ) -> tuple[RegisterFile | StoredRegisters, DescriptorQueue | StoredRegisters, Value]:
+        """The registers, the queue of GEMMs behind them, which may be one block, and whether it takes another."""
+        config = self._config
+        if config.registers_in_memory:
+            m.submodules.registers = both = StoredRegisters(config=config)
+            m.d.comb += both.done.eq(done)
+            return both, both, both.ready
+        m.submodules.registers = registers = RegisterFile(config=config)
+        m.submodules.queue = queue = DescriptorQueue(config=config)
+        request = request_from_settings(config, registers.settings)
+        m.d.comb += [
+            *(queue.push.payload[name].eq(value) for name, value in request.items()),
+            queue.push.valid.eq(registers.start),
+        ]
+        return registers, queue, queue.push.ready
 
 
 def _for_clocks(m: Module, begins: Value, clocks: int) -> Value:

@@ -17,7 +17,15 @@ from halfulp.numerics.gemm import SCALE_LIMIT
 from halfulp.numerics.random_bits import MAX_OUTPUT_BITS
 from halfulp.numerics.rounding import KINDS
 
-__all__ = ["DescriptorQueue", "request_from_settings", "request_layout"]
+__all__ = [
+    "DescriptorQueue",
+    "known_fields",
+    "output_mask",
+    "request_from_settings",
+    "request_layout",
+    "rounding_fails",
+    "scale_fails",
+]
 
 STOCHASTIC = (KINDS.index("stochastic"), KINDS.index("stochastic_floor"))
 
@@ -136,6 +144,7 @@ class DescriptorQueue(wiring.Component):
         rules = self._rules(request)
         failed = Signal(len(rules), reset_less=True)
         descriptor = payload_register(m, self.descriptor.p)
+        m.d.comb += [self.descriptor.p[name].eq(value) for name, value in known_fields(self._config).items()]
         m.d.comb += [
             self.push.ready.eq(level != depth),
             pushes.eq(self.push.valid & self.push.ready),
@@ -173,7 +182,7 @@ class DescriptorQueue(wiring.Component):
         # These hundreds of registers load whatever is there until there is something: by one register.
         with m.If(~checked):
             m.d.sync += [checked.eq(shown), failed.eq(Cat(*rules.values()))]
-            known = self._known()
+            known = known_fields(self._config)
             m.d.sync += [descriptor[n].eq(known.get(n, request[n])) for n in descriptor.shape().members]
         with m.Elif(failed.any() | self.descriptor.ready):
             m.d.sync += checked.eq(0)
@@ -181,23 +190,9 @@ class DescriptorQueue(wiring.Component):
             m.d.sync += [signal.eq(0) for signal in (level, shown, checked, written, read)]
         return m
 
-    def _known(self) -> dict[str, int]:
-        """The fields that all GEMMs that pass have alike, or that no result depends on: no registers from here on."""
-        config = self._config
-        sides = {"a": config.a_formats, "b": config.b_formats, "out": config.out_formats}
-        known = {f"{role}_format": 0 for role, formats in sides.items() if len(formats) == 1}
-        if len(config.roundings) == 1:
-            known["rounding_mode"] = KINDS.index(config.roundings[0])
-        if not any(KINDS.index(kind) in STOCHASTIC for kind in config.roundings):
-            known["random_bits"] = 0
-        if not any(isinstance(f, (FloatFormat, PositFormat)) for f in config.out_formats):
-            known["overflow_ieee"] = 0
-        return known
-
     def _rules(self, request: data.View) -> dict[ErrorCode, Value]:
         """Whether a request breaks each of the rules, the first one first."""
         config = self._config
-        scale = request.scale.as_signed()
         rules: dict[ErrorCode, Value] = {}
         if "too_wide" in request.shape().members:
             rules[ErrorCode.TOO_WIDE] = request.too_wide
@@ -208,23 +203,17 @@ class DescriptorQueue(wiring.Component):
             | (request.b_format >= len(config.b_formats))
             | (request.out_format >= len(config.out_formats))
         )
-        rules[ErrorCode.UNSUPPORTED_ROUNDING] = self._rounding_fails(request)
+        rules[ErrorCode.UNSUPPORTED_ROUNDING] = rounding_fails(config, request.rounding_mode, request.random_bits)
         rules[ErrorCode.MISALIGNED] = self._misaligned(request)
-        rules[ErrorCode.SCALE_OUT_OF_RANGE] = (scale > SCALE_LIMIT) | (scale < -SCALE_LIMIT)
+        rules[ErrorCode.SCALE_OUT_OF_RANGE] = scale_fails(request.scale)
         return rules
-
-    def _rounding_fails(self, request: data.View) -> Value:
-        mode, bits = request.rounding_mode, request.random_bits
-        built_in = mode.matches(*(KINDS.index(kind) for kind in self._config.roundings))
-        return ~built_in | (mode.matches(*STOCHASTIC) & ((bits == 0) | (bits > MAX_OUTPUT_BITS)))
 
     def _misaligned(self, request: data.View) -> Value:
         config = self._config
         a = request.a_address[:2] | request.a_stride[:2]
         b = request.b_address[:2] | request.b_stride[:2]
         c = request.c_address[:2] | request.c_stride[:2]
-        wide = {size: _numbers(config.out_formats, size) for size in (2, 4)}
-        out_mask = Mux(request.out_format.matches(*wide[4]), 3, Mux(request.out_format.matches(*wide[2]), 1, 0))
+        out_mask = output_mask(config, request.out_format)
         offsets = request.row_offset[:3] | request.column_offset[:3]
         return ((a & (config.a_bytes - 1)) | (b & (config.b_bytes - 1)) | (c & out_mask) | offsets).any()
 
@@ -232,6 +221,37 @@ class DescriptorQueue(wiring.Component):
 def _behind(place: Signal, depth: int) -> Value:
     """The place behind this one, in a ring."""
     return Mux(place == depth - 1, 0, place + 1)[: len(place)]
+
+
+def known_fields(config: ArrayConfig) -> dict[str, int]:
+    """The fields that all GEMMs that pass have alike, or that no result depends on: no registers from here on."""
+    sides = {"a": config.a_formats, "b": config.b_formats, "out": config.out_formats}
+    known = {f"{role}_format": 0 for role, formats in sides.items() if len(formats) == 1}
+    if len(config.roundings) == 1:
+        known["rounding_mode"] = KINDS.index(config.roundings[0])
+    if not any(KINDS.index(kind) in STOCHASTIC for kind in config.roundings):
+        known["random_bits"] = 0
+    if not any(isinstance(f, (FloatFormat, PositFormat)) for f in config.out_formats):
+        known["overflow_ieee"] = 0
+    return known
+
+
+def rounding_fails(config: ArrayConfig, mode: Value, random_bits: Value) -> Value:
+    """Whether a core has no such rounding of outputs."""
+    built_in = mode.matches(*(KINDS.index(kind) for kind in config.roundings))
+    return ~built_in | (mode.matches(*STOCHASTIC) & ((random_bits == 0) | (random_bits > MAX_OUTPUT_BITS)))
+
+
+def scale_fails(word: Value) -> Value:
+    """Whether a scale, 32 bits in two's complement, is out of range."""
+    scale = word.as_signed()
+    return (scale > SCALE_LIMIT) | (scale < -SCALE_LIMIT)
+
+
+def output_mask(config: ArrayConfig, out_format: Value) -> Value:
+    """The address bits that are 0 where results of this format may lie."""
+    wide = {size: _numbers(config.out_formats, size) for size in (2, 4)}
+    return Mux(out_format.matches(*wide[4]), 3, Mux(out_format.matches(*wide[2]), 1, 0))
 
 
 def _numbers(formats: tuple[Format, ...], container_bytes: int) -> list[int]:

@@ -12,6 +12,7 @@ from amaranth.utils import ceil_log2
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.interfaces import payload_register, tile_layout, tile_stream
 from halfulp.hw.pair_queue import PairQueue
+from halfulp.hw.segments import TILE_CONSTANTS
 
 __all__ = ["GroupAddresses", "GroupWalker", "group_layout"]
 
@@ -109,8 +110,11 @@ class GroupWalker(wiring.Component):
         one_group = Signal(reset_less=True)
         may_start = Signal(init=1)
         moves = Signal()
+        m.d.comb += tile.eq(queue.behind.p)
+        if self._config.registers_in_memory:
+            # The descriptor stands until the GEMM's end: what is its own needs no queue.
+            m.d.comb += [tile[name].eq(self.tile.p[name]) for name in TILE_CONSTANTS]
         m.d.comb += [
-            tile.eq(queue.behind.p),
             queue.behind.ready.eq(self.start),
             self.first_of_gemm.eq(~inside_gemm),
             moves.eq(self.valid & self.ready),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -114,6 +114,9 @@ class Loader(wiring.Component):
             self._move_on(m, gemm, operand, line)
             self._begin_panel(m, gemm, operand, operands[1 - operand.number], wanted[operand.number])
         m.d.sync += [wanted.eq(0), *line.address.settle()]
+        if config.registers_in_memory:
+            # The descriptor stands until the GEMM's end.
+            self._keep(m, "comb", gemm, operands)
 
         with m.If(self.line.ready):
             m.d.sync += self.line.valid.eq(0)
@@ -122,6 +125,8 @@ class Loader(wiring.Component):
                 m.d.sync += state.eq(1 << _State.TAKE)
         with m.If(state[_State.TAKE]):
             self._take(m, gemm, operands)
+            if not config.registers_in_memory:
+                self._keep(m, "sync", gemm, operands)
             m.d.sync += state.eq(1 << _State.UNIT)
         with m.If(state[_State.SETTLE]):
             # A new group: the other operand's panels from the first one on.
@@ -157,6 +162,8 @@ class Loader(wiring.Component):
     def _account(self, m: Module, operand: OperandState, parity: Value, allocate: Value) -> None:
         """Count the ring's free words and the slots in use by GEMMs of either parity, and register what follows."""
         freed, odd = self.freed[operand.number], self.freed_parity[operand.number]
+        if self._config.registers_in_memory:
+            odd = Const(1)  # GEMMs do not overlap, and need no parity
         slot = Mux(parity, operand.slots[1], operand.slots[0])
         m.d.sync += [
             operand.fits.eq(operand.room >= slot),
@@ -179,10 +186,23 @@ class Loader(wiring.Component):
                 m.d.sync += in_use.eq(in_use + (allocate & (parity == p)) - (freed & (odd == p)))
 
     def _take(self, m: Module, gemm: GemmState, operands: tuple[OperandState, OperandState]) -> None:
-        """Copy the descriptor and its plan."""
-        descriptor, plan = self.descriptor, self.plan
+        """Go to the GEMM's first panels."""
         m.d.sync += [
-            gemm.parity.eq(~gemm.parity),
+            gemm.new_group.eq(1),
+            # What follows from the plan, which has no clock to settle.
+            gemm.split.eq(gemm.next_split),
+            *(operand.some.eq(1) for operand in operands),
+        ]
+        if not self._config.registers_in_memory:
+            m.d.sync += gemm.parity.eq(~gemm.parity)
+        for operand, size in zip(operands, (self.descriptor.m, self.descriptor.n), strict=True):
+            many = ~is_at_most(size, operand.lanes)
+            m.d.sync += [operand.many.eq(many), operand.restarts.eq(1), operand.left.eq(size)]
+
+    def _keep(self, m: Module, domain: str, gemm: GemmState, operands: tuple[OperandState, OperandState]) -> None:
+        """What holds for the whole GEMM, of its descriptor and its plan."""
+        descriptor, plan = self.descriptor, self.plan
+        m.d[domain] += [
             gemm.k.eq(descriptor.k),
             gemm.one_block.eq(is_at_most(descriptor.k, block_steps(self._config))),
             gemm.resident.eq(plan.resident),
@@ -191,27 +211,22 @@ class Loader(wiring.Component):
             gemm.half.eq(plan.half),
             gemm.group_rows.eq(plan.group_rows),
             gemm.split_rows.eq(plan.split_rows),
-            gemm.new_group.eq(1),
-            # What follows from these, which has no clock to settle.
-            gemm.split.eq(gemm.next_split),
-            *(operand.some.eq(1) for operand in operands),
         ]
         for operand, role, size in zip(operands, "ab", (descriptor.m, descriptor.n), strict=True):
             slot = plan.b_slot if operand.number else plan.a_slot
-            many = ~is_at_most(size, operand.lanes)
-            m.d.sync += [
-                operand.many.eq(many),
-                operand.many_at_first.eq(many),
+            m.d[domain] += [
+                operand.many_at_first.eq(~is_at_most(size, operand.lanes)),
                 operand.base.eq(descriptor[f"{role}_address"]),
-                operand.restarts.eq(1),
                 operand.stride.eq(descriptor[f"{role}_stride"]),
                 operand.across.eq(descriptor[f"{role}_across_k"]),
                 operand.size.eq(size),
-                operand.left.eq(size),
             ]
+            if self._config.registers_in_memory:
+                m.d[domain] += operand.slots[1].eq(slot)
+                continue
             for p in (0, 1):
                 with m.If(gemm.parity != p):
-                    m.d.sync += operand.slots[p].eq(slot)
+                    m.d[domain] += operand.slots[p].eq(slot)
 
     def _choose(
         self,

@@ -17,7 +17,7 @@ from halfulp.hw.registers import CORE_ID, CORE_VERSION, REGISTERS, ErrorCode, Re
 from halfulp.numerics.accumulators import ExactAccumulator, FixedAccumulator, FloatAccumulator
 from halfulp.numerics.rounding import KINDS
 
-__all__ = ["RegisterFile", "configuration_words", "events_layout", "settings_layout", "wide_counter"]
+__all__ = ["RegisterFile", "add_status", "configuration_words", "events_layout", "settings_layout", "wide_counter"]
 
 ACCUMULATOR_KINDS = (ExactAccumulator, FixedAccumulator, FloatAccumulator)
 """By their numbers in the registers."""
@@ -55,7 +55,13 @@ def configuration_words(config: ArrayConfig) -> dict[str, int]:
         "config_accumulator_float": _float_word(accumulator) if isinstance(accumulator, FloatAccumulator) else 0,
         "config_interleave": config.interleave,
         "config_accumulator_lsb": accumulator.lsb & 0xFFFF_FFFF if isinstance(accumulator, FixedAccumulator) else 0,
-        "config_widths": _pack("config_widths", address_bits=config.address_bits, size_bits=config.size_bits),
+        "config_widths": _pack(
+            "config_widths",
+            address_bits=config.address_bits,
+            size_bits=config.size_bits,
+            no_counters=not config.counters,
+            registers_in_memory=config.registers_in_memory,
+        ),
         "config_block": _pack(
             "config_block", length=config.block, scale=BLOCK_SCALES.index(config.block_scale) if config.block else 0
         ),
@@ -197,7 +203,7 @@ class RegisterFile(wiring.Component):
         clear = Signal()
         actions = {"start": self.start, "clear": clear, "reset": self.reset}
         self._too_wide: list[Signal] = []
-        readable = self._status(m, clear)
+        readable = add_status(m, self._config, self.events, clear, self.settings.interrupt_enable, self.interrupt)
         readable.update({name: Const(word, 32) for name, word in self._words.items()})
 
         # Registered: `clear` reaches every counter, and `start` the queue, from far behind the bus.
@@ -273,50 +279,56 @@ class RegisterFile(wiring.Component):
         setting = self.settings[reg.name]
         return _place(reg, {f.name: setting[f.name] for f in reg.fields}) if reg.fields else setting
 
-    def _status(self, m: Module, clear: Signal) -> dict[str, Value]:
-        """Sticky status, counters and the interrupt; what their registers read."""
-        events = self.events
-        sticky = {name: Signal(name=name) for name in ("done", "error", "invalid", "overflow")}
-        error_code = Signal(8)
-        fail_address = Signal(64)
-        failed = Signal()
-        completed = Signal(32)
 
-        with m.If(clear):
-            m.d.sync += [flag.eq(0) for flag in sticky.values()]
-            m.d.sync += [error_code.eq(ErrorCode.NONE), fail_address.eq(0), failed.eq(0)]
-        happened = {
-            "done": events.ended.any(),
-            "error": events.error,
-            "invalid": events.invalid,
-            "overflow": events.overflow,
-        }
-        for name, flag in sticky.items():
-            with m.If(happened[name]):
-                m.d.sync += flag.eq(1)
-        with m.If(events.error & (~sticky["error"] | clear)):
-            m.d.sync += error_code.eq(events.error_code)
-        with m.If(events.failed & (~failed | clear)):
-            m.d.sync += [failed.eq(1), fail_address.eq(events.fail_address)]
-        with m.If(events.ended.any()):
-            m.d.sync += completed.eq(completed + events.ended)
+def add_status(
+    m: Module, config: ArrayConfig, events: data.View[data.StructLayout], clear: Value, enables: Any, interrupt: Signal
+) -> dict[str, Value]:
+    """Add sticky status, counters and the interrupt to `m`; return what their registers read.
 
-        enable = self.settings.interrupt_enable
-        m.d.sync += self.interrupt.eq((sticky["done"] & enable.done) | (sticky["error"] & enable.error))
+    `enables` are done and error of ``interrupt_enable``.
+    """
+    sticky = {name: Signal(name=name) for name in ("done", "error", "invalid", "overflow")}
+    error_code = Signal(8)
+    fail_address = Signal(64)
+    failed = Signal()
+    completed = Signal(32)
 
-        busy = events.busy | events.starting
-        state = {"busy": busy, "queue_full": events.queue_full, "error_code": error_code, **sticky}
-        readable: dict[str, Value] = {
-            "status": _place(register("status"), state),
-            "completed": completed,
-            "fail_address_low": fail_address[:32],
-            "fail_address_high": fail_address[32:],
-        }
-        counted = (events.busy, events.array_busy, events.read_stall, events.write_stall)
-        for name, event in zip(COUNTERS, counted, strict=True):
-            low, high = wide_counter(m, name, event, clear, high_width=self._config.size_bits)
-            readable |= {f"{name}_low": low, f"{name}_high": high}
+    with m.If(clear):
+        m.d.sync += [flag.eq(0) for flag in sticky.values()]
+        m.d.sync += [error_code.eq(ErrorCode.NONE), fail_address.eq(0), failed.eq(0)]
+    happened = {
+        "done": events.ended.any(),
+        "error": events.error,
+        "invalid": events.invalid,
+        "overflow": events.overflow,
+    }
+    for name, flag in sticky.items():
+        with m.If(happened[name]):
+            m.d.sync += flag.eq(1)
+    with m.If(events.error & (~sticky["error"] | clear)):
+        m.d.sync += error_code.eq(events.error_code)
+    with m.If(events.failed & (~failed | clear)):
+        m.d.sync += [failed.eq(1), fail_address.eq(events.fail_address)]
+    with m.If(events.ended.any()):
+        m.d.sync += completed.eq(completed + events.ended)
+
+    m.d.sync += interrupt.eq((sticky["done"] & enables.done) | (sticky["error"] & enables.error))
+
+    busy = events.busy | events.starting
+    state = {"busy": busy, "queue_full": events.queue_full, "error_code": error_code, **sticky}
+    readable: dict[str, Value] = {
+        "status": _place(register("status"), state),
+        "completed": completed,
+        "fail_address_low": fail_address[:32],
+        "fail_address_high": fail_address[32:],
+    }
+    if not config.counters:
         return readable
+    counted = (events.busy, events.array_busy, events.read_stall, events.write_stall)
+    for name, event in zip(COUNTERS, counted, strict=True):
+        low, high = wide_counter(m, name, event, clear, high_width=config.size_bits)
+        readable |= {f"{name}_low": low, f"{name}_high": high}
+    return readable
 
 
 def wide_counter(

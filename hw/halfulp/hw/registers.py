@@ -148,10 +148,12 @@ REGISTERS: tuple[Register, ...] = (
         "config_widths",
         0x034,
         "ro",
-        "Widths of the descriptor; 0 of cores older than this register: 64 and 32.",
+        "Widths of the descriptor, 0 of cores older than this register: 64 and 32; and what a small core lacks.",
         (
             Field("address_bits", 0, 8, "Of addresses."),
             Field("size_bits", 8, 8, "Of M, N, K and strides."),
+            Field("no_counters", 16, 1, "Clocks are not counted: the counters read 0."),
+            Field("registers_in_memory", 17, 1, "Registers are words of a memory, and keep all that is written."),
         ),
     ),
     *(

@@ -6,11 +6,11 @@ from typing import Any
 
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import enum, stream, wiring
-from amaranth.lib.crc.catalog import CRC32_ISO_HDLC
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import ceil_log2
+from amaranth.utils import bits_for, ceil_log2
 
 from halfulp.hw.interfaces import AxiLiteSignature
+from halfulp.hw.serial_checksum import SerialChecksum
 from halfulp.hw.serial_protocol import (
     CHECK_BYTES,
     LINK_INFO,
@@ -29,6 +29,9 @@ __all__ = ["SerialLink"]
 
 _WORD_BYTES = 4
 
+REGISTER_BITS = 12
+"""Of a register's address."""
+
 
 class _State(enum.Enum):
     HUNT = 0
@@ -44,6 +47,7 @@ class _State(enum.Enum):
     READ_REGISTER = 10
     SEND = 11
     SEND_CHECK = 12
+    CHECKING = 13
 
 
 class SerialLink(wiring.Component):
@@ -53,6 +57,8 @@ class SerialLink(wiring.Component):
     earlier one is a repetition, whose writes are acknowledged and not done again, and any other is refused. Bytes
     written to memory go there as they come, before their checksum: the header's own has confirmed where they belong,
     and the request is repeated until they are right. A register is written when all is confirmed.
+
+    A byte takes 9 clocks, and less than the 40 that it takes on the line at least.
 
     After a wrong checksum the next sync byte is looked for; bytes before one are dropped.
 
@@ -96,14 +102,14 @@ class SerialLink(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         """Build the block."""
         m = Module()
-        check: Any = CRC32_ISO_HDLC(data_width=8).create()
-        m.submodules.check = check
+        m.submodules.check = check = SerialChecksum()
         state = Signal(_State)
         received, sent = self.received, self.sent
 
-        # The header's bytes after sync, the first one lowest. Address and length count while bytes go by.
-        sequence, command, length, address = Signal(8), Signal(8), Signal(16), Signal(32)
-        header = Cat(sequence, command, length, address)
+        # Of the header. Address and length count while bytes go by. Of the upper bits of an address, which are 0 of all
+        # that there is, only this is kept.
+        sequence, command, length = Signal(8), Signal(8), Signal(16)
+        address, is_beyond = Signal(max(ceil_log2(self._info.memory_bytes), REGISTER_BITS)), Signal()
         count = Signal(4)
         last = Signal(8)
         status = Signal(Status)
@@ -129,9 +135,6 @@ class SerialLink(wiring.Component):
             self.registers.rready.eq(1),
         ]
 
-        def step() -> None:
-            m.d.sync += [address.eq(address + 1), length.eq(length - 1)]
-
         def receive(then: _State, many: int) -> None:
             """Take so many bytes into the checksum, then go on."""
             m.d.comb += [received.ready.eq(1), check.data.eq(received.payload), check.valid.eq(took)]
@@ -148,7 +151,8 @@ class SerialLink(wiring.Component):
                     m.d.comb += check.start.eq(1)
                     m.d.sync += [count.eq(0), state.eq(then)]
 
-        with m.Switch(state):
+        # Nothing goes on while a byte goes into the checksum.
+        with m.Switch(Mux(check.busy, _State.CHECKING, state)):
             with m.Case(_State.HUNT):
                 m.d.comb += [received.ready.eq(1), check.start.eq(1)]
                 m.d.sync += count.eq(0)
@@ -156,15 +160,20 @@ class SerialLink(wiring.Component):
                     m.d.sync += state.eq(_State.HEADER)
             with m.Case(_State.HEADER):
                 receive(_State.HEADER_CHECK, REQUEST_HEADER.size - 1 + CHECK_BYTES)
-                with m.If(took & (count < REQUEST_HEADER.size - 1)):
-                    m.d.sync += header.eq(Cat(header[8:], received.payload))
+                # The word holds the four bytes before this one.
+                with m.If(took):
+                    m.d.sync += word.eq(Cat(word[8:], received.payload))
+                    with m.If(count == _WORD_BYTES):
+                        m.d.sync += Cat(sequence, command, length).eq(word)
+                    with m.If(count == 2 * _WORD_BYTES):
+                        m.d.sync += [address.eq(word), is_beyond.eq(word[len(address) :].any())]
             with m.Case(_State.HEADER_CHECK):
                 fresh = Signal()
                 code = Signal(Status)
-                m.d.comb += code.eq(self._judge(command, length, address, sequence - last, fresh, m))
+                m.d.comb += code.eq(self._judge(command, length, address, is_beyond, sequence - last, fresh, m))
                 m.d.comb += check.start.eq(1)
                 m.d.sync += [status.eq(code), is_new.eq(fresh & (code == Status.DONE))]
-                with m.If(~check.match_detected):
+                with m.If(~check.matches):
                     m.d.sync += [status.eq(Status.CHECKSUM), state.eq(_State.REPLY)]
                 with m.Elif(writes):
                     m.d.sync += state.eq(Mux(length == 0, _State.REPLY, _State.PAYLOAD))
@@ -175,7 +184,8 @@ class SerialLink(wiring.Component):
             with m.Case(_State.PAYLOAD):
                 m.d.comb += [received.ready.eq(1), check.data.eq(received.payload), check.valid.eq(took)]
                 with m.If(took):
-                    step()
+                    # A register's address stays: its word is written when all is confirmed.
+                    m.d.sync += [address.eq(address + in_memory), length.eq(length - 1)]
                     m.d.comb += self.bytes.write.eq(is_new & in_memory)
                     m.d.sync += word.eq(Cat(word[8:], received.payload))
                     with m.If(length == 1):
@@ -188,13 +198,12 @@ class SerialLink(wiring.Component):
                 with m.Else():
                     m.d.comb += check.start.eq(1)
                     m.d.sync += [count.eq(0), state.eq(_State.REPLY)]
-                    with m.If(~check.match_detected):
+                    with m.If(~check.matches):
                         m.d.sync += status.eq(Status.CHECKSUM)
                     with m.Elif(is_new):
                         m.d.sync += last.eq(sequence)
                         with m.If(in_registers):
-                            # Counted past its one word.
-                            m.d.sync += [address.eq(address - _WORD_BYTES), state.eq(_State.WRITE_REGISTER)]
+                            m.d.sync += state.eq(_State.WRITE_REGISTER)
                             m.d.sync += [self.registers.awvalid.eq(1), self.registers.wvalid.eq(1)]
             with m.Case(_State.WRITE_REGISTER):
                 with m.If(self.registers.awready):
@@ -245,26 +254,36 @@ class SerialLink(wiring.Component):
                     check.valid.eq(gave),
                 ]
                 with m.If(gave):
-                    step()
+                    m.d.sync += [address.eq(address + 1), length.eq(length - 1)]
                     m.d.sync += state.eq(Mux(length == 1, _State.SEND_CHECK, _State.FETCH))
             with m.Case(_State.SEND_CHECK):
                 send_check(_State.HUNT)
         return m
 
-    def _judge(self, command: Signal, length: Signal, address: Signal, ahead: Value, fresh: Signal, m: Module) -> Value:
+    def _judge(
+        self,
+        command: Signal,
+        length: Signal,
+        address: Signal,
+        is_beyond: Signal,
+        ahead: Value,
+        fresh: Signal,
+        m: Module,
+    ) -> Value:
         """The status of a request whose header is right; `fresh` becomes whether it has not been done before."""
         info = self._info
         distance = Signal(8)
         identifies = command == Command.IDENTIFY
         m.d.comb += [distance.eq(ahead), fresh.eq((distance == 1) | identifies)]
-        end = Signal(33)
-        m.d.comb += end.eq(address + length)
+        short = length <= info.max_payload
+        end = Signal(len(address) + 1)
+        m.d.comb += end.eq(address + length[: bits_for(info.max_payload)])
         one_word = (length == _WORD_BYTES) & (address[:2] == 0)
         words = (length[:2] == 0) & (address[:2] == 0)
         limits = {
             Command.IDENTIFY: end <= LINK_INFO.size,
-            Command.READ_REGISTERS: words & (end <= 1 << 12),
-            Command.WRITE_REGISTER: one_word & (end <= 1 << 12),
+            Command.READ_REGISTERS: words & (end <= 1 << REGISTER_BITS),
+            Command.WRITE_REGISTER: one_word & (end <= 1 << REGISTER_BITS),
             Command.READ_MEMORY: end <= info.memory_bytes,
             Command.WRITE_MEMORY: end <= info.memory_bytes,
         }
@@ -272,6 +291,6 @@ class SerialLink(wiring.Component):
         with m.Switch(command):
             for number, fits in limits.items():
                 with m.Case(number):
-                    m.d.comb += [known.eq(1), inside.eq(fits & (length != 0) & (length <= info.max_payload))]
+                    m.d.comb += [known.eq(1), inside.eq(fits & ~is_beyond & (length != 0) & short)]
         missing = ~identifies & (distance > 1) & ~distance[7]
         return Mux(~known, Status.COMMAND, Mux(~inside, Status.RANGE, Mux(missing, Status.SEQUENCE, Status.DONE)))

@@ -210,6 +210,9 @@ class TileWalk(wiring.Component):
                 *operand.next_share.follow(),
                 operand.next_offset.eq(operand.here.offset + operand.panel_stride),
             ]
+        if config.registers_in_memory:
+            # The descriptor stands until the GEMM's end.
+            self._keep(m, "comb", walk, operands, segment)
         m.d.comb += [
             self.idle.eq(state == _State.IDLE),
             self.ready.eq(state == _State.TAKE),
@@ -220,7 +223,9 @@ class TileWalk(wiring.Component):
                 with m.If(self.start & ~self.hold):
                     m.d.sync += state.eq(_State.TAKE)
             with m.Case(_State.TAKE):
-                self._take(m, walk, operands, segment)
+                self._take(m, walk, operands)
+                if not config.registers_in_memory:
+                    self._keep(m, "sync", walk, operands, segment)
                 m.d.sync += state.eq(_State.MEASURE)
             with m.Case(_State.MEASURE):
                 m.d.sync += [
@@ -245,40 +250,53 @@ class TileWalk(wiring.Component):
             self._move(m, walk, operands)
         return m
 
-    def _take(self, m: Module, walk: _Walk, operands: tuple[_Operand, _Operand], segment: Any) -> None:
-        """Copy the descriptor and its plan, and go to the first panels. Slots go on where the last GEMM's ended."""
+    def _take(self, m: Module, walk: _Walk, operands: tuple[_Operand, _Operand]) -> None:
+        """Go to the GEMM's first panels. Slots go on where the last GEMM's ended."""
+        config, descriptor = self._config, self.descriptor
+        m.d.sync += [
+            walk.k_left.eq(descriptor.k),
+            walk.new_group.eq(1),
+            walk.x.eq(0),
+            walk.y.eq(0),
+            walk.along_streamed.eq(0),
+        ]
+        if not config.registers_in_memory:
+            m.d.sync += walk.parity.eq(~walk.parity)
+        sizes, shares = (descriptor.m, descriptor.n), (descriptor.c_address, 0)
+        for operand, size, share in zip(operands, sizes, shares, strict=True):
+            inside = slice(ceil_log2(operand.bytes), ceil_log2(config.bus_bytes))
+            along_k = ~descriptor[f"{operand.role}_across_k"]
+            offset = Mux(along_k, descriptor[f"{operand.role}_address"][inside], 0)
+            for place in (operand.here, operand.origin):
+                m.d.sync += [place.left.eq(size), place.share.eq(share), place.offset.eq(offset)]
+
+    def _keep(self, m: Module, domain: str, walk: _Walk, operands: tuple[_Operand, _Operand], segment: Any) -> None:
+        """What holds for the whole GEMM, of its descriptor and its plan."""
         config, descriptor, plan = self._config, self.descriptor, self.plan
         a, b = operands
-        m.d.sync += [
-            walk.parity.eq(~walk.parity),
+        m.d[domain] += [
             walk.k.eq(descriptor.k),
-            walk.k_left.eq(descriptor.k),
             walk.resident.eq(plan.resident),
             walk.chunked.eq(plan.chunked),
             walk.whole.eq(plan.whole),
             walk.half.eq(plan.half),
             walk.group_rows.eq(plan.group_rows),
             walk.split_rows.eq(plan.split_rows),
-            walk.new_group.eq(1),
-            walk.x.eq(0),
-            walk.y.eq(0),
-            walk.along_streamed.eq(0),
             *(getattr(segment, f"tile_{name}").eq(descriptor[name]) for name in TILE_CONSTANTS),
             a.pitch.eq(times(descriptor.c_stride, a.lanes)),
         ]
         with m.Switch(descriptor.out_format):
             for number, fmt in enumerate(config.out_formats):
                 with m.Case(number):
-                    m.d.sync += b.pitch.eq(b.lanes * fmt.container_bytes)
-        for operand, size, start, slot, slack, share in (
-            (a, descriptor.m, descriptor.row_offset, plan.a_slot, plan.a_slack, descriptor.c_address),
-            (b, descriptor.n, descriptor.column_offset, plan.b_slot, plan.b_slack, 0),
+                    m.d[domain] += b.pitch.eq(b.lanes * fmt.container_bytes)
+        for operand, size, start, slot, slack in (
+            (a, descriptor.m, descriptor.row_offset, plan.a_slot, plan.a_slack),
+            (b, descriptor.n, descriptor.column_offset, plan.b_slot, plan.b_slack),
         ):
             inside = slice(ceil_log2(operand.bytes), ceil_log2(config.bus_bytes))
             along_k = ~descriptor[f"{operand.role}_across_k"]
-            offset = Mux(along_k, descriptor[f"{operand.role}_address"][inside], 0)
             stride = descriptor[f"{operand.role}_stride"][inside]
-            m.d.sync += [
+            m.d[domain] += [
                 operand.end.eq(start + size),
                 operand.slot_words.eq(slot),
                 operand.slack.eq(slack),
@@ -287,8 +305,6 @@ class TileWalk(wiring.Component):
                 operand.panel_stride.eq(Mux(along_k, times(stride, operand.lanes), 0)),
                 operand.across.eq(~along_k),
             ]
-            for place in (operand.here, operand.origin):
-                m.d.sync += [place.left.eq(size), place.share.eq(share), place.offset.eq(offset)]
 
     def _prepare(self, m: Module, walk: _Walk, operands: tuple[_Operand, _Operand], segment: Any) -> None:
         """Fill in the segment of the present panels, and decide which way to go from it."""
