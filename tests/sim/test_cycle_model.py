@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,10 +19,13 @@ from halfulp.hw.schedule import GemmPlan
 from halfulp.sim.core_clocks import core_clocks
 from halfulp.sim.cycle_count import count_cycles, dense_gemm
 from halfulp.sim.cycle_model import predict, roofline, walk_gemm
-from halfulp.sim.drain_table import drain_table
-from halfulp.sim.load_model import NEXT_GROUP, LoadModel
+from halfulp.sim.drain_model import drain_clocks
+from halfulp.sim.gemm_clocks import GemmClocks
+from halfulp.sim.gemm_walk import walk_groups
+from halfulp.sim.load_model import NEXT_GROUP, load_clocks
 from halfulp.sim.memory_timing import MemoryTiming
 from halfulp.sim.rtl import RtlCore
+from halfulp.sim.walk_code import WalkCode, walk_code
 
 from .small_cores import BLOCKS, EXACT, IN_TURN
 
@@ -243,26 +247,40 @@ def test_shortcuts_change_nothing(rng: np.random.Generator, request: pytest.Fixt
         assert model == walked, (plan, memory, out_bytes, c_address, c_stride)
 
 
+def test_without_llvmlite_the_model_gives_the_same(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch):
+    """What is compiled is plain Python, which gives the same as it is."""
+    gemms = []
+    for config, memory in itertools.product(SHORTCUT_CORES, SHORTCUT_MEMORIES):
+        plan, out_bytes, c_address, c_stride = uneven_gemm(rng, config)
+        if plan.m * plan.n * plan.k <= 1 << 14:
+            gemms.append((plan, memory, out_bytes, c_address, c_stride))
+    compiled = [walk_gemm(*gemm) for gemm in gemms]
+    monkeypatch.setitem(sys.modules, "llvmlite", None)
+    for module in ("llvm", "scalar_code"):
+        monkeypatch.delitem(sys.modules, f"halfulp.sim.{module}", raising=False)
+    walk_code.cache_clear()
+    try:
+        assert walk_code() == WalkCode(walk_groups, load_clocks, drain_clocks)
+        assert [walk_gemm(*gemm) for gemm in gemms] == compiled
+    finally:
+        walk_code.cache_clear()
+
+
 def test_no_tile_takes_longer_than_is_taken_for_sure(rng: np.random.Generator):
     """Results that lie anywhere are in memory no later than the bound with which tiles are passed over."""
     for _ in range(400):
         config = SHORTCUT_CORES[int(rng.integers(len(SHORTCUT_CORES)))]
         memory = SHORTCUT_MEMORIES[int(rng.integers(len(SHORTCUT_MEMORIES)))]
         size = int(rng.choice((1, 2, 4)))
-        table = drain_table(config, memory, size)
         rows, row_bytes = int(rng.integers(1, config.rows + 1)), int(rng.integers(1, config.columns + 1)) * size
         stride = row_bytes + size * int(rng.choice((0, 1, rng.integers(100), rng.integers(2000))))
-        apart = math.gcd(stride, config.columns * size, config.bus_bytes)
         address = int(rng.integers(4096)) // size * size
-        places = range(address % apart, config.bus_bytes, apart)
-        bound = table.longest(config.rows, config.columns * size, stride, places)
-        taken = table.rest(table.tile((rows, row_bytes, address), stride))
-        assert taken <= min(bound, table.longest(rows, row_bytes, stride, places)), (
-            config.name,
-            memory,
-            rows,
-            row_bytes,
-        )
+        bounds = GemmClocks(GemmPlan(config=config, m=1, n=1, k=1), memory, size, address, stride).bounds
+        row, column = (int(number) for number in rng.integers(100, size=2))
+        place = address + row * config.rows * stride + column * config.columns * size
+        taken = bounds.results(rows, row_bytes, place)
+        for most in ((config.rows, config.columns * size), (rows, row_bytes)):
+            assert taken <= bounds.longest_results(*most, address, stride), (config.name, memory, rows, row_bytes)
 
 
 def test_no_load_takes_longer_than_is_taken_for_sure(rng: np.random.Generator):
@@ -276,12 +294,10 @@ def test_no_load_takes_longer_than_is_taken_for_sure(rng: np.random.Generator):
             continue
         seen += 1
         for which in ((0,), (1,), (0, 1)):
-            load = LoadModel(plan, memory)
-            begin, longest = load.over, load.longest(which)
+            bounds = GemmClocks(plan, memory, 4, 0, 0).bounds
             ends = [math.ceil(operand.size / operand.lanes) for operand in plan.operands]
-            panels = [(operand, int(rng.integers(ends[operand]))) for operand in which]
-            load.load(panels, 0, plan.k, pause=NEXT_GROUP)
-            assert load.over - begin <= longest, (plan, memory, which)
+            panels = [int(rng.integers(ends[operand])) if operand in which else -1 for operand in (0, 1)]
+            assert NEXT_GROUP + bounds.load(*panels) <= bounds.longest_load(which), (plan, memory, which)
 
 
 def test_bytes_moved_are_those_of_the_plans_bursts_and_of_c(rng: np.random.Generator):
@@ -298,6 +314,7 @@ def test_bytes_moved_are_those_of_the_plans_bursts_and_of_c(rng: np.random.Gener
 @pytest.mark.parametrize("sizes", [(4096, 1024, 4096), (4095, 1000, 3001), (333, 333, 333)])
 def test_a_large_gemm_takes_milliseconds_and_a_known_one_none(sizes: tuple[int, int, int]):
     plan = layer((False, True), *sizes)
+    predict(layer((False, False), 1, 1, 1))  # compiles the model where the cache is empty
     start = time.process_time()
     model = predict(plan)
     assert time.process_time() - start < 0.5, "thousands of tiles must not be walked one by one"

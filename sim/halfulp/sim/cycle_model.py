@@ -1,16 +1,15 @@
 """How many clocks a core takes for a GEMM, without simulating it: equal to the core's own counter.
 
-The model follows what the blocks say of their clocks, event by event instead of clock by clock: blocks of operands
-from the loader over the bus into the buffers (`load_model`), tiles through the array (`gemm_walk`), rows of results
-through the drain into memory (`drain_model`, `write_model`). What begins in a state in which it began before is not
-walked again: a load and a tile of any GEMM on the same core and memory, a column of tiles or a group of columns of this
-one. Where data follow each other on the bus without a gap, or tiles wait for nothing, only their number counts, however
+The model follows what the blocks say of their clocks, event by event instead of clock by clock: bursts of operands
+from the loader over the bus into the buffers (`load_model`), tiles through the array (`gemm_walk`), groups of results
+through the drain and in bursts into memory (`drain_model`). That is compiled (`walk_code`), so that an event takes
+nanoseconds. And most are not followed: a column of tiles, or a group of columns, that begins in a state in which one
+began before takes as long again (`gemm_repeats`), and where tiles wait for nothing only their number counts, however
 uneven a GEMM is: loads to come are sure to be in time where the longest ones would be (`load_lead`), and results where
-those that are cut into the most bursts would be (`drain_table`). What is moved is known by arithmetic (`traffic`).
+those that are cut into the most bursts would be (`walk_bounds`). What is moved is known by arithmetic (`traffic`).
 
 Clocks are counted from the one in which the GEMM is started on a core at rest. The memory is that of
-`halfulp.sim.rtl.RtlCore`, without its random pauses. Standard library only, but for what the hardware's own sources
-need.
+`halfulp.sim.rtl.RtlCore`, without its random pauses. Without llvmlite the model gives the same, a hundred times slower.
 """
 
 from __future__ import annotations
@@ -20,9 +19,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from halfulp.hw.schedule import GemmPlan
-from halfulp.sim.drain_table import drain_table
-from halfulp.sim.gemm_walk import GemmWalk
-from halfulp.sim.load_table import load_table
+from halfulp.sim.gemm_clocks import GemmClocks, forget_starts
 from halfulp.sim.memory_timing import MemoryTiming
 from halfulp.sim.traffic import words_read, words_written
 
@@ -132,23 +129,21 @@ def forget() -> None:
     """Forget what is remembered of GEMMs, cores and memories: for those who measure what a question takes."""
     with _LOCK:
         predict.cache_clear()
-        load_table.cache_clear()
-        drain_table.cache_clear()
+        forget_starts()
 
 
 def walk_gemm(
     plan: GemmPlan, memory: MemoryTiming, out_bytes: int, c_address: int, c_stride: int, *, shortcuts: bool = True
 ) -> GemmCycles:
     """What `predict` gives, not remembered; without `shortcuts` tile by tile and line by line, for comparison."""
-    walk = GemmWalk(plan, memory, out_bytes, c_address, c_stride, shortcuts=shortcuts)
-    walk.run()
+    walked = GemmClocks(plan, memory, out_bytes, c_address, c_stride).walk(shortcuts=shortcuts)
     config = plan.config
-    read, written = walk.load.beats, walk.drain.beats
+    read, written = walked.read, walked.written
     if shortcuts:
         read = words_read(plan)
         written = words_written(plan, out_bytes=out_bytes, c_address=c_address, c_stride=c_stride)
     return GemmCycles(
-        cycles=walk.drain.answered + TOLD_LATENCY,
+        cycles=walked.answered + TOLD_LATENCY,
         read_bytes=read * config.bus_bytes,
         written_bytes=written * config.bus_bytes,
         macs=plan.m * plan.n * _elements(plan),

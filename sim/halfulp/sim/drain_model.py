@@ -1,168 +1,129 @@
-"""When a tile's results have left the array and are in memory: the clocks of `Drain` and `Writer`."""
+"""When a tile's results have left the array and are in memory: the clocks of `Drain`, `BurstPacker` and `BurstWriter`.
+
+For `halfulp.sim.scalar_code`, which compiles it.
+"""
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple
+from halfulp.hw.burst_packer import PAGE_BYTES
+from halfulp.hw.burst_writer import WRITES_OUTSTANDING
+from halfulp.hw.config import BURST_BEATS
+from halfulp.hw.writer import WORD_DEPTH
+from halfulp.sim.memory_timing import WHOLE_BEAT
+from halfulp.sim.walk_cells import BURST_DEPTH, ENDS_DEPTH, Cells, Given, Now
 
-from halfulp.hw.schedule import GemmPlan
-from halfulp.sim.drain_table import Results, drain_table
-from halfulp.sim.memory_timing import WHOLE_BEAT, MemoryTiming, line_pattern
+__all__ = ["drain_clocks", "drain_tile"]
 
-__all__ = ["DrainModel"]
-
-
-class _Calm(NamedTuple):
-    """A tile that found the drain done with all before: when it was accepted and captured, and its results."""
-
-    accepted: int
-    captured: int
-    results: Results
+QUEUE_LATENCY = 3
+"""Clocks from a push into a queue of the writer to the first in which the bus has it."""
 
 
-class DrainModel:
-    """Takes tiles in the order of their computation.
+def drain_clocks(p: Cells, s: Cells, worst: Cells, rows: int, row_bytes: int, address: int) -> int:
+    """Clocks from a tile's capture to the last response, from rest at clock 0."""
+    drain_tile(p, s, worst, 0, p[Given.POSITION], rows, row_bytes, address)
+    return s[Now.ANSWERED] - p[Given.POSITION]
 
-    While each tile is captured long after the results of the one before are in memory, as in a GEMM with a large K, its
-    results take as long as from rest, and of the state only its last two tiles count. `calm` is true until one is not.
 
-    Parameters
-    ----------
-    plan
-        The GEMM.
-    memory
-        Where results go.
-    code_bytes
-        Bytes a result.
-    address, stride
-        Where the first result goes, and bytes from a row of results to the next.
-    clocks
-        So many at least, from a tile's capture to that of the next.
-    calm
-        False: keep the whole state from the start, for comparison.
+def drain_tile(
+    p: Cells, s: Cells, worst: Cells, accepted: int, captured: int, rows: int, row_bytes: int, address: int
+) -> None:
+    """Drain a tile that is accepted, and captured, in these clocks; its first result goes to this address.
 
-    Attributes
-    ----------
-    beats
-        Bus words written so far, without those of calm tiles.
-    may_accept, last_step
-        From which clock on the next tile may be accepted, and its last step be issued.
-    stays_calm
-        Whether all tiles are sure to be calm, wherever they lie.
+    p, s: cells of `Given` and `Now`. worst: if its first cell is not 0, each row's groups complete so many bus words as
+    the next ones say, and no page ends.
     """
+    bus_bytes, bus_shift, group_bytes = p[Given.BUS_BYTES], p[Given.BUS_SHIFT], p[Given.GROUP_BYTES]
+    position, rounding, stride = p[Given.POSITION], p[Given.ROUNDING] + p[Given.QUEUE], p[Given.C_STRIDE]
+    reads, most_reads = p[Given.READ_AT], p[Given.POSITIONS] - 1
+    takes, most_takes = p[Given.TAKEN_AT], p[Given.GROUPS] - 1
+    releases, most_rows = p[Given.RELEASED_AT], p[Given.ROWS]
+    groups, released = s[Now.GROUPS_READ], s[Now.ROWS_RELEASED]
+    read, taken, ready, packed = s[Now.READ], s[Now.TAKEN], s[Now.WRITER_READY], s[Now.PACKED]
+    is_worst, page_words = worst[0], PAGE_BYTES >> bus_shift
 
-    def __init__(
-        self,
-        plan: GemmPlan,
-        memory: MemoryTiming,
-        code_bytes: int,
-        address: int,
-        stride: int,
-        *,
-        clocks: int,
-        calm: bool = True,
-    ) -> None:
-        self.beats = 0
-        self.calm = calm
-        config = plan.config
-        self._table = table = drain_table(config, memory, code_bytes)
-        if table.is_full:
-            table.clear()
-        self._core = table.core
-        self._code_bytes, self._address, self._stride = code_bytes, address, stride
-        self._clock = 0  # from which the state's clocks are counted: the last tile's acceptance
-        self._number = 0
-        self._tiles: list[_Calm] = []
-        self._answered: int | None = 0
-        self.may_accept = self.last_step = 0
-        # How long before capture all before has to be in memory: then the bus has saved up its credit, and positions of
-        # the tile, which wait for those of the tile before, are there in time.
-        self._margin = max(WHOLE_BEAT // memory.rate + 2, self._core.position - self._core.rounding - self._core.queue)
-        self.stays_calm = calm and clocks >= self._core.capture and self._longest(plan) + self._margin < clocks
+    move = max(captured, s[releases + ((released + rows - most_rows - 1) & (most_rows - 1))] + 2)
+    start = max(accepted + 1, s[Now.WALKED], s[Now.CLOSED_BEFORE] + 1)
+    walked = start
+    for row in range(rows):
+        place = (address + row * stride) & (PAGE_BYTES - 1)
+        offset, word = place & (bus_bytes - 1), place >> bus_shift
+        available = move + 2 + row
+        pending, done, begin, number = 0, 0, 0, 1
+        while begin < row_bytes:
+            end = min(begin + group_bytes, row_bytes)
+            # Positions and results each have a place behind their pipeline before they enter it.
+            walked = max(walked + 1, s[reads + (groups & most_reads)] + 1)
+            read = max(walked + position, available, read + 1, s[takes + (groups & most_takes)] + 1)
+            taken = max(read + rounding, taken + 1, ready)
+            s[reads + (groups & most_reads)] = read
+            s[takes + (groups & most_takes)] = taken
+            groups = groups + 1
+            packed = max(taken + 1, packed)
+            ready = packed
+            # The word that a group ends in stays behind, for the next group of the row.
+            last = 0
+            if end == row_bytes:
+                last = bus_bytes - 1
+            words = (offset + end + last) >> bus_shift
+            if is_worst:
+                words = done + worst[number]
+            while done < words:
+                packed = max(packed + 1, s[Now.SENT_RING + ((s[Now.WORDS_SENT] + pending) & (WORD_DEPTH - 1))] + 1)
+                done, pending = done + 1, pending + 1
+                if (
+                    pending == BURST_BEATS
+                    or (done == words and last)
+                    or (not is_worst and ((word + done) & (page_words - 1)) == 0)
+                ):
+                    packed = _send_burst(p, s, packed, pending)
+                    pending = 0
+            begin, number = end, number + 1
+        s[releases + (released & (most_rows - 1))] = read
+        released = released + 1
 
-    @property
-    def answered(self) -> int:
-        """The clock of the last response."""
-        if self._answered is None:
-            last = self._tiles[-1]
-            self._answered = last.captured + self._table.rest(self._tile(last.results))
-        return self._answered
+    s[Now.GROUPS_READ], s[Now.ROWS_RELEASED] = groups, released
+    s[Now.READ], s[Now.TAKEN], s[Now.WRITER_READY], s[Now.PACKED], s[Now.WALKED] = read, taken, ready, packed, walked
+    s[Now.STARTED_BEFORE], s[Now.STARTED] = s[Now.STARTED], start
+    s[Now.CLOSED_BEFORE], s[Now.CLOSED] = s[Now.CLOSED], read + p[Given.ROUNDING]
+    s[Now.MAY_ACCEPT] = max(accepted, s[Now.STARTED_BEFORE]) + 1
+    s[Now.LAST_STEP] = move + max(0, rows - p[Given.FIRST_CAPTURE])
 
-    def drain(self, accepted: int, captured: int, results: Results) -> None:
-        """Drain a tile that is accepted, and captured, in these clocks."""
-        if self.calm:
-            if self._is_calm(accepted, captured):
-                self._tiles = [*self._tiles[-1:], _Calm(accepted, captured, results)]
-                self._answered, self.last_step = None, captured + self._core.moved(results[0])
-                return
-            self._lose_calm()
-        self._drain(accepted, captured, results)
 
-    def _drain(self, accepted: int, captured: int, results: Results) -> None:
-        drained = self._table.drain(self._number, accepted - self._clock, captured - accepted, self._tile(results))
-        self._clock = accepted
-        self._number = drained.number
-        self._answered = accepted + drained.answered
-        self.beats += drained.beats
-        self.may_accept = accepted + drained.started + 1
-        self.last_step = accepted + drained.last_step
-
-    def go_on(self, captured: int, results: Results) -> None:
-        """Pass over tiles that stay calm, of which this is the last one."""
-        self._tiles = [_Calm(captured, captured, results)]
-        self._answered, self.last_step = None, captured + self._core.moved(results[0])
-
-    def _longest(self, plan: GemmPlan) -> int:
-        """At least as many clocks as a tile takes from capture to the last response, from rest."""
-        config, core = plan.config, self._core
-        row_bytes = config.columns * self._code_bytes
-        most = min(config.rows, plan.m), min(config.columns, plan.n) * self._code_bytes
-        pitches = config.rows * self._stride, row_bytes
-        if any(line_pattern(self._address, self._stride, row_bytes, core.bus_bytes, pitch)[1] for pitch in pitches):
-            apart = math.gcd(self._stride, row_bytes, core.bus_bytes)
-            return self._table.longest(*most, self._stride, range(self._address % apart, core.bus_bytes, apart))
-        return self._table.rest(self._tile((*most, self._address)))
-
-    def _tile(self, results: Results) -> int:
-        return self._table.tile(results, self._stride)
-
-    def _is_calm(self, accepted: int, captured: int) -> bool:
-        """Whether results can be read as soon as they are captured, and all before is in memory."""
-        if self.stays_calm:
-            return True
-        if accepted + self._core.position > captured:
-            return False
-        if not self._tiles:
-            return True
-        # So long after the tile before that the next one is accepted when positions of that one are under way.
-        return self._tiles[-1].captured + self._core.capture <= captured and self.answered + self._margin < captured
-
-    def _lose_calm(self) -> None:
-        """The state after the last tile, from the one in which the last but one began: rest, as far as it counts."""
-        self.calm = False
-        beats = self.beats
-        for tile in self._tiles:
-            self._drain(*tile)
-        self.beats = beats
-        self._tiles = []
-
-    def state(self, clock: int) -> object:
-        """All that decides what comes, clocks counted from this one, not before the last acceptance."""
-        if self.stays_calm:
-            return self.last_step - clock
-        if self.calm:
-            tiles = self._tiles
-            return tuple([(accepted - clock, captured - clock, self._tile(tile)) for accepted, captured, tile in tiles])
-        self._number, self._clock = self._table.after(self._number, clock - self._clock), clock
-        return self._number
-
-    def skip(self, clocks: int) -> None:
-        """Go on as if so many clocks had passed, and left all in the same state."""
-        self._clock += clocks
-        self.may_accept += clocks
-        self.last_step += clocks
-        if self._answered is not None:
-            self._answered += clocks
-        self._tiles = [
-            _Calm(accepted + clocks, captured + clocks, results) for accepted, captured, results in self._tiles
-        ]
+def _send_burst(p: Cells, s: Cells, pushed: int, beats: int) -> int:
+    """Put a burst on the bus whose last word is pushed in this clock or later; return when."""
+    rate, bursts, words = p[Given.RATE], s[Now.BURSTS_SENT], s[Now.WORDS_SENT]
+    pushed = max(pushed, s[Now.BEGUN_RING + (bursts & (BURST_DEPTH - 1))] + 1)
+    begun = max(pushed + QUEUE_LATENCY, s[Now.ADDRESSED], s[Now.WRITTEN] + 1, s[Now.SENT])
+    begun = max(begun, s[Now.AWAITED_RING + ((bursts + 1) & (WRITES_OUTSTANDING - 1))] + 1)
+    answered = s[Now.ANSWER_RING + ((bursts - p[Given.OUTSTANDING]) & (ENDS_DEPTH - 1))]
+    addressed = max(begun + 1, answered + 1)
+    # A word is registered for the bus no earlier than in the last clock of the one before it there.
+    sent = max(begun + 1, s[Now.LAST_BEAT])
+    if rate == WHOLE_BEAT:
+        for n in range(beats):
+            s[Now.SENT_RING + ((words + n) & (WORD_DEPTH - 1))] = sent + n
+        sent = sent + beats - 1
+        last_beat = sent + 1
+    else:
+        saved, counted, most = s[Now.WRITE_SAVED], s[Now.WRITE_COUNTED], p[Given.MOST_SAVED]
+        last_beat = sent
+        for n in range(beats):
+            sent = last_beat
+            s[Now.SENT_RING + ((words + n) & (WORD_DEPTH - 1))] = sent
+            saved = min(saved + rate * (sent + 1 - counted), most) - WHOLE_BEAT
+            counted = sent + 1
+            if saved < 0:
+                wait = (rate - 1 - saved) // rate
+                saved, counted = saved + rate * wait, counted + wait
+            last_beat = counted
+        s[Now.WRITE_SAVED], s[Now.WRITE_COUNTED] = saved, counted
+    before = s[Now.ANSWERED]
+    awaited = max(begun + 1, before)
+    answer = max(max(addressed, last_beat) + p[Given.WRITE_LATENCY], awaited + 1, before + 1)
+    s[Now.BEGUN_RING + (bursts & (BURST_DEPTH - 1))] = begun
+    s[Now.AWAITED_RING + (bursts & (WRITES_OUTSTANDING - 1))] = awaited
+    s[Now.ANSWER_RING + (bursts & (ENDS_DEPTH - 1))] = answer
+    s[Now.BURSTS_SENT], s[Now.WORDS_SENT] = bursts + 1, words + beats
+    s[Now.SENT], s[Now.WRITTEN], s[Now.ANSWERED] = sent, begun, answer
+    s[Now.ADDRESSED], s[Now.LAST_BEAT] = addressed, last_beat
+    return pushed

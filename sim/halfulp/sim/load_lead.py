@@ -1,142 +1,168 @@
-"""Whether loads that are still to come keep ahead of the array, so that it does not matter when exactly they come."""
+"""Whether loads that are still to come keep ahead of the array, so that it does not matter when exactly they come.
+
+Each is taken for as long as it can be. Tiles begin no earlier than as if the array never waited, and a slot is free
+that much later as the array is. So if loads are there in time for an array that never waits, they are for any: where
+something else holds it up, later tiles and the slots that wait for them are held up alike. A load takes no longer than
+from rest, once the one before has come and its slot is free.
+
+For `halfulp.sim.scalar_code`, which compiles it. p, s and look: cells of `Given`, `Now` and `Lead`.
+"""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
-from typing import NamedTuple
+from halfulp.sim.load_model import NEXT_GROUP, load_over
+from halfulp.sim.walk_cells import OPERAND, Cells, Given, Lead, Now
 
-from halfulp.sim.load_model import NEXT_GROUP, LoadModel, LoadRest
-
-__all__ = ["LoadLead", "TileRun"]
+__all__ = ["lead_begin", "lead_group", "lead_resume", "lead_save"]
 
 ARRIVAL = 5
 """More than the clocks from a panel's last beat to the first of its steps."""
 
 
-class TileRun(NamedTuple):
-    """Tiles of a group that follow each other along one operand, of which the first may wait for loads.
+def lead_begin(p: Cells, s: Cells, look: Cells) -> None:
+    """Begin to look ahead."""
+    look[Lead.START], look[Lead.OVER], look[Lead.TILES] = s[Now.LAST] + 1, load_over(s), 0
+    for operand in range(2):
+        look[Lead.TAKEN_SLOTS + operand] = s[Now.TAKEN_SLOTS + operand]
+        look[Lead.FREED_SLOTS + operand] = s[Now.FREED_SLOTS + operand]
+    first = p[Given.A_SLOTS_AT]
+    for cell in range(_slots(p)):
+        look[Lead.RINGS + cell] = s[first + cell]
 
-    x, y: resident panel within the group, and streamed panel, of the first one; tiles: how many; along_resident: it is
-    the resident panel that changes; loads: whether the resident, and the streamed panel of the first tile are loaded.
+
+def lead_group(p: Cells, look: Cells, size: int, y: int, column: int) -> int:
+    """Follow what is left of a group of so many resident panels; return whether all loads are in time.
+
+    y: from which on its growing square is left; column: from which on its columns are.
     """
+    columns = p[Given.COLUMNS]
+    for row in range(y, min(size, columns)):
+        if not _run(p, look, size, 0, row, row + 1, 1, row == 0, 1):
+            return 0
+        if row < size - 1 and not _run(p, look, size, row + 1, 0, row + 1, 0, 1, 0):
+            return 0
+    for x in range(columns + 1, size):
+        if not _run(p, look, size, x, 0, columns, 0, 1, 0):
+            return 0
+    if column < columns - 1 and not _columns(p, look, columns - 1 - column, size):
+        return 0
+    return column >= columns or _run(p, look, size, 0, columns - 1, size, 1, 0, 1)
 
-    x: int
-    y: int
-    tiles: int
-    along_resident: bool
-    loads: tuple[bool, bool]
 
+def lead_save(p: Cells, look: Cells) -> int:
+    """Remember the loader before a group's first panels, if it is then at rest and waits for a slot; return whether.
 
-class LoadLead:
-    """Follows the loads of tiles that are to come, taking each for as long as it can be.
-
-    Tiles begin no earlier than as if the array never waited, and a slot is free that much later as the array is. So if
-    loads are there in time for an array that never waits, they are for any: where something else holds it up, later
-    tiles and the slots that wait for them are held up alike. A load takes no longer than from rest, once the one before
-    has come and its slot is free.
-
-    Parameters
-    ----------
-    load
-        Loads until now, of panels in one part.
-    resident
-        Operand whose panels stay.
-    start
-        The earliest clock in which the next tile can begin.
-    steps
-        Clocks of a tile's steps.
-    lanes
-        Of A and B.
-
-    Attributes
-    ----------
-    tiles
-        Tiles that were followed.
+    All of a bus's credit is saved up then.
     """
+    clock = look[_slot(p, look, 0, look[Lead.TAKEN_SLOTS])] + 2
+    if clock < look[Lead.OVER] + p[Given.SAVING] + NEXT_GROUP + ARRIVAL:
+        return 0
+    look[Lead.REST] = clock
+    for operand in range(2):
+        look[Lead.REST_TAKEN_SLOTS + operand] = look[Lead.TAKEN_SLOTS + operand]
+        look[Lead.REST_FREED_SLOTS + operand] = look[Lead.FREED_SLOTS + operand]
+    slots = _slots(p)
+    for cell in range(slots):
+        look[Lead.RINGS + slots + cell] = look[Lead.RINGS + cell]
+    return 1
 
-    def __init__(self, load: LoadModel, *, resident: int, start: int, steps: int, lanes: tuple[int, int]) -> None:
-        self.tiles = 0
-        self._load = load
-        self._resident = resident
-        self._start, self._steps = start, steps
-        self._lanes = lanes
-        self._over = load.over
-        self._longest: dict[tuple[int, ...], int] = {}
-        self._free = [deque(slots) for slots in load.free_slots]
 
-    def run(self, run: TileRun, *, size: int, columns: int) -> bool:
-        """Follow these tiles of a group of so many resident and streamed panels; return whether loads are in time."""
-        resident, (new_resident, new_streamed) = self._resident, run.loads
-        if new_resident and new_streamed:
-            in_time = self._follow((0, 1))
+def lead_resume(p: Cells, s: Cells, look: Cells) -> None:
+    """Pass over loads, until the remembered ones."""
+    s[Now.LOADER] = look[Lead.REST] - NEXT_GROUP
+    for operand in range(2):
+        s[Now.TAKEN_SLOTS + operand] = look[Lead.REST_TAKEN_SLOTS + operand]
+        s[Now.FREED_SLOTS + operand] = look[Lead.REST_FREED_SLOTS + operand]
+    first, slots = p[Given.A_SLOTS_AT], _slots(p)
+    for cell in range(slots):
+        s[first + cell] = look[Lead.RINGS + slots + cell]
+
+
+def _slots(p: Cells) -> int:
+    """Cells of both rings of slots."""
+    return p[Given.A_SLOTS] + p[Given.A_SLOTS + OPERAND]
+
+
+def _slot(p: Cells, look: Cells, operand: int, number: int) -> int:
+    """The cell of a slot of this number."""
+    place = OPERAND * operand
+    ring = Lead.RINGS + p[Given.A_SLOTS_AT + place] - p[Given.A_SLOTS_AT]
+    return ring + (number & (p[Given.A_SLOTS + place] - 1))
+
+
+def _release(p: Cells, look: Cells, operand: int, end: int) -> None:
+    """A slot is free after the step issued in this clock."""
+    freed = look[Lead.FREED_SLOTS + operand]
+    look[_slot(p, look, operand, freed)] = end + p[Given.A_LANES + OPERAND * operand]
+    look[Lead.FREED_SLOTS + operand] = freed + 1
+
+
+def _run(p: Cells, look: Cells, size: int, x: int, y: int, tiles: int, along: int, loads_x: int, loads_y: int) -> int:
+    """Follow tiles along one operand, of which the first may wait for loads; return whether these are in time.
+
+    size: resident panels of the group; x, y: resident panel within the group, and streamed panel, of the first tile;
+    along: whether it is the resident panel that changes; loads_x, loads_y: whether the first tile's are loaded.
+    """
+    resident, steps, columns = p[Given.RESIDENT], p[Given.INTERVAL] * p[Given.K], p[Given.COLUMNS]
+    over = look[Lead.OVER]
+    for operand in range(2):
+        if (operand == resident and loads_x) or (operand != resident and loads_y):
+            taken = look[Lead.TAKEN_SLOTS + operand]
+            over = max(over, look[_slot(p, look, operand, taken)] + 2)
+            look[Lead.TAKEN_SLOTS + operand] = taken + 1
+    if loads_x and loads_y:
+        over += p[Given.LONGEST_BOTH]
+    elif (resident == 0) == loads_x:
+        over += p[Given.A_LONGEST]
+    else:
+        over += p[Given.A_LONGEST + OPERAND]
+    look[Lead.OVER] = over
+    if over + ARRIVAL > look[Lead.START]:
+        return 0
+    end = look[Lead.START] - 1
+    for _ in range(tiles):
+        end += steps
+        if y == columns - 1:
+            _release(p, look, resident, end)
+        if x == size - 1:
+            _release(p, look, 1 - resident, end)
+        if along:
+            x += 1
         else:
-            in_time = self._follow((resident,) if new_resident else (1 - resident,))
-        if not in_time:
-            return False
-        last = self._start + run.tiles * self._steps - 1
-        ends = range(self._start + self._steps - 1, last + 1, self._steps)
-        if run.along_resident:
-            if run.y == columns - 1:
-                self._release(resident, ends)
-            if run.x + run.tiles == size:
-                self._release(1 - resident, (last,))
-        else:
-            if run.y + run.tiles == columns:
-                self._release(resident, (last,))
-            if run.x == size - 1:
-                self._release(1 - resident, ends)
-        self._start = last + 1
-        self.tiles += run.tiles
-        return True
+            y += 1
+    look[Lead.START] = end + 1
+    look[Lead.TILES] += tiles
+    return 1
 
-    def columns(self, count: int, *, size: int) -> bool:
-        """Follow so many columns of `size` tiles, each of which loads a streamed panel; return whether all is in time.
 
-        A panel that is there when its column begins leaves a column's clocks for the next one, and its slot, free when
-        its column ends, is needed when all others have been taken.
-        """
-        operand = 1 - self._resident
-        clocks, longest = size * self._steps, self._load.longest((operand,))
-        free, lanes = self._free[operand], self._lanes[operand]
-        if longest > clocks or self._over + longest + ARRIVAL > self._start:
-            return False
-        soon = list(free)[:count]
-        if any(at + longest + 2 + ARRIVAL > self._start + number * clocks for number, at in enumerate(soon)):
-            return False
-        if count > len(free) and lanes + longest + 2 + ARRIVAL > (len(free) - 1) * clocks:
-            return False
-        self.tiles += count * size
-        ends = range(self._start + clocks - 1, self._start + count * clocks, clocks)
-        over = [self._over + count * longest, *(at + 2 + (count - n) * longest for n, at in enumerate(soon))]
-        if count > len(free):
-            over.append(ends[count - len(free) - 1] + lanes + 2 + longest)
-        self._over = max(over)
-        kept = len(free)
-        self._release(operand, ends[-kept:])
-        self._free[operand] = deque(list(free)[-kept:])
-        self._start += count * clocks
-        return True
+def _columns(p: Cells, look: Cells, count: int, size: int) -> int:
+    """Follow so many columns of `size` tiles, each of which loads a streamed panel; return whether all is in time.
 
-    def rest(self) -> LoadRest | None:
-        """The loader before a group's first panels, if it is then at rest and waits for a slot; None where it may not.
-
-        All of a bus's credit is saved up then.
-        """
-        clock = self._free[0][0] + 2
-        if clock < self._over + self._load.saving + NEXT_GROUP + ARRIVAL:
-            return None
-        return LoadRest(clock, [tuple(slots) for slots in self._free])
-
-    def _follow(self, operands: tuple[int, ...]) -> bool:
-        for operand in operands:
-            self._over = max(self._over, self._free[operand].popleft() + 2)
-        longest = self._longest.get(operands)
-        if longest is None:
-            longest = self._longest[operands] = self._load.longest(operands)
-        self._over += longest
-        return self._over + ARRIVAL <= self._start
-
-    def _release(self, operand: int, ends: Iterable[int]) -> None:
-        lanes = self._lanes[operand]
-        self._free[operand].extend([end + lanes for end in ends])
+    A panel that is there when its column begins leaves a column's clocks for the next one, and its slot, free when
+    its column ends, is needed when all others have been taken.
+    """
+    operand = 1 - p[Given.RESIDENT]
+    clocks = size * p[Given.INTERVAL] * p[Given.K]
+    longest, lanes = p[Given.A_LONGEST + OPERAND * operand], p[Given.A_LANES + OPERAND * operand]
+    start, over = look[Lead.START], look[Lead.OVER]
+    taken = look[Lead.TAKEN_SLOTS + operand]
+    free = look[Lead.FREED_SLOTS + operand] - taken
+    if longest > clocks or over + longest + ARRIVAL > start:
+        return 0
+    if count > free and lanes + longest + 2 + ARRIVAL > (free - 1) * clocks:
+        return 0
+    soon = min(count, free)
+    over += count * longest
+    for number in range(soon):
+        at = look[_slot(p, look, operand, taken + number)] + 2
+        if at + longest + ARRIVAL > start + number * clocks:
+            return 0
+        over = max(over, at + (count - number) * longest)
+    if count > free:
+        over = max(over, start + (count - free) * clocks - 1 + lanes + 2 + longest)
+    look[Lead.TAKEN_SLOTS + operand] = taken + soon
+    for number in range(count - soon, count):
+        _release(p, look, operand, start + (number + 1) * clocks - 1)
+    look[Lead.OVER], look[Lead.START] = over, start + count * clocks
+    look[Lead.TILES] += count * size
+    return 1

@@ -1,20 +1,15 @@
-"""When each block of operands has arrived: the clocks of `Loader` and `BurstReader` on a memory."""
+"""When each block of operands has arrived: the clocks of `Loader`, `BurstReader` and a memory.
+
+For `halfulp.sim.scalar_code`, which compiles it.
+"""
 
 from __future__ import annotations
 
-import math
-from collections import deque
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
-
 from halfulp.hw.config import BURST_BEATS
-from halfulp.hw.schedule import GemmPlan, OperandPlan
-from halfulp.sim.load_lines import Panel
-from halfulp.sim.load_table import Loaded, load_table
-from halfulp.sim.memory_timing import PAGE_BYTES, WHOLE_BEAT, MemoryTiming, line_pattern
-from halfulp.sim.traffic import line_words
+from halfulp.sim.memory_timing import PAGE_BYTES, WHOLE_BEAT
+from halfulp.sim.walk_cells import ENDS_DEPTH, NEVER, OPERAND, Cells, Given, Now
 
-__all__ = ["FIRST_BLOCK", "NEXT_GROUP", "NEXT_PANEL", "LoadModel", "LoadRest"]
+__all__ = ["FIRST_BLOCK", "NEXT_GROUP", "NEXT_PANEL", "free_slot", "load_clocks", "load_over", "load_panels"]
 
 FIRST_BLOCK = 10
 """Clocks from the start of a GEMM on a core at rest to the loader's first block: queue 3, planner 3, loader 4."""
@@ -22,173 +17,116 @@ FIRST_BLOCK = 10
 NEXT_PANEL, NEXT_GROUP = 2, 4
 """Clocks that the loader takes more for a block with which a panel (or pair), or a group, begins."""
 
-FIRST_LINE, IN_FLIGHT = 12, 4
-"""At least as many clocks as a load takes beside its bursts, and a burst beside the memory's latency and its beats."""
+
+def free_slot(p: Cells, s: Cells, operand: int, clock: int) -> None:
+    """A slot of an operand is free after the step issued in this clock."""
+    place = OPERAND * operand
+    freed = s[Now.FREED_SLOTS + operand]
+    s[p[Given.A_SLOTS_AT + place] + (freed & (p[Given.A_SLOTS + place] - 1))] = clock + p[Given.A_LANES + place]
+    s[Now.FREED_SLOTS + operand] = freed + 1
 
 
-class LoadRest(NamedTuple):
-    """A loader that has been at rest for a while: when the slot that it waits for is there, and all that are free."""
-
-    clock: int
-    free: Sequence[Iterable[int]]
+def load_over(s: Cells) -> int:
+    """From which clock on the loader and the bus are at rest, if nothing else is loaded."""
+    return max(s[Now.LOADER], s[Now.ACCEPTED], s[Now.BEGUN], s[Now.REQUESTED], s[Now.READ_COUNTED], s[Now.LAST_END])
 
 
-class LoadModel:
-    """Loads panels in the order in which they are asked for, as the core does.
+def load_clocks(p: Cells, s: Cells, a: int, b: int) -> int:
+    """Clocks that a load of panels' whole K takes, from rest at clock 0 until all is over."""
+    load_panels(p, s, a, b, 0, p[Given.K], 0)
+    return load_over(s)
 
-    Parameters
-    ----------
-    plan
-        The GEMM.
-    memory
-        Where its operands lie.
-    streams
-        False: load line by line even where data come without a gap, for comparison.
 
-    Attributes
-    ----------
-    beats
-        Bus words read so far.
-    saving
-        Clocks in which a bus saves up all of its credit.
+def load_panels(p: Cells, s: Cells, a: int, b: int, k: int, steps: int, pause: int) -> None:
+    """Load the steps k … k + steps − 1 of panels of A and B, block by block in turn, which begin and end with slots.
+
+    p, s: cells of `Given` and `Now`. a, b: numbers of panels, below 0 for none; pause: clocks that the loader takes
+    more for the first block.
     """
+    bus_shift, block_steps = p[Given.BUS_SHIFT], p[Given.BLOCK_STEPS]
+    clock = s[Now.LOADER] + pause
+    started, latest = NEVER, NEVER
+    for block in range(0, steps, block_steps):
+        count = min(block_steps, steps - block)
+        for operand in range(2):
+            panel = a
+            if operand:
+                panel = b
+            if panel < 0:
+                continue
+            at = OPERAND * operand
+            if block == 0:
+                # The loader sees a free slot two clocks after it is told of it.
+                taken = s[Now.TAKEN_SLOTS + operand]
+                clock = max(clock, s[p[Given.A_SLOTS_AT + at] + (taken & (p[Given.A_SLOTS + at] - 1))] + 2)
+                s[Now.TAKEN_SLOTS + operand] = taken + 1
+            lanes, stride, size = p[Given.A_LANES + at], p[Given.A_STRIDE + at], p[Given.A_BYTES + at]
+            first = panel * lanes
+            lanes = min(lanes, p[Given.A_SIZE + at] - first)
+            address = p[Given.A_ADDRESS + at]
+            if p[Given.A_ACROSS_K + at]:
+                clock = _load_lines(
+                    p, s, clock, address + (k + block) * stride + first * size, stride, count, lanes * size, 0
+                )
+            else:
+                # But for the last block of a slot, which takes the word that a row runs into, a row is as many words
+                # as steps.
+                whole = 0
+                if block + count < steps:
+                    whole = (count * size) >> bus_shift
+                clock = _load_lines(
+                    p, s, clock, address + first * stride + (k + block) * size, stride, lanes, count * size, whole
+                )
+            come = s[Now.LAST_END]
+            if block == 0:
+                started = max(started, come)
+            latest = max(latest, come - p[Given.INTERVAL] * max(0, block - p[Given.A_SLACK + at]))
+    s[Now.LOADER], s[Now.ARRIVED], s[Now.LATEST] = clock, started, latest
 
-    def __init__(self, plan: GemmPlan, memory: MemoryTiming, *, streams: bool = True) -> None:
-        config = plan.config
-        self.beats = 0
-        self._operands = plan.operands
-        self._table = load_table(config, memory, streams)
-        if self._table.is_full:
-            self._table.clear()
-        self._block_steps = self._table.core.block_steps
-        self._memory = memory
-        self._steps = plan.segment_steps
-        self.saving = 0 if memory.rate == WHOLE_BEAT else 2 * WHOLE_BEAT // memory.rate + 2
-        self._clock = FIRST_BLOCK
-        self._state = 0
-        # Since when a slot is free, for each that is.
-        self._free: list[deque[int]] = [deque([-2] * (config.buffer_depth // words)) for words in plan.slot_words]
-        # Numbers of panels that lie as all others of their operand do, by operand and first step.
-        self._alike: dict[tuple[int, int], int] = {}
 
-    @property
-    def free_slots(self) -> Sequence[Iterable[int]]:
-        """Since when slots of A, and of B, are free, for each that is."""
-        return self._free
+def _load_lines(
+    p: Cells, s: Cells, offered: int, address: int, stride: int, lines: int, length: int, whole: int
+) -> int:
+    """Request the lines of a block, to which the loader comes in this clock; return when it comes to the next one.
 
-    @property
-    def over(self) -> int:
-        """From which clock on the loader and the bus are at rest, if nothing else is loaded."""
-        return self._clock + self._table.over(self._state)
-
-    def longest(self, operands: tuple[int, ...]) -> int:
-        """At least as many clocks as a load of these operands' panels takes with slots free, and all before over.
-
-        Of what lies alike: as many as from rest, and what the bus may have used up of its credit.
-        """
-        if all((operand, 0) in self._alike for operand in operands):
-            numbers = tuple([self._alike[operand, 0] for operand in operands])
-            loaded = self._table.load(0, numbers, (0,) * len(operands))
-            return NEXT_GROUP + self.saving + loaded.clocks + self._table.over(loaded.state)
-        lines = sum(self._line_clocks(self._operands[operand]) for operand in operands)
-        return NEXT_GROUP + self.saving + FIRST_LINE + self._memory.read_latency + lines
-
-    def _line_clocks(self, operand: OperandPlan) -> int:
-        """At least as many clocks as the lines of a panel take from the first one's request on, wherever they lie.
-
-        A burst costs the clocks of its beats, but no fewer than those in which as many are requested as may be in
-        flight; where a line is cut no fewer than two for a burst more, and a block begins with one.
-        """
-        bus, memory, size = operand.bus_bytes, self._memory, operand.element_bytes
-        blocks = -(-self._steps // self._block_steps)
-        lines, length, pitch = self._steps, operand.lanes * size, operand.lanes * size
-        if not operand.across_k:
-            lines, length, pitch = operand.lanes, self._steps * size, operand.lanes * operand.stride
-        apart = math.gcd(operand.stride, pitch, bus)
-        places = range(operand.address % apart, bus, apart)
-        most = (places[-1] + length + bus - 1) // bus
-        words = max(line_words(place, operand.stride, lines, length, length, bus) for place in places)
-        # A page's end cuts one line at most, where they do not overlap.
-        cuts = lines * (length // PAGE_BYTES + 1)
-        if operand.stride >= length:
-            cuts = min(cuts, lines * operand.stride // PAGE_BYTES + 1)
-        flying = min(self._table.core.reads, memory.outstanding)
-
-        def clocks(beats: int) -> int:
-            return -(-beats * WHOLE_BEAT // memory.rate)
-
-        least = -(-(memory.read_latency + IN_FLIGHT + clocks(min(most, BURST_BEATS))) // flying)
-        # What bursts need that have fewer beats than that: a line that is one, or the last two of a longer one.
-        if most <= BURST_BEATS:
-            short = max(0, least - clocks((places[0] + length + bus - 1) // bus))
-        else:
-            short = most // BURST_BEATS * max(0, least - clocks(BURST_BEATS)) + 2 * least
-        return clocks(words) + lines * short + cuts * max(2, least) + blocks
-
-    def go_on(self, rest: LoadRest) -> None:
-        """Pass over loads, until the first ones of a group."""
-        self._clock, self._state = rest.clock - NEXT_GROUP, 0
-        self._free = [deque(slots) for slots in rest.free]
-
-    def free(self, operand: int, clock: int) -> None:
-        """A slot is reported free in this clock."""
-        self._free[operand].append(clock)
-
-    def load(self, panels: Sequence[tuple[int, int]], k: int, steps: int, *, pause: int) -> tuple[int, Loaded]:
-        """Load the steps k … k + steps − 1 of panels, which begin and end with slots.
-
-        Parameters
-        ----------
-        panels
-            Operand and number of each: one, or A and B, block by block in turn.
-        pause
-            Clocks that the loader takes more for the first block: `NEXT_PANEL`, `NEXT_GROUP` or 0.
-
-        Returns
-        -------
-        A clock, and what comes of the load, counted from it.
-        """
-        if pause:
-            self._clock += pause
-            self._state = self._table.after(self._state, pause)
-        clock = self._clock
-        # The loader sees a free slot two clocks after it is told of it.
-        allowed = tuple([max(0, self._free[operand].popleft() + 2 - clock) for operand, _ in panels])
-        numbers = tuple([self._number(operand, panel, k, steps) for operand, panel in panels])
-        loaded = self._table.load(self._state, numbers, allowed)
-        self._clock += loaded.clocks
-        self._state = loaded.state
-        self.beats += loaded.beats
-        return clock, loaded
-
-    def _number(self, operand: int, panel: int, k: int, steps: int) -> int:
-        """The number of a panel's part."""
-        plan = self._operands[operand]
-        start, size = panel * plan.lanes, plan.element_bytes
-        is_whole = start + plan.lanes <= plan.size
-        if is_whole and (operand, k) in self._alike:
-            return self._alike[operand, k]
-        lanes = min(plan.lanes, plan.size - start)
-        if plan.across_k:
-            address, length, pitch = plan.address + k * plan.stride + start * size, lanes * size, plan.lanes * size
-        else:
-            address, length = plan.address + start * plan.stride + k * size, min(steps, self._block_steps) * size
-            pitch = plan.lanes * plan.stride
-        place, following = (line_pattern(at, plan.stride, length, plan.bus_bytes) for at in (address, address + pitch))
-        number = self._table.panel_number(Panel(plan.across_k, size, plan.slack, lanes, *place, steps))
-        if is_whole and place == following:
-            self._alike[operand, k] = number
-        return number
-
-    def state(self, clock: int) -> tuple[object, ...]:
-        """All that decides what comes, clocks counted from this one."""
-        now = self._clock
-        free = tuple([tuple([at + 2 - now if at + 2 > now else 0 for at in slots]) for slots in self._free])
-        return now - clock, self._state, free
-
-    def skip(self, clocks: int) -> None:
-        """Go on as if so many clocks had passed, and left all in the same state."""
-        self._clock += clocks
-        for slots in self._free:
-            for number, at in enumerate(slots):
-                slots[number] = at + clocks
+    address, stride: of the first one, and bytes to the next; length: bytes of each; whole: bus words of each, where
+    they do not follow from its bytes.
+    """
+    bus_bytes, bus_shift, rate = p[Given.BUS_BYTES], p[Given.BUS_SHIFT], p[Given.RATE]
+    depth, room, latency = p[Given.READS], p[Given.OUTSTANDING], p[Given.READ_LATENCY]
+    accepted, begun, requested = s[Now.ACCEPTED], s[Now.BEGUN], s[Now.REQUESTED]
+    bursts, end, moved = s[Now.BURSTS_READ], s[Now.LAST_END], s[Now.READ_BEATS]
+    saved, counted = s[Now.READ_SAVED], s[Now.READ_COUNTED]
+    for line in range(lines):
+        place = (address + line * stride) & (PAGE_BYTES - 1)
+        word = (PAGE_BYTES - place + bus_bytes - 1) >> bus_shift
+        beats = whole
+        if not whole:
+            beats = ((place & (bus_bytes - 1)) + length + bus_bytes - 1) >> bus_shift
+        moved += beats
+        # A line is registered when the one before has been taken, and taken when that one is all begun.
+        offered = max(offered + 1, accepted)
+        accepted = max(offered + 1, begun)
+        begun = accepted - 1
+        while beats > 0:
+            burst = min(beats, BURST_BEATS, word)
+            beats -= burst
+            word = BURST_BEATS
+            begun = max(requested, begun + 2, s[Now.END_RING + ((bursts - depth) & (ENDS_DEPTH - 1))] + 1)
+            requested = max(begun + 1, s[Now.END_RING + ((bursts - room) & (ENDS_DEPTH - 1))] + 1)
+            end = max(requested + latency, end + 1)
+            if rate == WHOLE_BEAT:
+                end += burst - 1
+            else:
+                # While beats wait, nothing is saved up, so only the sum matters.
+                saved = min(saved + rate * (end - counted), p[Given.MOST_SAVED]) - burst * WHOLE_BEAT
+                if saved < 0:
+                    wait = (rate - 1 - saved) // rate
+                    saved, end = saved + rate * wait, end + wait
+                counted = end
+            s[Now.END_RING + (bursts & (ENDS_DEPTH - 1))] = end
+            bursts += 1
+    s[Now.ACCEPTED], s[Now.BEGUN], s[Now.REQUESTED] = accepted, begun, requested
+    s[Now.BURSTS_READ], s[Now.LAST_END], s[Now.READ_BEATS] = bursts, end, moved
+    s[Now.READ_SAVED], s[Now.READ_COUNTED] = saved, counted
+    return offered + 1

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from dataclasses import dataclass
 
-__all__ = ["PAGE_BYTES", "WHOLE_BEAT", "Credit", "MemoryTiming", "later", "line_pattern"]
+__all__ = ["PAGE_BYTES", "WHOLE_BEAT", "MemoryTiming", "lies_alike"]
 
 WHOLE_BEAT = 1 << 16
 """Bandwidth is counted in 2^-16 of a beat a clock, as the simulated memory does."""
@@ -47,49 +46,16 @@ class MemoryTiming:
         """Bandwidth in 2^-16 beats a clock."""
         return round(self.bandwidth * WHOLE_BEAT)
 
-
-class Credit:
-    """What one direction of the bus may send: a beat a clock at most, `rate` of one on average.
-
-    What is not used is saved up for less than two beats. `clock` and `saved`: when it was last counted, and how much
-    there was then.
-    """
-
-    def __init__(self, rate: int, clock: int = 0, saved: int | None = None) -> None:
-        self.rate = rate
-        self.clock = clock
-        self._most = WHOLE_BEAT + rate - 1
-        self.saved = self._most if saved is None else saved
-
-    def send(self, clock: int, beats: int) -> int:
-        """Send beats of which the first is there from `clock` on; return the clock of the last one."""
-        if self.rate == WHOLE_BEAT:
-            return clock + beats - 1
-        self.advance(clock)
-        # While beats wait, nothing is saved up, so only the sum matters.
-        wait = max(0, -((self.saved - beats * WHOLE_BEAT) // self.rate))
-        self.saved += self.rate * wait - beats * WHOLE_BEAT
-        self.clock += wait
-        return self.clock
-
-    def advance(self, clock: int) -> None:
-        """Save up to a clock, which is not before the last one."""
-        self.saved = min(self.saved + self.rate * (clock - self.clock), self._most)
-        self.clock = clock
+    @property
+    def most_saved(self) -> int:
+        """Of the beats that a bus may send in a direction, what is not used is saved up for less than two: so much."""
+        return WHOLE_BEAT + self.rate - 1
 
 
-def line_pattern(address: int, stride: int, length: int, bus_bytes: int, pitch: int = 0) -> tuple[int, int]:
-    """Address and stride of lines of `length` bytes, reduced to what decides how they are cut into bursts.
+def lies_alike(address: int, stride: int, length: int, bus_bytes: int, pitch: int) -> bool:
+    """Whether lines of `length` bytes, `stride` bytes apart, and those `pitch` bytes further are all cut alike.
 
-    Lines that lie in aligned powers of two are all cut alike; others by where they lie in a page. Where two patterns
-    are equal, so are those of the lines `pitch` bytes further.
+    That is so of lines that each lie in an aligned power of two.
     """
     size = max(bus_bytes, 1 << (length - 1).bit_length())
-    if size <= PAGE_BYTES and address % size + length <= size and stride % size == pitch % size == 0:
-        return address % size, 0
-    return address % PAGE_BYTES, stride % PAGE_BYTES
-
-
-def later(clocks: tuple[int, ...], base: int) -> tuple[int, ...]:
-    """Those of ascending clocks that are after `base`, counted from it."""
-    return tuple([clock - base for clock in clocks[bisect_right(clocks, base) :]])
+    return size <= PAGE_BYTES and address % size + length <= size and stride % size == pitch % size == 0

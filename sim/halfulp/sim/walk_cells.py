@@ -1,0 +1,195 @@
+"""Where the functions that follow a GEMM's events keep what they know: cells of arrays of integers, by name."""
+
+from __future__ import annotations
+
+from collections.abc import MutableSequence
+from enum import IntEnum
+
+from halfulp.hw.burst_writer import WRITES_OUTSTANDING
+from halfulp.hw.writer import WORD_DEPTH
+
+__all__ = ["BURST_DEPTH", "ENDS_DEPTH", "NEVER", "OPERAND", "Cells", "Given", "Lead", "Now", "Seen"]
+
+Cells = MutableSequence[int]
+"""An array of 64-bit integers."""
+
+NEVER = -(1 << 60)
+"""A clock before all others."""
+
+ENDS_DEPTH = 128
+"""Bursts that are remembered in each direction, as many as any memory or reader has in flight."""
+
+BURST_DEPTH = WORD_DEPTH // 2
+"""Bursts of results that wait for the bus."""
+
+OPERAND = 11
+"""Cells of an operand in `Given`."""
+
+
+class Given(IntEnum):
+    """What is given of a memory, a core and a GEMM.
+
+    Memory, as in `MemoryTiming`; MOST_SAVED: credit that a bus can save up. Core, as in `CoreClocks`; GROUP_BYTES: of
+    the results of a clock.
+
+    GEMM, as in `GemmPlan`. SHORTCUTS: whether to pass over what repeats. IS_CALM: the results of a tile are sure to be
+    in memory before the next tile's are captured; MAY_LOOK_AHEAD: whether loads may be passed over; MAY_REPEAT: whether
+    tiles may, that wait for nothing. C_...: the results. A_...: of operand A, those of B are `OPERAND` cells further;
+    MODULUS: 1 where all panels are cut alike into bursts, else a page's bytes; SLOTS, SLOTS_AT: length of the ring of
+    free slots, and where it begins; LONGEST: a bound of its loads, LONGEST_BOTH of loads of both.
+    READ_AT, TAKEN_AT, RELEASED_AT: where rings begin.
+    """
+
+    RATE = 0
+    READ_LATENCY = 1
+    WRITE_LATENCY = 2
+    OUTSTANDING = 3
+    MOST_SAVED = 4
+    BUS_BYTES = 5
+    BUS_SHIFT = 6
+    READS = 7
+    BLOCK_STEPS = 8
+    INTERVAL = 9
+    FEED = 10
+    CAPTURE = 11
+    FIRST_CAPTURE = 12
+    WORDS = 13
+    POSITION = 14
+    POSITIONS = 15
+    ROUNDING = 16
+    QUEUE = 17
+    GROUPS = 18
+    ROWS = 19
+    GROUP_BYTES = 20
+    K = 21
+    SEGMENT_STEPS = 22
+    CHUNKED = 23
+    RESIDENT = 24
+    COLUMNS = 25
+    GROUP = 26
+    NUMBER_OF_GROUPS = 27
+    SHORTCUTS = 28
+    IS_CALM = 29
+    MAY_LOOK_AHEAD = 30
+    MAY_REPEAT = 31
+    C_ADDRESS = 32
+    C_STRIDE = 33
+    C_BYTES = 34
+    C_MODULUS = 35
+    LONGEST_BOTH = 36
+    SAVING = 37
+    READ_AT = 38
+    TAKEN_AT = 39
+    RELEASED_AT = 40
+    A_ADDRESS = 41
+    A_STRIDE = 42
+    A_ACROSS_K = 43
+    A_SIZE = 44
+    A_LANES = 45
+    A_BYTES = 46
+    A_SLACK = 47
+    A_MODULUS = 48
+    A_SLOTS = 49
+    A_SLOTS_AT = 50
+    A_LONGEST = 51
+    CELLS = A_ADDRESS + 2 * OPERAND
+
+
+class Now(IntEnum):
+    """What is known at some point of a GEMM: clocks, then counts and credit, then rings of clocks.
+
+    Tiles: READY, LAST: when the next segment is ready, and the last step of the one before was issued; LAST_OF_TILE:
+    the last one of a tile; FIRST: the GEMM's first step; MAY_MAKE: from when on the next tile's first random words may
+    be made. Loads: LOADER: when the loader comes to its next block; ACCEPTED: the last line's, by the reader; BEGUN,
+    REQUESTED: the last burst's; LAST_END: when its last beat comes; READ_COUNTED, READ_SAVED: the bus's credit, and
+    when it was counted; ARRIVED, LATEST: of a load, when the first blocks of all panels are there, and from when on
+    steps without a gap find all blocks.
+    Results: MAY_ACCEPT, LAST_STEP: from when on the next tile may be accepted, and its last step be issued; WALKED:
+    when the last position entered its pipeline; STARTED, CLOSED: the last tile's start, and when its last result was
+    rounded, ..._BEFORE those of the one before; READ, TAKEN: the last group's; WRITER_READY, PACKED: when it went on to
+    its bus words, and when the last of these was pushed; SENT: the last word's; WRITTEN, ANSWERED, ADDRESSED,
+    LAST_BEAT: the last burst's beginning, response, address and beat; WRITE_COUNTED, WRITE_SAVED: as for loads.
+
+    IS_STARTED, IS_AHEAD: whether there was a first step, and whether no tile that is left waits for a load. READ_BEATS,
+    WORDS_SENT: bus words moved; BURSTS_READ, GROUPS_READ, ROWS_RELEASED, BURSTS_SENT: so many until now; TAKEN_SLOTS,
+    FREED_SLOTS: of A, then of B; ROW_PANEL, COLUMN_PANEL: of the last tile that was passed over as calm, captured at
+    CAPTURED.
+    """
+
+    READY = 0
+    LAST = 1
+    LAST_OF_TILE = 2
+    FIRST = 3
+    MAY_MAKE = 4
+    LOADER = 5
+    ACCEPTED = 6
+    BEGUN = 7
+    REQUESTED = 8
+    LAST_END = 9
+    READ_COUNTED = 10
+    ARRIVED = 11
+    LATEST = 12
+    MAY_ACCEPT = 13
+    LAST_STEP = 14
+    WALKED = 15
+    STARTED_BEFORE = 16
+    STARTED = 17
+    CLOSED_BEFORE = 18
+    CLOSED = 19
+    READ = 20
+    TAKEN = 21
+    WRITER_READY = 22
+    PACKED = 23
+    SENT = 24
+    WRITTEN = 25
+    ANSWERED = 26
+    ADDRESSED = 27
+    LAST_BEAT = 28
+    WRITE_COUNTED = 29
+    CAPTURED = 30
+    # No clocks from here on.
+    READ_SAVED = 31
+    WRITE_SAVED = 32
+    IS_STARTED = 33
+    IS_AHEAD = 34
+    READ_BEATS = 35
+    BURSTS_READ = 36
+    GROUPS_READ = 37
+    ROWS_RELEASED = 38
+    WORDS_SENT = 39
+    BURSTS_SENT = 40
+    TAKEN_SLOTS = 41
+    FREED_SLOTS = 43
+    ROW_PANEL = 45
+    COLUMN_PANEL = 46
+    # Clocks again: the rings.
+    SENT_RING = 47
+    BEGUN_RING = SENT_RING + WORD_DEPTH
+    AWAITED_RING = BEGUN_RING + BURST_DEPTH
+    ANSWER_RING = AWAITED_RING + WRITES_OUTSTANDING
+    END_RING = ANSWER_RING + ENDS_DEPTH
+    RINGS_END = END_RING + ENDS_DEPTH
+
+
+class Lead(IntEnum):
+    """Loads and tiles that are looked at ahead, as in `LoadLead`."""
+
+    START = 0
+    OVER = 1
+    TILES = 2
+    TAKEN_SLOTS = 3
+    FREED_SLOTS = 5
+    # The last rest that was found: when the slot that the loader waits for is there, and slots then.
+    REST = 7
+    REST_TAKEN_SLOTS = 8
+    REST_FREED_SLOTS = 10
+    RINGS = 12
+
+
+class Seen(IntEnum):
+    """A state that may come again: VISITS: of this kind so far; NUMBER, CLOCK: of what it was, and when."""
+
+    VISITS = 0
+    NUMBER = 1
+    CLOCK = 2
+    STATE = 3
