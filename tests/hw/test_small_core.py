@@ -34,7 +34,7 @@ INT8_2X2 = ArrayConfig(
 INT4_1X2 = INT8_2X2.replace(
     rows=1, lanes=2, a_formats="int4", b_formats="int4", out_formats=("int8", "float32"), size_bits=10
 )
-STORED = INT8_2X2.replace(counters=False, registers_in_memory=True, address_bits=48)
+COMPACT = INT8_2X2.replace(counters=False, compact=True, address_bits=48)
 STOCHASTIC = INT8_2X2.replace(
     a_formats="e4m3", b_formats="e4m3", out_formats=("bfloat16", "e4m3"), roundings="stochastic", accumulator="exact:64"
 )
@@ -46,10 +46,10 @@ STOCHASTIC = INT8_2X2.replace(
         (INT8_2X2, (0, 1)),
         (INT4_1X2, (0, 0)),
         (STOCHASTIC, (1, 0)),
-        (STORED, (0, 1)),
-        (STOCHASTIC.replace(registers_in_memory=True), (1, 0)),
+        (COMPACT, (0, 1)),
+        (STOCHASTIC.replace(compact=True, counters=False, reads_outstanding=1), (1, 0)),
     ],
-    ids=["int8 2x2", "int4 1x2", "e4m3 2x2 at random", "registers in memory", "registers in memory, at random"],
+    ids=["int8 2x2", "int4 1x2", "e4m3 2x2 at random", "compact", "compact, at random"],
 )
 def test_gemms_up_to_the_last_address(seed: int, config: ArrayConfig, layout: tuple[int, int]) -> None:
     """Operands in chunks and whole, one GEMM right behind the other, in the upper half of what addresses reach."""

@@ -130,7 +130,7 @@ def _check_registers(device: Device, rng: np.random.Generator) -> str:
         for r in plain:
             bus.write(r.offset, written[r.name])
         for r in plain:
-            width = 32 if config.registers_in_memory else config.register_bits(r.name)
+            width = 32 if config.compact else config.register_bits(r.name)
             kept = written[r.name] & ((1 << width) - 1)
             if (held := registers.read(r.name)) != kept:
                 bits = f" with {width} bits" if kept != written[r.name] else ""

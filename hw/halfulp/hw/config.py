@@ -15,8 +15,8 @@ from halfulp.hw.config_rules import (
     MAX_INTEGER_BITS,
     MAX_INTERLEAVE,
     check_arithmetic,
+    check_compact,
     check_packing,
-    check_registers,
     check_sizes,
     format_names,
 )
@@ -108,9 +108,10 @@ class ArrayConfig:
         a third fewer lookup tables a processing element. Results and clocks are the same.
     counters
         Count clocks: those while busy, those in which operands enter the array, and those in which it waits.
-    registers_in_memory
-        Keep the registers in a memory block, for small parts: a GEMM is read from it after its start, a word a clock,
-        and no second one waits behind it: `queue_depth` is 1.
+    compact
+        Build from as few cells as there is a way to, for small parts: registers are words of a memory block, from which
+        a GEMM is read after its start; no other GEMM is taken before it has ended; there are fewer registers on the way
+        of operands and results. Takes more clocks, and no counters. `queue_depth` is 1, `reads_outstanding` may be.
     """
 
     rows: int = 8
@@ -133,7 +134,7 @@ class ArrayConfig:
     pack_multipliers: bool = False
     shift_in_multipliers: bool = False
     counters: bool = True
-    registers_in_memory: bool = False
+    compact: bool = False
 
     if TYPE_CHECKING:
 
@@ -160,7 +161,7 @@ class ArrayConfig:
             pack_multipliers: bool = ...,
             shift_in_multipliers: bool = ...,
             counters: bool = ...,
-            registers_in_memory: bool = ...,
+            compact: bool = ...,
         ) -> None:
             # What the constructor takes: names serve as well as the objects that the attributes then hold.
             ...
@@ -185,7 +186,7 @@ class ArrayConfig:
         check_sizes(self)
         check_arithmetic(self)
         check_packing(self)
-        check_registers(self)
+        check_compact(self)
         if self.max_k >> self.size_bits:
             raise ValueError(
                 f"size_bits = {self.size_bits} holds no max_k = {self.max_k}: take {self.max_k.bit_length()} or more"
@@ -321,7 +322,7 @@ class ArrayConfig:
         for name in ("pack_multipliers", "shift_in_multipliers"):
             if not data[name]:
                 del data[name]
-        usually = {"address_bits": 64, "size_bits": 32, "counters": True, "registers_in_memory": False}
+        usually = {"address_bits": 64, "size_bits": 32, "counters": True, "compact": False}
         for name, usual in usually.items():
             if data[name] == usual:
                 del data[name]  # likewise

@@ -22,8 +22,8 @@ __all__ = [
     "MAX_INTEGER_BITS",
     "MAX_INTERLEAVE",
     "check_arithmetic",
+    "check_compact",
     "check_packing",
-    "check_registers",
     "check_sizes",
     "format_names",
 ]
@@ -74,8 +74,9 @@ def check_sizes(config: ArrayConfig) -> None:
         raise ValueError(f"buffer_depth must be a power of two from {4 * BURST_BEATS} to 65536 words, not {depth}")
     if not 1 <= config.queue_depth <= 64 or config.queue_depth & (config.queue_depth - 1):
         raise ValueError(f"queue_depth must be a power of two from 1 to 64, not {config.queue_depth}")
-    if not 2 <= config.reads_outstanding <= 64 or config.reads_outstanding & (config.reads_outstanding - 1):
-        raise ValueError(f"reads_outstanding must be a power of two from 2 to 64, not {config.reads_outstanding}")
+    reads, least = config.reads_outstanding, 1 if config.compact else 2
+    if not least <= reads <= 64 or reads & (reads - 1):
+        raise ValueError(f"reads_outstanding must be a power of two from {least} to 64, not {reads}")
     if not 12 <= config.address_bits <= 64:
         raise ValueError(f"address_bits must be 12 to 64, not {config.address_bits}")
     if not 8 <= config.size_bits <= 32:
@@ -161,11 +162,13 @@ def check_packing(config: ArrayConfig) -> None:
         FineShifts.of(config.a_formats, config.b_formats)
 
 
-def check_registers(config: ArrayConfig) -> None:
-    """Raise where counters and registers cannot be built as asked."""
-    for name in ("counters", "registers_in_memory"):
+def check_compact(config: ArrayConfig) -> None:
+    """Raise where a core cannot be as small as asked."""
+    for name in ("counters", "compact"):
         value = getattr(config, name)
         if not isinstance(value, bool):
             raise TypeError(f"{name} must be true or false, not {value!r}")
-    if config.registers_in_memory and config.queue_depth != 1:
-        raise ValueError(f"queue_depth must be 1 with registers_in_memory, not {config.queue_depth}")
+    if config.compact and config.counters:
+        raise ValueError("counters must be false with compact, not true")
+    if config.compact and config.queue_depth != 1:
+        raise ValueError(f"queue_depth must be 1 with compact, not {config.queue_depth}")

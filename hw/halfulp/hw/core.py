@@ -232,7 +232,7 @@ class Core(wiring.Component):
     ) -> tuple[RegisterFile | StoredRegisters, DescriptorQueue | StoredRegisters, Value]:
         """The registers, the queue of GEMMs behind them, which may be one block, and whether it takes another."""
         config = self._config
-        if config.registers_in_memory:
+        if config.compact:
             m.submodules.registers = both = StoredRegisters(config=config)
             m.d.comb += both.done.eq(done)
             return both, both, both.ready

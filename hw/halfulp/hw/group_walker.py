@@ -12,7 +12,6 @@ from amaranth.utils import ceil_log2
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.interfaces import payload_register, tile_layout, tile_stream
 from halfulp.hw.pair_queue import PairQueue
-from halfulp.hw.segments import TILE_CONSTANTS
 
 __all__ = ["GroupAddresses", "GroupWalker", "group_layout"]
 
@@ -89,9 +88,12 @@ class GroupWalker(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         """Build the block."""
         m = Module()
-        m.submodules.queue = queue = PairQueue(shape=tile_layout(self._config))
-        wiring.connect(m, wiring.flipped(self.tile), queue.before)
         tile, group = self.started, self.group
+        waiting = self.tile
+        if not self._config.compact:
+            m.submodules.queue = queue = PairQueue(shape=tile_layout(self._config))
+            wiring.connect(m, wiring.flipped(self.tile), queue.before)
+            waiting = queue.behind
         lanes = self._config.lanes
         open_tiles = Signal(range(STARTED_TILES + 1))
         inside_gemm = Signal()
@@ -110,22 +112,19 @@ class GroupWalker(wiring.Component):
         one_group = Signal(reset_less=True)
         may_start = Signal(init=1)
         moves = Signal()
-        m.d.comb += tile.eq(queue.behind.p)
-        if self._config.registers_in_memory:
-            # The descriptor stands until the GEMM's end: what is its own needs no queue.
-            m.d.comb += [tile[name].eq(self.tile.p[name]) for name in TILE_CONSTANTS]
         m.d.comb += [
-            queue.behind.ready.eq(self.start),
+            tile.eq(waiting.p),
+            waiting.ready.eq(self.start),
             self.first_of_gemm.eq(~inside_gemm),
             moves.eq(self.valid & self.ready),
-            self.start.eq(queue.behind.valid & may_start & (~self.valid | (self.ready & last_of_tile))),
+            self.start.eq(waiting.valid & may_start & (~self.valid | (self.ready & last_of_tile))),
             group.count.eq(Mux(last_of_row, columns_left, lanes)),
             group.group.eq(number),
             group.column.eq(j[:2]),
             group.last_of_row.eq(last_of_row),
             group.last_of_tile.eq(last_of_tile),
             group.last_of_gemm.eq(last_of_tile & last_tile),
-            self.idle.eq(~queue.behind.valid & (open_tiles == 0)),
+            self.idle.eq(~waiting.valid & (open_tiles == 0)),
         ]
         still_open = Signal.like(open_tiles)
         inside = Signal()

@@ -114,7 +114,7 @@ class Loader(wiring.Component):
             self._move_on(m, gemm, operand, line)
             self._begin_panel(m, gemm, operand, operands[1 - operand.number], wanted[operand.number])
         m.d.sync += [wanted.eq(0), *line.address.settle()]
-        if config.registers_in_memory:
+        if config.compact:
             # The descriptor stands until the GEMM's end.
             self._keep(m, "comb", gemm, operands)
 
@@ -125,7 +125,7 @@ class Loader(wiring.Component):
                 m.d.sync += state.eq(1 << _State.TAKE)
         with m.If(state[_State.TAKE]):
             self._take(m, gemm, operands)
-            if not config.registers_in_memory:
+            if not config.compact:
                 self._keep(m, "sync", gemm, operands)
             m.d.sync += state.eq(1 << _State.UNIT)
         with m.If(state[_State.SETTLE]):
@@ -162,7 +162,7 @@ class Loader(wiring.Component):
     def _account(self, m: Module, operand: OperandState, parity: Value, allocate: Value) -> None:
         """Count the ring's free words and the slots in use by GEMMs of either parity, and register what follows."""
         freed, odd = self.freed[operand.number], self.freed_parity[operand.number]
-        if self._config.registers_in_memory:
+        if self._config.compact:
             odd = Const(1)  # GEMMs do not overlap, and need no parity
         slot = Mux(parity, operand.slots[1], operand.slots[0])
         m.d.sync += [
@@ -193,7 +193,7 @@ class Loader(wiring.Component):
             gemm.split.eq(gemm.next_split),
             *(operand.some.eq(1) for operand in operands),
         ]
-        if not self._config.registers_in_memory:
+        if not self._config.compact:
             m.d.sync += gemm.parity.eq(~gemm.parity)
         for operand, size in zip(operands, (self.descriptor.m, self.descriptor.n), strict=True):
             many = ~is_at_most(size, operand.lanes)
@@ -221,7 +221,7 @@ class Loader(wiring.Component):
                 operand.across.eq(descriptor[f"{role}_across_k"]),
                 operand.size.eq(size),
             ]
-            if self._config.registers_in_memory:
+            if self._config.compact:
                 m.d[domain] += operand.slots[1].eq(slot)
                 continue
             for p in (0, 1):

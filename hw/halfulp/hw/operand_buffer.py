@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, ceil_log2
@@ -171,17 +171,22 @@ class OperandBuffer(wiring.Component):
                 read.en.eq(reading[i]),
                 read.addr.eq(read_address),
             ]
-            # A memory block's output is late in its clock: the word is registered before an element is taken.
-            word_read = Signal(config.bus_width, name=f"word{i}", reset_less=True)
             lane_read = Signal(lane_bits, name=f"lane_read{i}", reset_less=True)
-            lane = Signal(lane_bits, name=f"lane{i}", reset_less=True)
             code = Signal(bits, name=f"code{i}", reset_less=True)
-            m.d.sync += [
-                lane_read.eq(element),
-                lane.eq(lane_read),
-                word_read.eq(read.data),
-                code.eq(word_read.word_select(lane, bits)),
-            ]
+            m.d.sync += lane_read.eq(element)
+            if config.compact:
+                # An element is taken first, for it is narrower.
+                taken = Signal(bits, name=f"taken{i}", reset_less=True)
+                m.d.sync += [taken.eq(read.data.word_select(lane_read, bits)), code.eq(taken)]
+            else:
+                # A memory block's output is late in its clock: the word is registered before an element is taken.
+                word_read = Signal(config.bus_width, name=f"word{i}", reset_less=True)
+                lane = Signal(lane_bits, name=f"lane{i}", reset_less=True)
+                m.d.sync += [
+                    lane.eq(lane_read),
+                    word_read.eq(read.data),
+                    code.eq(word_read.word_select(lane, bits)),
+                ]
             m.d.comb += self.codes[i].eq(code)
 
             position, offset, stride, across = here, next_turn, turns, wraps
@@ -208,9 +213,12 @@ class OperandBuffer(wiring.Component):
             rotated = Mux(beat.rotation[bit], rotated.rotate_left(8 * self._bytes << bit), rotated)
 
         m.d.sync += hit.eq(0)
-        with m.If(beat.valid & (beat.operand == self._operand)):
+        taken = beat.valid & (beat.operand == self._operand)
+        with m.If(taken):
+            m.d.sync += hit.eq(Mux(beat.across, positions >> offset, 1 << beat.bank))
+        # In every clock, the registers of A and B are the same ones, of which a small part then has only one set.
+        with m.If(Const(1) if config.compact else taken):
             m.d.sync += [
-                hit.eq(Mux(beat.across, positions >> offset, 1 << beat.bank)),
                 chosen.eq(Mux(beat.across, 1 << lane, (1 << elements) - 1)),
                 address.eq(beat.word),
                 word.eq(rotated),

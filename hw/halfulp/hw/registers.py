@@ -153,7 +153,9 @@ REGISTERS: tuple[Register, ...] = (
             Field("address_bits", 0, 8, "Of addresses."),
             Field("size_bits", 8, 8, "Of M, N, K and strides."),
             Field("no_counters", 16, 1, "Clocks are not counted: the counters read 0."),
-            Field("registers_in_memory", 17, 1, "Registers are words of a memory, and keep all that is written."),
+            Field(
+                "compact", 17, 1, "Registers are words of a memory and keep all that is written; GEMMs do not overlap."
+            ),
         ),
     ),
     *(

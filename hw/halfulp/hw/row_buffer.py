@@ -188,11 +188,13 @@ class RowBuffer(wiring.Component):
         width = sum(len(self.results[0][name]) for name in fields)
         group = Signal.like(self.group, reset_less=True)
         m.d.sync += group.eq(self.group)
+        # A part that has no registers to spare has memory blocks.
+        attributes = {"ram_style": "block"} if self._config.compact else {}
         for lane in range(self._config.lanes):
             found: list[Value] = []
             for number in range(self._groups):
                 column = number * self._config.lanes + lane
-                bank = memory.Memory(shape=unsigned(width), depth=depth, init=[])
+                bank = memory.Memory(shape=unsigned(width), depth=depth, init=[], attrs=attributes)
                 m.submodules[f"column_{column}"] = bank
                 write_port, read_port = bank.write_port(), bank.read_port()
                 m.d.comb += [

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, unsigned
-from amaranth.lib import data, memory, wiring
+from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
+from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2, exact_log2
 
@@ -79,20 +79,29 @@ class SharedMemory(wiring.Component):
         """Build the block."""
         m = Module()
         words, byte_bits = self._memory_bytes // self._bus_bytes, exact_log2(self._bus_bytes)
-        # Granularity of bytes, which block RAM has.
-        row = data.ArrayLayout(unsigned(8), self._bus_bytes)
-        m.submodules.storage = storage = memory.Memory(shape=row, depth=words, init=[])
-        read, write = storage.read_port(), storage.write_port(granularity=1)
+        read, write = _Port(words, self._bus_bytes, enables=1), _Port(words, self._bus_bytes, enables=self._bus_bytes)
+        # A memory for each byte of a word: block RAM with enables for bytes is not as deep on some parts.
+        for number in range(self._bus_bytes):
+            m.submodules[f"byte_{number}"] = one = memory.Memory(shape=unsigned(8), depth=words, init=[])
+            read_one, write_one = one.read_port(), one.write_port()
+            m.d.comb += [
+                read_one.en.eq(read.en),
+                read_one.addr.eq(read.addr),
+                read.data.word_select(number, 8).eq(read_one.data),
+                write_one.en.eq(write.en[number]),
+                write_one.addr.eq(write.addr),
+                write_one.data.eq(write.data.word_select(number, 8)),
+            ]
         port = self.bytes
         byte, lane = Signal(byte_bits), Signal(byte_bits)
         m.d.comb += lane.eq(port.address[:byte_bits])
         m.d.sync += byte.eq(lane)
-        m.d.comb += port.read_data.eq(Array(read.data[n] for n in range(self._bus_bytes))[byte])
+        m.d.comb += port.read_data.eq(read.data.word_select(byte, 8))
         self._serve_reads(m, read, words, byte_bits)
         self._serve_writes(m, write, words, byte_bits, lane)
         return m
 
-    def _serve_reads(self, m: Module, port: Any, words: int, byte_bits: int) -> None:
+    def _serve_reads(self, m: Module, port: _Port, words: int, byte_bits: int) -> None:
         axi = self.axi_read
         active, outside = Signal(), Signal()
         word, left = Signal(range(words)), Signal(8)
@@ -118,7 +127,7 @@ class SharedMemory(wiring.Component):
             with m.If(word == words - 1):
                 m.d.sync += outside.eq(1)
 
-    def _serve_writes(self, m: Module, port: Any, words: int, byte_bits: int, lane: Signal) -> None:
+    def _serve_writes(self, m: Module, port: _Port, words: int, byte_bits: int, lane: Signal) -> None:
         axi = self.axi_write
         active, outside = Signal(), Signal()
         word = Signal(range(words))
@@ -152,3 +161,12 @@ class SharedMemory(wiring.Component):
                 m.d.sync += axi.bresp.eq(DECODE_ERROR)
         with m.If(axi.bvalid & axi.bready):
             m.d.sync += axi.bvalid.eq(0)
+
+
+class _Port:
+    """Signals of a port of all bytes of a word."""
+
+    def __init__(self, words: int, bus_bytes: int, *, enables: int) -> None:
+        self.en = Signal(enables)
+        self.addr = Signal(range(words))
+        self.data = Signal(8 * bus_bytes)

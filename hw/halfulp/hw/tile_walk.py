@@ -210,7 +210,7 @@ class TileWalk(wiring.Component):
                 *operand.next_share.follow(),
                 operand.next_offset.eq(operand.here.offset + operand.panel_stride),
             ]
-        if config.registers_in_memory:
+        if config.compact:
             # The descriptor stands until the GEMM's end.
             self._keep(m, "comb", walk, operands, segment)
         m.d.comb += [
@@ -224,7 +224,7 @@ class TileWalk(wiring.Component):
                     m.d.sync += state.eq(_State.TAKE)
             with m.Case(_State.TAKE):
                 self._take(m, walk, operands)
-                if not config.registers_in_memory:
+                if not config.compact:
                     self._keep(m, "sync", walk, operands, segment)
                 m.d.sync += state.eq(_State.MEASURE)
             with m.Case(_State.MEASURE):
@@ -260,7 +260,7 @@ class TileWalk(wiring.Component):
             walk.y.eq(0),
             walk.along_streamed.eq(0),
         ]
-        if not config.registers_in_memory:
+        if not config.compact:
             m.d.sync += walk.parity.eq(~walk.parity)
         sizes, shares = (descriptor.m, descriptor.n), (descriptor.c_address, 0)
         for operand, size, share in zip(operands, sizes, shares, strict=True):

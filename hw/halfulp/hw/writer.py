@@ -99,19 +99,20 @@ class Writer(wiring.Component):
         waiting = Signal(range(depth + 1), name=f"{name}_waiting")
         full = Signal(name=f"{name}_full")
         push, pop = source.valid & source.ready, target.valid & target.ready
-        # Registers stand between the queue's memory, which is slow to show a word, and the bus, which moves late.
-        shown = PairQueue(shape=source.p.shape())
-        m.submodules[f"{name}_shown"] = ResetInserter(self.flush)(shown)
+        before = target
+        if not self._config.compact:
+            # Registers between the queue's memory, which is slow to show a word, and the bus, which moves late.
+            shown = PairQueue(shape=source.p.shape())
+            m.submodules[f"{name}_shown"] = ResetInserter(self.flush)(shown)
+            wiring.connect(m, shown.behind, target)
+            before = shown.before
         m.d.comb += [
             queue.w_data.eq(source.payload.as_value()),
             queue.w_en.eq(push),
             source.ready.eq(~full),
-            shown.before.valid.eq(queue.r_rdy),
-            Value.cast(shown.before.p).eq(queue.r_data),
-            queue.r_en.eq(shown.before.ready),
-            target.payload.eq(shown.behind.p),
-            target.valid.eq(shown.behind.valid),
-            shown.behind.ready.eq(target.ready),
+            before.valid.eq(queue.r_rdy),
+            Value.cast(before.p).eq(queue.r_data),
+            queue.r_en.eq(before.ready),
         ]
         m.d.sync += [
             waiting.eq(waiting + push - pop),
