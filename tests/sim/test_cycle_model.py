@@ -22,7 +22,7 @@ from halfulp.sim.cycle_model import predict, roofline, walk_gemm
 from halfulp.sim.drain_model import drain_clocks
 from halfulp.sim.gemm_clocks import GemmClocks
 from halfulp.sim.gemm_walk import walk_groups
-from halfulp.sim.load_model import NEXT_GROUP, load_clocks
+from halfulp.sim.load_model import NEXT_GROUP, load_clocks, most_words
 from halfulp.sim.memory_timing import MemoryTiming
 from halfulp.sim.rtl import RtlCore
 from halfulp.sim.walk_code import WalkCode, walk_code
@@ -260,7 +260,7 @@ def test_without_llvmlite_the_model_gives_the_same(rng: np.random.Generator, mon
         monkeypatch.delitem(sys.modules, f"halfulp.sim.{module}", raising=False)
     walk_code.cache_clear()
     try:
-        assert walk_code() == WalkCode(walk_groups, load_clocks, drain_clocks)
+        assert walk_code() == WalkCode(walk_groups, load_clocks, drain_clocks, most_words)
         assert [walk_gemm(*gemm) for gemm in gemms] == compiled
     finally:
         walk_code.cache_clear()

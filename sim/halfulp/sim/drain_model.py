@@ -53,7 +53,7 @@ def drain_tile(
             end = min(begin + group_bytes, row_bytes)
             # Positions and results each have a place behind their pipeline before they enter it.
             walked = max(walked + 1, s[reads + (groups & most_reads)] + 1)
-            read = max(walked + position, available, read + 1, s[takes + (groups & most_takes)] + 1)
+            read = max(s[takes + (groups & most_takes)] + 1, walked + position, available, read + 1)
             taken = max(read + rounding, taken + 1, ready)
             s[reads + (groups & most_reads)] = read
             s[takes + (groups & most_takes)] = taken
@@ -105,18 +105,21 @@ def _send_burst(p: Cells, s: Cells, pushed: int, beats: int) -> int:
         sent = sent + beats - 1
         last_beat = sent + 1
     else:
-        saved, counted, most = s[Now.WRITE_SAVED], s[Now.WRITE_COUNTED], p[Given.MOST_SAVED]
-        last_beat = sent
-        for n in range(beats):
+        saved = min(s[Now.WRITE_SAVED] + rate * (sent + 1 - s[Now.WRITE_COUNTED]), p[Given.MOST_SAVED]) - WHOLE_BEAT
+        last_beat = sent + 1
+        if saved < 0:
+            wait = (rate - 1 - saved) // rate
+            saved, last_beat = saved + rate * wait, last_beat + wait
+        s[Now.SENT_RING + (words & (WORD_DEPTH - 1))] = sent
+        # What is saved up is less than the credit of a clock now, so that beats come in one of two distances.
+        apart, more = p[Given.MOST_APART], p[Given.SAVED_APART]
+        for n in range(1, beats):
             sent = last_beat
             s[Now.SENT_RING + ((words + n) & (WORD_DEPTH - 1))] = sent
-            saved = min(saved + rate * (sent + 1 - counted), most) - WHOLE_BEAT
-            counted = sent + 1
-            if saved < 0:
-                wait = (rate - 1 - saved) // rate
-                saved, counted = saved + rate * wait, counted + wait
-            last_beat = counted
-        s[Now.WRITE_SAVED], s[Now.WRITE_COUNTED] = saved, counted
+            saved, last_beat = saved + more, last_beat + apart
+            if saved >= rate:
+                saved, last_beat = saved - rate, last_beat - 1
+        s[Now.WRITE_SAVED], s[Now.WRITE_COUNTED] = saved, last_beat
     before = s[Now.ANSWERED]
     awaited = max(begun + 1, before)
     answer = max(max(addressed, last_beat) + p[Given.WRITE_LATENCY], awaited + 1, before + 1)

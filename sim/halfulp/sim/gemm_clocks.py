@@ -41,6 +41,7 @@ class _Start(NamedTuple):
 @lru_cache(maxsize=64)
 def _start(config: ArrayConfig, memory: MemoryTiming, code_bytes: int) -> _Start:
     core = core_clocks(config)
+    most_apart = -(-WHOLE_BEAT // memory.rate)
     given = array("q", [0]) * Given.CELLS
     for cell, value in (
         (Given.RATE, memory.rate),
@@ -48,7 +49,8 @@ def _start(config: ArrayConfig, memory: MemoryTiming, code_bytes: int) -> _Start
         (Given.WRITE_LATENCY, memory.write_latency),
         (Given.OUTSTANDING, memory.outstanding),
         (Given.MOST_SAVED, memory.most_saved),
-        # After so many clocks that much is saved up.
+        (Given.MOST_APART, most_apart),
+        (Given.SAVED_APART, memory.rate * most_apart - WHOLE_BEAT),
         (Given.SAVING, 0 if memory.rate == WHOLE_BEAT else 2 * WHOLE_BEAT // memory.rate + 2),
         (Given.BUS_BYTES, core.bus_bytes),
         (Given.BUS_SHIFT, core.bus_bytes.bit_length() - 1),
@@ -132,9 +134,15 @@ class GemmClocks:
         given[Given.A_ACROSS_K + cell] = across
         given[Given.A_SIZE + cell], given[Given.A_LANES + cell] = operand.size, operand.lanes
         given[Given.A_BYTES + cell], given[Given.A_SLACK + cell] = operand.element_bytes, operand.slack
-        length = (operand.lanes if across else min(self._plan.k, given[Given.BLOCK_STEPS])) * operand.element_bytes
-        pitch = operand.lanes * (operand.element_bytes if across else operand.stride)
-        is_alike = lies_alike(operand.address, operand.stride, length, operand.bus_bytes, pitch)
+        # Panels are alike if their lines are, or if each lies as a whole where it cannot be cut otherwise.
+        steps, size, stride = self._plan.k, operand.element_bytes, operand.stride
+        lines, length, pitch = steps, operand.lanes * size, operand.lanes * size
+        if not across:
+            lines, length, pitch = operand.lanes, steps * size, operand.lanes * stride
+        line = length if across else min(length, given[Given.BLOCK_STEPS] * size)
+        is_alike = lies_alike(operand.address, stride, line, operand.bus_bytes, pitch) or lies_alike(
+            operand.address, 0, (lines - 1) * stride + length, operand.bus_bytes, pitch
+        )
         given[Given.A_MODULUS + cell] = 1 if is_alike else PAGE_BYTES
         given[Given.A_SLOTS + cell] = ring = 1 << (slots - 1).bit_length()
         given[Given.A_SLOTS_AT + cell] = len(self._rest)

@@ -9,7 +9,16 @@ from halfulp.hw.config import BURST_BEATS
 from halfulp.sim.memory_timing import PAGE_BYTES, WHOLE_BEAT
 from halfulp.sim.walk_cells import ENDS_DEPTH, NEVER, OPERAND, Cells, Given, Now
 
-__all__ = ["FIRST_BLOCK", "NEXT_GROUP", "NEXT_PANEL", "free_slot", "load_clocks", "load_over", "load_panels"]
+__all__ = [
+    "FIRST_BLOCK",
+    "NEXT_GROUP",
+    "NEXT_PANEL",
+    "free_slot",
+    "load_clocks",
+    "load_over",
+    "load_panels",
+    "most_words",
+]
 
 FIRST_BLOCK = 10
 """Clocks from the start of a GEMM on a core at rest to the loader's first block: queue 3, planner 3, loader 4."""
@@ -35,6 +44,22 @@ def load_clocks(p: Cells, s: Cells, a: int, b: int) -> int:
     """Clocks that a load of panels' whole K takes, from rest at clock 0 until all is over."""
     load_panels(p, s, a, b, 0, p[Given.K], 0)
     return load_over(s)
+
+
+def most_words(place: int, apart: int, stride: int, lines: int, length: int, bus_bytes: int, period: int) -> int:
+    """The most bus words that lines of `length` bytes may be, `stride` bytes apart.
+
+    The first one begins so many bytes into a bus word as `place`, or a multiple of `apart` more. period: of which so
+    many lines begin alike again.
+    """
+    most = 0
+    for begin in range(place, bus_bytes, apart):
+        words = 0
+        for line in range(min(period, lines)):
+            offset = (begin + line * stride) & (bus_bytes - 1)
+            words += ((offset + length + bus_bytes - 1) // bus_bytes) * ((lines - line - 1) // period + 1)
+        most = max(most, words)
+    return most
 
 
 def load_panels(p: Cells, s: Cells, a: int, b: int, k: int, steps: int, pause: int) -> None:

@@ -10,7 +10,6 @@ from halfulp.hw.config import BURST_BEATS
 from halfulp.hw.schedule import GemmPlan, OperandPlan
 from halfulp.sim.load_model import NEXT_GROUP
 from halfulp.sim.memory_timing import PAGE_BYTES, WHOLE_BEAT, MemoryTiming, lies_alike
-from halfulp.sim.traffic import line_words
 from halfulp.sim.walk_cells import OPERAND, Given
 from halfulp.sim.walk_code import walk_code
 
@@ -39,6 +38,7 @@ class WalkBounds:
 
     def __init__(self, plan: GemmPlan, memory: MemoryTiming, given: array[int], rest: array[int]) -> None:
         self._plan, self._memory, self._given, self._rest = plan, memory, given, rest
+        self._lines: dict[int, int] = {}
 
     def load(self, a: int, b: int) -> int:
         """Clocks of a load of these panels of A and B, below 0 for none, from rest until all is over."""
@@ -60,10 +60,16 @@ class WalkBounds:
             for number in operands
         ):
             return saving + self.load(*(0 if number in operands else -1 for number in (0, 1)))
-        lines = sum(self._line_clocks(plan.operands[number]) for number in operands)
+        lines = sum(self._line_clocks(number) for number in operands)
         return saving + FIRST_LINE + self._memory.read_latency + lines
 
-    def _line_clocks(self, operand: OperandPlan) -> int:
+    def _line_clocks(self, number: int) -> int:
+        known = self._lines.get(number)
+        if known is None:
+            known = self._lines[number] = self._most_line_clocks(self._plan.operands[number])
+        return known
+
+    def _most_line_clocks(self, operand: OperandPlan) -> int:
         """At least as many clocks as the lines of a panel take from the first one's request on, wherever they lie.
 
         A burst costs the clocks of its beats, but no fewer than those in which as many are requested as may be in
@@ -78,7 +84,8 @@ class WalkBounds:
         apart = math.gcd(operand.stride, pitch, bus)
         places = range(operand.address % apart, bus, apart)
         most = (places[-1] + length + bus - 1) // bus
-        words = max(line_words(place, operand.stride, lines, length, length, bus) for place in places)
+        period = bus // math.gcd(operand.stride, bus)
+        words = walk_code().most_words(places[0], apart, operand.stride % PAGE_BYTES, lines, length, bus, period)
         # A page's end cuts one line at most, where they do not overlap.
         cuts = lines * (length // PAGE_BYTES + 1)
         if operand.stride >= length:

@@ -29,8 +29,9 @@ OPERAND = 11
 class Given(IntEnum):
     """What is given of a memory, a core and a GEMM.
 
-    Memory, as in `MemoryTiming`; MOST_SAVED: credit that a bus can save up. Core, as in `CoreClocks`; GROUP_BYTES: of
-    the results of a clock.
+    Memory, as in `MemoryTiming`; MOST_SAVED: credit that a bus can save up; SAVING: in so many clocks; MOST_APART: clocks
+    from a beat to the next at most; SAVED_APART: credit that is left over then. Core, as in `CoreClocks`; GROUP_BYTES:
+    of the results of a clock.
 
     GEMM, as in `GemmPlan`. SHORTCUTS: whether to pass over what repeats. IS_CALM: the results of a tile are sure to be
     in memory before the next tile's are captured; MAY_LOOK_AHEAD: whether loads may be passed over; MAY_REPEAT: whether
@@ -78,20 +79,22 @@ class Given(IntEnum):
     C_MODULUS = 35
     LONGEST_BOTH = 36
     SAVING = 37
-    READ_AT = 38
-    TAKEN_AT = 39
-    RELEASED_AT = 40
-    A_ADDRESS = 41
-    A_STRIDE = 42
-    A_ACROSS_K = 43
-    A_SIZE = 44
-    A_LANES = 45
-    A_BYTES = 46
-    A_SLACK = 47
-    A_MODULUS = 48
-    A_SLOTS = 49
-    A_SLOTS_AT = 50
-    A_LONGEST = 51
+    MOST_APART = 38
+    SAVED_APART = 39
+    READ_AT = 40
+    TAKEN_AT = 41
+    RELEASED_AT = 42
+    A_ADDRESS = 43
+    A_STRIDE = 44
+    A_ACROSS_K = 45
+    A_SIZE = 46
+    A_LANES = 47
+    A_BYTES = 48
+    A_SLACK = 49
+    A_MODULUS = 50
+    A_SLOTS = 51
+    A_SLOTS_AT = 52
+    A_LONGEST = 53
     CELLS = A_ADDRESS + 2 * OPERAND
 
 

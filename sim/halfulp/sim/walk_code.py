@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from halfulp.sim.drain_model import drain_clocks
 from halfulp.sim.gemm_walk import walk_groups
-from halfulp.sim.load_model import load_clocks
+from halfulp.sim.load_model import load_clocks, most_words
 
 __all__ = ["WalkCode", "walk_code"]
 
@@ -20,12 +20,13 @@ class WalkCode(NamedTuple):
     walk_groups: Callable[..., int | None]
     load_clocks: Callable[..., int]
     drain_clocks: Callable[..., int]
+    most_words: Callable[..., int]
 
 
 @lru_cache(maxsize=1)
 def walk_code() -> WalkCode:
     """The functions, compiled once a process, or found in the cache."""
-    functions = (walk_groups, load_clocks, drain_clocks)
+    functions = (walk_groups, load_clocks, drain_clocks, most_words)
     try:
         from halfulp.sim.scalar_code import compile_functions
     except ModuleNotFoundError:
