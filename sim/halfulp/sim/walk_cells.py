@@ -29,9 +29,9 @@ OPERAND = 11
 class Given(IntEnum):
     """What is given of a memory, a core and a GEMM.
 
-    Memory, as in `MemoryTiming`; MOST_SAVED: credit that a bus can save up; SAVING: in so many clocks; MOST_APART: clocks
-    from a beat to the next at most; SAVED_APART: credit that is left over then. Core, as in `CoreClocks`; GROUP_BYTES:
-    of the results of a clock.
+    Memory, as in `MemoryTiming`; MOST_SAVED: credit that a bus can save up; SAVING: in so many clocks; MOST_APART: from
+    a beat to the next there are so many clocks at most; SAVED_APART: credit that is left over then. Core, as in
+    `CoreClocks`; GROUP_BYTES: of the results of a clock.
 
     GEMM, as in `GemmPlan`. SHORTCUTS: whether to pass over what repeats. IS_CALM: the results of a tile are sure to be
     in memory before the next tile's are captured; MAY_LOOK_AHEAD: whether loads may be passed over; MAY_REPEAT: whether
