@@ -238,7 +238,7 @@ SHORTCUT_MEMORIES = (
 
 def test_shortcuts_change_nothing(rng: np.random.Generator, request: pytest.FixtureRequest):
     """Most of a GEMM is not walked: its cycles and bytes are those of walking each tile and line."""
-    for _ in range(5000 if request.config.option.fuzz else 160):
+    for _ in range(20_000 if request.config.option.fuzz else 800):
         config = SHORTCUT_CORES[int(rng.integers(len(SHORTCUT_CORES)))]
         memory = SHORTCUT_MEMORIES[int(rng.integers(len(SHORTCUT_MEMORIES)))] if rng.random() < 0.5 else MemoryTiming()
         plan, out_bytes, c_address, c_stride = uneven_gemm(rng, config)
@@ -335,6 +335,9 @@ def test_what_no_gemm_and_no_memory_can_be_is_refused():
         predict(replace(plan, m=0))
     with pytest.raises(ValueError, match="k counts scales and elements: 34 ends in a scale, of blocks of 32"):
         predict(GemmPlan(config=BLOCKS, m=1, n=1, k=34))
+    compact = EXACT.replace(compact=True, counters=False, queue_depth=1)
+    with pytest.raises(ValueError, match="the clocks of a compact core are not known: "):
+        predict(GemmPlan(config=compact, m=1, n=1, k=1))
     with pytest.raises(ValueError, match="out_bytes must be 1, 2 or 4, not 3"):
         predict(plan, out_bytes=3)
     with pytest.raises(ValueError, match="bandwidth must be above 0 and at most 1 beat a clock, not 0"):

@@ -112,7 +112,14 @@ def predict(
         Where C lies, and bytes from a row of it to the next; None where there is nothing between rows.
     memory
         The memory.
+
+    Raises
+    ------
+    ValueError
+        For what no GEMM can be, and for a compact core, which has clocks of its own and counts none.
     """
+    if plan.config.compact:
+        raise ValueError(f"the clocks of a compact core are not known: {plan.config.name}")
     if out_bytes not in (1, 2, 4):
         raise ValueError(f"out_bytes must be 1, 2 or 4, not {out_bytes!r}")
     for name in ("m", "n", "k"):

@@ -182,6 +182,9 @@ class GemmClocks:
         )
         if plan.chunked:
             return
+        given[Given.TILE_CLOCKS], given[Given.MARGIN] = steps, 0
+        if not is_calm:
+            given[Given.TILE_CLOCKS], given[Given.MARGIN] = bounds.tile_clocks(steps)
         given[Given.MAY_LOOK_AHEAD] = True
         # Whether tiles that wait for nothing follow each other in the clocks of their steps.
         least = max(TileWalk.period, core.interval + core.feed + 1 + core.words)

@@ -10,7 +10,7 @@ from halfulp.hw.burst_writer import WRITES_OUTSTANDING
 from halfulp.hw.writer import WORD_DEPTH
 from halfulp.sim.walk_cells import BURST_DEPTH, ENDS_DEPTH, OPERAND, Cells, Given, Now, Seen
 
-__all__ = ["passed_over", "shift"]
+__all__ = ["passed_over"]
 
 
 def passed_over(p: Cells, s: Cells, seen: Cells, number: int, end: int, x: int, y: int) -> int:
@@ -25,7 +25,7 @@ def passed_over(p: Cells, s: Cells, seen: Cells, number: int, end: int, x: int, 
     if visits > 1 and _match(p, s, seen, x, y, 0):
         period = number - seen[Seen.NUMBER]
         times = (end - number) // period
-        shift(p, s, times * (clock - seen[Seen.CLOCK]))
+        _shift(p, s, times * (clock - seen[Seen.CLOCK]))
         # What is left is less than a period.
         seen[Seen.VISITS] = 0
         return times * period
@@ -35,7 +35,7 @@ def passed_over(p: Cells, s: Cells, seen: Cells, number: int, end: int, x: int, 
     return 0
 
 
-def shift(p: Cells, s: Cells, clocks: int) -> None:
+def _shift(p: Cells, s: Cells, clocks: int) -> None:
     """Go on as if so many clocks had passed, and left all in the same state."""
     for cell in range(Now.READ_SAVED):
         s[cell] += clocks
@@ -51,9 +51,10 @@ def _match(p: Cells, s: Cells, seen: Cells, x: int, y: int, keep: int) -> int:
         _same(seen, at, s[Now.READY] - clock, keep)
         and _same(seen, at + 1, max(s[Now.READY], s[Now.MAY_MAKE]) - clock, keep)
         and _same(seen, at + 2, s[Now.LAST_STEP] - clock, keep)
+        and _same(seen, at + 3, s[Now.IS_AHEAD], keep)
     ):
         return 0
-    at += 3
+    at += 4
     a, b = x, y
     if p[Given.RESIDENT]:
         a, b = y, x

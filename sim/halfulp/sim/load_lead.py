@@ -5,6 +5,9 @@ that much later as the array is. So if loads are there in time for an array that
 something else holds it up, later tiles and the slots that wait for them are held up alike. A load takes no longer than
 from rest, once the one before has come and its slot is free.
 
+Where results take longer than steps, tiles follow each other in no less than the clocks of results, `TILE_CLOCKS`, but
+for the few that drain and writer hold: of what these hold up, later tiles make up for `MARGIN` at most.
+
 For `halfulp.sim.scalar_code`, which compiles it. p, s and look: cells of `Given`, `Now` and `Lead`.
 """
 
@@ -103,7 +106,7 @@ def _run(p: Cells, look: Cells, size: int, x: int, y: int, tiles: int, along: in
     size: resident panels of the group; x, y: resident panel within the group, and streamed panel, of the first tile;
     along: whether it is the resident panel that changes; loads_x, loads_y: whether the first tile's are loaded.
     """
-    resident, steps, columns = p[Given.RESIDENT], p[Given.INTERVAL] * p[Given.K], p[Given.COLUMNS]
+    resident, clocks, columns = p[Given.RESIDENT], p[Given.TILE_CLOCKS], p[Given.COLUMNS]
     over = look[Lead.OVER]
     for operand in range(2):
         if (operand == resident and loads_x) or (operand != resident and loads_y):
@@ -117,11 +120,11 @@ def _run(p: Cells, look: Cells, size: int, x: int, y: int, tiles: int, along: in
     else:
         over += p[Given.A_LONGEST + OPERAND]
     look[Lead.OVER] = over
-    if over + ARRIVAL > look[Lead.START]:
+    if over + ARRIVAL + p[Given.MARGIN] > look[Lead.START]:
         return 0
     end = look[Lead.START] - 1
     for _ in range(tiles):
-        end += steps
+        end += clocks
         if y == columns - 1:
             _release(p, look, resident, end)
         if x == size - 1:
@@ -142,20 +145,20 @@ def _columns(p: Cells, look: Cells, count: int, size: int) -> int:
     its column ends, is needed when all others have been taken.
     """
     operand = 1 - p[Given.RESIDENT]
-    clocks = size * p[Given.INTERVAL] * p[Given.K]
+    clocks, late = size * p[Given.TILE_CLOCKS], ARRIVAL + p[Given.MARGIN]
     longest, lanes = p[Given.A_LONGEST + OPERAND * operand], p[Given.A_LANES + OPERAND * operand]
     start, over = look[Lead.START], look[Lead.OVER]
     taken = look[Lead.TAKEN_SLOTS + operand]
     free = look[Lead.FREED_SLOTS + operand] - taken
-    if longest > clocks or over + longest + ARRIVAL > start:
+    if longest > clocks or over + longest + late > start:
         return 0
-    if count > free and lanes + longest + 2 + ARRIVAL > (free - 1) * clocks:
+    if count > free and lanes + longest + 2 + late > (free - 1) * clocks:
         return 0
     soon = min(count, free)
     over += count * longest
     for number in range(soon):
         at = look[_slot(p, look, operand, taken + number)] + 2
-        if at + longest + ARRIVAL > start + number * clocks:
+        if at + longest + late > start + number * clocks:
             return 0
         over = max(over, at + (count - number) * longest)
     if count > free:

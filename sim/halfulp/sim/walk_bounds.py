@@ -8,6 +8,7 @@ from array import array
 from halfulp.hw.burst_writer import WRITES_OUTSTANDING
 from halfulp.hw.config import BURST_BEATS
 from halfulp.hw.schedule import GemmPlan, OperandPlan
+from halfulp.hw.writer import WORD_DEPTH
 from halfulp.sim.load_model import NEXT_GROUP
 from halfulp.sim.memory_timing import PAGE_BYTES, WHOLE_BEAT, MemoryTiming, lies_alike
 from halfulp.sim.walk_cells import OPERAND, Given
@@ -102,6 +103,24 @@ class WalkBounds:
         else:
             short = most // BURST_BEATS * max(0, least - clocks(BURST_BEATS)) + 2 * least
         return clocks(words) + lines * short + cuts * max(2, least) + blocks
+
+    def tile_clocks(self, steps: int) -> tuple[int, int]:
+        """Clocks of a tile of so many steps, at least, on the average of many; and how many less those of some may be.
+
+        A tile is accepted when the last but one has started to leave, that is after the fourth before it has left: of
+        what results delay, as many as five tiles make up. The drain reads a group of them a clock, and no more are
+        under way than it and the writer hold.
+        """
+        given, config, plan, rate = self._given, self._plan.config, self._plan, self._memory.rate
+        bus, size = given[Given.BUS_BYTES], given[Given.C_BYTES]
+        rows, row_bytes = (plan.m - 1) % config.rows + 1, ((plan.n - 1) % config.columns + 1) * size
+        groups = rows * -(-row_bytes // given[Given.GROUP_BYTES])
+        beats = rows * -(-row_bytes // bus)
+        clocks = max(steps, groups, beats * WHOLE_BEAT // rate)
+        if clocks == steps:
+            return steps, 0
+        held = WORD_DEPTH + (given[Given.GROUPS] + 2) * (given[Given.GROUP_BYTES] // bus + 2)
+        return clocks, 5 * clocks + held * WHOLE_BEAT // rate
 
     def longest_results(self, rows: int, row_bytes: int, address: int, stride: int) -> int:
         """At least as many clocks as tiles up to this size take from capture to the last response, from rest.

@@ -35,9 +35,10 @@ class Given(IntEnum):
 
     GEMM, as in `GemmPlan`. SHORTCUTS: whether to pass over what repeats. IS_CALM: the results of a tile are sure to be
     in memory before the next tile's are captured; MAY_LOOK_AHEAD: whether loads may be passed over; MAY_REPEAT: whether
-    tiles may, that wait for nothing. C_...: the results. A_...: of operand A, those of B are `OPERAND` cells further;
-    MODULUS: 1 where all panels are cut alike into bursts, else a page's bytes; SLOTS, SLOTS_AT: length of the ring of
-    free slots, and where it begins; LONGEST: a bound of its loads, LONGEST_BOTH of loads of both.
+    tiles may, that wait for nothing; TILE_CLOCKS, MARGIN: see `load_lead`. C_...: the results. A_...: of operand A,
+    those of B are `OPERAND` cells further; MODULUS: 1 where all panels are cut alike into bursts, else a page's bytes;
+    SLOTS, SLOTS_AT: length of the ring of free slots, and where it begins; LONGEST: a bound of its loads, LONGEST_BOTH
+    of loads of both.
     READ_AT, TAKEN_AT, RELEASED_AT: where rings begin.
     """
 
@@ -77,24 +78,26 @@ class Given(IntEnum):
     C_STRIDE = 33
     C_BYTES = 34
     C_MODULUS = 35
-    LONGEST_BOTH = 36
-    SAVING = 37
-    MOST_APART = 38
-    SAVED_APART = 39
-    READ_AT = 40
-    TAKEN_AT = 41
-    RELEASED_AT = 42
-    A_ADDRESS = 43
-    A_STRIDE = 44
-    A_ACROSS_K = 45
-    A_SIZE = 46
-    A_LANES = 47
-    A_BYTES = 48
-    A_SLACK = 49
-    A_MODULUS = 50
-    A_SLOTS = 51
-    A_SLOTS_AT = 52
-    A_LONGEST = 53
+    TILE_CLOCKS = 36
+    MARGIN = 37
+    LONGEST_BOTH = 38
+    SAVING = 39
+    MOST_APART = 40
+    SAVED_APART = 41
+    READ_AT = 42
+    TAKEN_AT = 43
+    RELEASED_AT = 44
+    A_ADDRESS = 45
+    A_STRIDE = 46
+    A_ACROSS_K = 47
+    A_SIZE = 48
+    A_LANES = 49
+    A_BYTES = 50
+    A_SLACK = 51
+    A_MODULUS = 52
+    A_SLOTS = 53
+    A_SLOTS_AT = 54
+    A_LONGEST = 55
     CELLS = A_ADDRESS + 2 * OPERAND
 
 
