@@ -17,7 +17,7 @@ else:
 
 __all__ = ["ConfigFileError", "config_toml", "load_config"]
 
-EXPECTED = {int: "an integer", str: "a string", list: "a list of strings"}
+EXPECTED = {int: "an integer", bool: "true or false", str: "a string", list: "a list of strings"}
 
 
 class ConfigFileError(ValueError):
