@@ -221,6 +221,7 @@ def test_a_read_that_begins_around_a_start_is_answered_and_changes_nothing(clock
                 answers.append(word)
             if ctx.get(dut.descriptor.valid):
                 break
+        assert ctx.get(dut.descriptor.valid) == 1
         payload = ctx.get(dut.descriptor.payload)
         assert {name: payload[name] for name in GOOD} == GOOD
         if not answers:
