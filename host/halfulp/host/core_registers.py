@@ -129,7 +129,7 @@ def read_config(read: Callable[[str], int]) -> ArrayConfig:
             pack_multipliers=bool(_field("config_accumulator", "pack_multipliers", accumulator)),
             shift_in_multipliers=bool(_field("config_accumulator", "shift_in_multipliers", accumulator)),
             counters=not _field("config_widths", "no_counters", widths),
-            compact=bool(_field("config_widths", "compact", widths)),
+            compact=bool(_field("config_widths", "is_compact", widths)),
         )
         bits = _field("config_accumulator", "bits", accumulator)
         if bits != config.accumulator_bits:

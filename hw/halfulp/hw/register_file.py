@@ -60,7 +60,7 @@ def configuration_words(config: ArrayConfig) -> dict[str, int]:
             address_bits=config.address_bits,
             size_bits=config.size_bits,
             no_counters=not config.counters,
-            compact=config.compact,
+            is_compact=config.compact,
         ),
         "config_block": _pack(
             "config_block", length=config.block, scale=BLOCK_SCALES.index(config.block_scale) if config.block else 0
