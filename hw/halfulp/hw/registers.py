@@ -154,7 +154,10 @@ REGISTERS: tuple[Register, ...] = (
             Field("size_bits", 8, 8, "Of M, N, K and strides."),
             Field("no_counters", 16, 1, "Clocks are not counted: the counters read 0."),
             Field(
-                "compact", 17, 1, "Registers are words of a memory and keep all that is written; GEMMs do not overlap."
+                "is_compact",
+                17,
+                1,
+                "Registers are words of a memory and keep all that is written; GEMMs do not overlap.",
             ),
         ),
     ),
