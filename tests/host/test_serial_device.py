@@ -76,6 +76,21 @@ def test_every_gemm_is_right_on_a_line_that_is_not(board, device, rng, kind) -> 
     assert device.link.stats.recoveries > before
 
 
+def test_a_compact_core_is_golden_and_counts_nothing(rng) -> None:
+    """What an iCEBreaker has, its RTL behind its pins: one GEMM right behind the other, and one that is refused."""
+    config = TOML.parent / "int8_1x2_compact_serial.toml"
+    spec = GemmSpec("int8", "int8", "int8", scale=-9)
+    with open_device(f"serial-sim:{config}") as device:
+        for shape in ((5, 11, 4), (1, 1, 1), (3, 256, 2)):
+            a, b = operands(rng, *shape)
+            given, golden = device.gemm(a, b, spec), golden_gemm(a, b, spec)
+            np.testing.assert_array_equal(given.codes, golden.codes)
+            assert given[1:] == golden[1:]
+        with pytest.raises(UnsupportedSpecError, match="K = 257 is beyond the exact accumulator's max_k = 256"):
+            device.gemm(*operands(rng, 1, 257, 1), spec)
+        assert device.counters is None
+
+
 def test_what_does_not_fit_the_memory_is_cut_and_has_the_random_bits_of_the_whole(device, rng) -> None:
     a, b = operands(rng, 21, 600, 27)
     assert_equal(device, a, b)
