@@ -20,10 +20,18 @@ from halfulp.hw.sources import sources_digest
 if TYPE_CHECKING:
     from amaranth.lib import wiring
 
+    from halfulp.hw.pe import ProcessingElement
+
 __all__ = ["BLOCKS", "BlockFigures", "block_area", "block_clock", "block_figures"]
 
-BLOCKS = ("core", "array", "processing element")
-"""What is looked at, from the outside in."""
+ELEMENT, KEEPING_ELEMENT = "processing element", "processing element that keeps its results"
+
+BLOCKS = ("core", "array", ELEMENT, KEEPING_ELEMENT)
+"""What is looked at, from the outside in.
+
+The last one has all of a processing element but the way on which results of the rows below leave through its result
+register, a table a bit: what it takes to multiply, accumulate and keep a result.
+"""
 
 AIM = 250e6
 """Hz that place and route aims at: more than any of the blocks reaches, so that it does what it can."""
@@ -46,7 +54,7 @@ class BlockFigures:
     area
         On the board's part.
     fmax
-        Hz, placed and routed by itself between registers; None for a processing element, which is in the array.
+        Hz, placed and routed by itself between registers; None for processing elements, which are in the array.
     xc7
         The area that `synth_xilinx` gives for AMD's 7 series.
     """
@@ -77,7 +85,7 @@ def block_figures(
         progress(f"synthesising the {name} for the 7 series")
         xc7 = block_area(config, name, family="xc7", dsps=XC7_DSPS)
         fmax = None
-        if name != "processing element":
+        if name in ("core", "array"):
             progress(f"placing and routing the {name}")
             fmax = block_clock(config, name, board, seed=seed)
         figures.append(BlockFigures(name=name, area=area, fmax=fmax, xc7=xc7))
@@ -141,5 +149,20 @@ def _component(config: ArrayConfig, name: str) -> wiring.Component:
     from halfulp.hw.core import Core
     from halfulp.hw.processing_elements import processing_element
 
-    kinds = {"core": Core, "array": SystolicArray, "processing element": processing_element(config)}
+    element = processing_element(config)
+    kinds = {"core": Core, "array": SystolicArray, ELEMENT: element, KEEPING_ELEMENT: _keeping(element)}
     return kinds[name](config=config)
+
+
+def _keeping(kind: type[ProcessingElement]) -> type[ProcessingElement]:
+    from amaranth.lib import wiring
+
+    class KeepingElement(kind):
+        """Nothing is shifted into it: what no port sets is 0."""
+
+        @property
+        def signature(self) -> wiring.Signature:
+            members = super().signature.members
+            return wiring.Signature({name: members[name] for name in members if name not in ("shift", "below")})
+
+    return KeepingElement
