@@ -3,10 +3,11 @@
 The model follows what the blocks say of their clocks, event by event instead of clock by clock: bursts of operands
 from the loader over the bus into the buffers (`load_model`), tiles through the array (`gemm_walk`), groups of results
 through the drain and in bursts into memory (`drain_model`). That is compiled (`walk_code`), so that an event takes
-nanoseconds. And most are not followed: a column of tiles, or a group of columns, that begins in a state in which one
-began before takes as long again (`gemm_repeats`), and where tiles wait for nothing only their number counts, however
-uneven a GEMM is: loads to come are sure to be in time where the longest ones would be (`load_lead`), and results where
-those that are cut into the most bursts would be (`walk_bounds`). What is moved is known by arithmetic (`traffic`).
+nanoseconds. And most are not followed: a tile that finds drain and writer as one like it did before is looked up
+(`drain_table`), a column of tiles, or a group of columns, that begins in a state in which one began before takes as
+long again (`gemm_repeats`), and where tiles wait for nothing only their number counts, however uneven a GEMM is: loads
+to come are sure to be in time where the longest ones would be (`load_lead`), and results where those that are cut into
+the most bursts would be (`walk_bounds`). What is moved is known by arithmetic (`traffic`).
 
 Clocks are counted from the one in which the GEMM is started on a core at rest. The memory is that of
 `halfulp.sim.rtl.RtlCore`, without its random pauses. Without llvmlite the model gives the same, a hundred times slower.

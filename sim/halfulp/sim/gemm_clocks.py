@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from array import array
 from functools import lru_cache
 from typing import NamedTuple
@@ -13,8 +14,8 @@ from halfulp.sim.core_clocks import core_clocks
 from halfulp.sim.gemm_walk import FIRST_SEGMENT
 from halfulp.sim.load_model import FIRST_BLOCK
 from halfulp.sim.memory_timing import PAGE_BYTES, WHOLE_BEAT, MemoryTiming, lies_alike
-from halfulp.sim.walk_bounds import NO_WORDS, WalkBounds
-from halfulp.sim.walk_cells import NEVER, OPERAND, Given, Lead, Now, Seen
+from halfulp.sim.walk_bounds import WalkBounds
+from halfulp.sim.walk_cells import MOST_STATES, NEVER, OPERAND, Given, Known, Lead, Now, Seen
 from halfulp.sim.walk_code import walk_code
 
 __all__ = ["GemmClocks", "Walked", "forget_starts"]
@@ -85,6 +86,17 @@ def _start(config: ArrayConfig, memory: MemoryTiming, code_bytes: int) -> _Start
 def forget_starts() -> None:
     """Forget what is remembered of cores and memories."""
     _start.cache_clear()
+
+
+_LOCAL = threading.local()
+
+
+def _buffer(cells: int) -> array[int]:
+    """An array of so many cells or more, with anything in it: one a thread, for it takes long to make."""
+    known: array[int] | None = getattr(_LOCAL, "buffer", None)
+    if known is None or len(known) < cells:
+        known = _LOCAL.buffer = array("q", [0]) * cells
+    return known
 
 
 class GemmClocks:
@@ -164,7 +176,9 @@ class GemmClocks:
         slots = given[Given.A_SLOTS] + given[Given.A_SLOTS + OPERAND]
         ahead = nothing * (Lead.RINGS + 2 * slots)
         groups, columns = (nothing * (Seen.STATE + len(now)) for _ in range(2))
-        walk_code().walk_groups(given, now, self._groups, NO_WORDS, ahead, groups, columns)
+        # Of what is known only the beginning has to be 0, which is seen to.
+        known = _buffer(Known.STATES_AT + (MOST_STATES + 1) * len(now))
+        walk_code().walk_groups(given, now, self._groups, known, ahead, groups, columns)
         return Walked(now[Now.ANSWERED], now[Now.READ_BEATS], now[Now.WORDS_SENT])
 
     def _take_bounds(self) -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from halfulp.hw.burst_writer import WRITES_OUTSTANDING
 from halfulp.hw.writer import WORD_DEPTH
-from halfulp.sim.walk_cells import BURST_DEPTH, ENDS_DEPTH, OPERAND, Cells, Given, Now, Seen
+from halfulp.sim.walk_cells import BURST_DEPTH, ENDS_DEPTH, OPERAND, Cells, Given, Known, Now, Seen
 
 __all__ = ["passed_over"]
 
 
-def passed_over(p: Cells, s: Cells, seen: Cells, number: int, end: int, x: int, y: int) -> int:
+def passed_over(p: Cells, s: Cells, known: Cells, seen: Cells, number: int, end: int, x: int, y: int) -> int:
     """Pass over as many whole periods as fit before `end`, if this state is the one that is remembered.
 
     number: of the column, or group, that comes next; x, y: resident and streamed panel with which it begins. Return how
@@ -22,15 +22,17 @@ def passed_over(p: Cells, s: Cells, seen: Cells, number: int, end: int, x: int, 
     visits = seen[Seen.VISITS] + 1
     seen[Seen.VISITS] = visits
     clock = s[Now.LAST]
-    if visits > 1 and _match(p, s, seen, x, y, 0):
+    if visits > 1 and _match(p, s, known, seen, x, y, 0):
         period = number - seen[Seen.NUMBER]
         times = (end - number) // period
-        _shift(p, s, times * (clock - seen[Seen.CLOCK]))
+        clocks = times * (clock - seen[Seen.CLOCK])
+        _shift(p, s, clocks)
+        known[Known.CLOCK] += clocks
         # What is left is less than a period.
         seen[Seen.VISITS] = 0
         return times * period
     if visits & (visits - 1) == 0:
-        _match(p, s, seen, x, y, 1)
+        _match(p, s, known, seen, x, y, 1)
         seen[Seen.NUMBER], seen[Seen.CLOCK] = number, clock
     return 0
 
@@ -43,7 +45,7 @@ def _shift(p: Cells, s: Cells, clocks: int) -> None:
         s[cell] += clocks
 
 
-def _match(p: Cells, s: Cells, seen: Cells, x: int, y: int, keep: int) -> int:
+def _match(p: Cells, s: Cells, known: Cells, seen: Cells, x: int, y: int, keep: int) -> int:
     """Whether all that decides what comes is as it is remembered; or 1, and remember it, if `keep`."""
     clock = s[Now.LAST]
     at = Seen.STATE
@@ -64,7 +66,7 @@ def _match(p: Cells, s: Cells, seen: Cells, x: int, y: int, keep: int) -> int:
         at += ENDS_DEPTH + 8 + p[Given.A_SLOTS] + p[Given.A_SLOTS + OPERAND]
     if p[Given.IS_CALM]:
         return 1
-    return _results_match(p, s, seen, at, a, b, keep)
+    return _results_match(p, s, known, seen, at, a, b, keep)
 
 
 def _loads_match(p: Cells, s: Cells, seen: Cells, at: int, a: int, b: int, keep: int) -> int:
@@ -99,17 +101,24 @@ def _loads_match(p: Cells, s: Cells, seen: Cells, at: int, a: int, b: int, keep:
     return 1
 
 
-def _results_match(p: Cells, s: Cells, seen: Cells, at: int, a: int, b: int, keep: int) -> int:
+def _results_match(p: Cells, s: Cells, known: Cells, seen: Cells, at: int, a: int, b: int, keep: int) -> int:
     """The same of results, counted from the last step."""
     clock = s[Now.LAST]
     row = a * p[Given.A_LANES] * p[Given.C_STRIDE]
     column = b * p[Given.A_LANES + OPERAND] * p[Given.C_BYTES]
-    if not (
-        _same(seen, at, (row + column) % p[Given.C_MODULUS], keep)
-        and _same(seen, at + 1, _credit(p, s[Now.WRITE_SAVED], s[Now.WRITE_COUNTED], clock), keep)
-    ):
+    is_known = known[Known.IS_ON]
+    if not (_same(seen, at, (row + column) % p[Given.C_MODULUS], keep) and _same(seen, at + 1, is_known, keep)):
         return 0
     at += 2
+    if is_known:
+        return (
+            _same(seen, at, known[Known.STATE], keep)
+            and _same(seen, at + 1, known[Known.CLOCK] - clock, keep)
+            and _same(seen, at + 2, s[Now.MAY_ACCEPT] - clock, keep)
+        )
+    if not _same(seen, at, _credit(p, s[Now.WRITE_SAVED], s[Now.WRITE_COUNTED], clock), keep):
+        return 0
+    at += 1
     for cell in range(Now.MAY_ACCEPT, Now.CAPTURED):
         if not _same(seen, at, max(0, s[cell] - clock), keep):
             return 0

@@ -1,17 +1,17 @@
 """The tiles of a GEMM in order, and the clocks of their steps: the clocks of `Planner`, `Sequencer` and the array.
 
-For `halfulp.sim.scalar_code`, which compiles it. p, s and look: cells of `Given`, `Now` and `Lead`; worst: see
-`drain_tile`, of which here the first cell is 0.
+For `halfulp.sim.scalar_code`, which compiles it. p, s, known and look: cells of `Given`, `Now`, `Known` and
+`Lead`.
 """
 
 from __future__ import annotations
 
 from halfulp.hw.tile_walk import TileWalk
-from halfulp.sim.drain_model import drain_tile
+from halfulp.sim.drain_table import begin_known, drain_known
 from halfulp.sim.gemm_repeats import passed_over
 from halfulp.sim.load_lead import lead_begin, lead_group, lead_resume, lead_save
 from halfulp.sim.load_model import NEXT_GROUP, NEXT_PANEL, free_slot, load_panels
-from halfulp.sim.walk_cells import OPERAND, Cells, Given, Lead, Now, Seen
+from halfulp.sim.walk_cells import Cells, Given, Lead, Now, Seen
 
 __all__ = ["FIRST_SEGMENT", "walk_groups"]
 
@@ -22,7 +22,7 @@ ARRIVAL_LATENCY = 3
 """Clocks from a block's last beat on the bus to the first of its steps."""
 
 
-def walk_groups(p: Cells, s: Cells, groups: Cells, worst: Cells, look: Cells, seen: Cells, columns: Cells) -> None:
+def walk_groups(p: Cells, s: Cells, groups: Cells, known: Cells, look: Cells, seen: Cells, columns: Cells) -> None:
     """Walk all groups.
 
     groups: of each, its first panel and how many; seen, columns: what `passed_over` remembers of groups, and of columns
@@ -34,18 +34,19 @@ def walk_groups(p: Cells, s: Cells, groups: Cells, worst: Cells, look: Cells, se
     while alike < count - 1 and groups[2 * alike + 1] == p[Given.GROUP]:
         alike += 1
     seen[Seen.VISITS] = 0
+    begin_known(p, s, known)
     number = 0
     while number < count:
-        number += _walk_group(p, s, groups, worst, look, columns, number)
+        number += _walk_group(p, s, groups, known, look, columns, number)
         if number < alike and p[Given.SHORTCUTS]:
-            number += passed_over(p, s, seen, number, alike, groups[2 * number], 0)
+            number += passed_over(p, s, known, seen, number, alike, groups[2 * number], 0)
     if p[Given.IS_CALM]:
         # The drain was at rest when the last tile's positions were asked for.
         captured = s[Now.CAPTURED]
-        _drain(p, s, worst, captured - p[Given.POSITION], captured, s[Now.ROW_PANEL], s[Now.COLUMN_PANEL])
+        drain_known(p, s, known, captured - p[Given.POSITION], captured, s[Now.ROW_PANEL], s[Now.COLUMN_PANEL])
 
 
-def _walk_group(p: Cells, s: Cells, groups: Cells, worst: Cells, look: Cells, seen: Cells, number: int) -> int:
+def _walk_group(p: Cells, s: Cells, groups: Cells, known: Cells, look: Cells, seen: Cells, number: int) -> int:
     """The tiles of one group, those of `GemmPlan.tiles`, or of more; return of how many."""
     start, size, columns = groups[2 * number], groups[2 * number + 1], p[Given.COLUMNS]
     pause = 0
@@ -58,12 +59,12 @@ def _walk_group(p: Cells, s: Cells, groups: Cells, worst: Cells, look: Cells, se
             passed = _pass_groups(p, s, groups, look, number, y, size)
             if passed:
                 return passed
-        _walk_run(p, s, worst, start, size, 0, y, y + 1, 1, y == 0, 1, pause)
+        _walk_run(p, s, known, start, size, 0, y, y + 1, 1, y == 0, 1, pause)
         pause = NEXT_PANEL
         if y < size - 1:
-            _walk_run(p, s, worst, start, size, y + 1, 0, y + 1, 0, 1, 0, pause)
+            _walk_run(p, s, known, start, size, y + 1, 0, y + 1, 0, 1, 0, pause)
     for x in range(columns + 1, size):
-        _walk_run(p, s, worst, start, size, x, 0, columns, 0, 1, 0, pause)
+        _walk_run(p, s, known, start, size, x, 0, columns, 0, 1, 0, pause)
     seen[Seen.VISITS] = 0
     y = size
     while y < columns:
@@ -72,11 +73,11 @@ def _walk_group(p: Cells, s: Cells, groups: Cells, worst: Cells, look: Cells, se
             passed = _pass_groups(p, s, groups, look, number, square, y)
             if passed:
                 return passed
-        _walk_run(p, s, worst, start, size, 0, y, size, 1, p[Given.CHUNKED], 1, NEXT_PANEL)
+        _walk_run(p, s, known, start, size, 0, y, size, 1, p[Given.CHUNKED], 1, NEXT_PANEL)
         y += 1
         # The last column frees the residents, and may be short of lanes.
         if y < columns - 1 and p[Given.SHORTCUTS]:
-            y += passed_over(p, s, seen, y, columns - 1, start, y)
+            y += passed_over(p, s, known, seen, y, columns - 1, start, y)
     return 1
 
 
@@ -121,7 +122,7 @@ def _is_next_in_time(p: Cells, s: Cells) -> int:
 def _walk_run(
     p: Cells,
     s: Cells,
-    worst: Cells,
+    known: Cells,
     start: int,
     size: int,
     x: int,
@@ -144,7 +145,7 @@ def _walk_run(
         if tile == 1 and p[Given.MAY_REPEAT] and not s[Now.IS_AHEAD] and _is_next_in_time(p, s):
             _pass_run(p, s, start, size, x, y, count - 1, along)
             return
-        _tile(p, s, worst, start + x, y, loads_x, loads_y, pause, y == last_column, x == last_x)
+        _tile(p, s, known, start + x, y, loads_x, loads_y, pause, y == last_column, x == last_x)
         loads_x, loads_y = 0, 0
         if along:
             x += 1
@@ -190,26 +191,10 @@ def _capture(p: Cells, s: Cells, captured: int, x: int, y: int) -> None:
     s[Now.LAST_STEP] = captured + max(0, rows - p[Given.FIRST_CAPTURE])
 
 
-def _drain(p: Cells, s: Cells, worst: Cells, accepted: int, captured: int, row: int, column: int) -> None:
-    """Drain the tile of these panels of A and B."""
-    rows, lanes = p[Given.A_LANES], p[Given.A_LANES + OPERAND]
-    row, column, size = row * rows, column * lanes, p[Given.C_BYTES]
-    drain_tile(
-        p,
-        s,
-        worst,
-        accepted,
-        captured,
-        min(rows, p[Given.A_SIZE] - row),
-        min(lanes, p[Given.A_SIZE + OPERAND] - column) * size,
-        p[Given.C_ADDRESS] + row * p[Given.C_STRIDE] + column * size,
-    )
-
-
 def _tile(
     p: Cells,
     s: Cells,
-    worst: Cells,
+    known: Cells,
     x: int,
     y: int,
     loads_x: int,
@@ -273,4 +258,4 @@ def _tile(
     if p[Given.IS_CALM]:
         _capture(p, s, captured, x, y)
     else:
-        _drain(p, s, worst, accepted, captured, row, column)
+        drain_known(p, s, known, accepted, captured, row, column)

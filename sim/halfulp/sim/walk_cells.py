@@ -8,7 +8,21 @@ from enum import IntEnum
 from halfulp.hw.burst_writer import WRITES_OUTSTANDING
 from halfulp.hw.writer import WORD_DEPTH
 
-__all__ = ["BURST_DEPTH", "ENDS_DEPTH", "NEVER", "OPERAND", "Cells", "Given", "Lead", "Now", "Seen"]
+__all__ = [
+    "BURST_DEPTH",
+    "ENDS_DEPTH",
+    "MOST_STATES",
+    "MOST_TILES",
+    "NEVER",
+    "OPERAND",
+    "Cells",
+    "Given",
+    "Known",
+    "KnownTile",
+    "Lead",
+    "Now",
+    "Seen",
+]
 
 Cells = MutableSequence[int]
 """An array of 64-bit integers."""
@@ -21,6 +35,9 @@ ENDS_DEPTH = 128
 
 BURST_DEPTH = WORD_DEPTH // 2
 """Bursts of results that wait for the bus."""
+
+MOST_STATES, MOST_TILES = 256, 1024
+"""So many states of the drain, and tiles, are remembered of a GEMM; a power of two."""
 
 OPERAND = 11
 """Cells of an operand in `Given`."""
@@ -190,6 +207,45 @@ class Lead(IntEnum):
     REST_TAKEN_SLOTS = 8
     REST_FREED_SLOTS = 10
     RINGS = 12
+
+
+class KnownTile(IntEnum):
+    """A tile in `Known`.
+
+    NUMBER: 1 more than that of the state in which it was drained, 0 if there is none. Clocks: WAITED: from the tile
+    before's acceptance to its own; READY: from there on until it is captured; LIES: how its rows are cut into bursts.
+    AFTER: the state then; clocks from its acceptance on: MAY_ACCEPT, LAST_STEP, ANSWERED: as in `Now`.
+    """
+
+    NUMBER = 0
+    WAITED = 1
+    READY = 2
+    LIES = 3
+    AFTER = 4
+    MAY_ACCEPT = 5
+    LAST_STEP = 6
+    ANSWERED = 7
+    CELLS = 8
+
+
+class Known(IntEnum):
+    """What is known of tiles and the drain's states, as in `drain_table`.
+
+    NO_WORDS: 0, for `drain_tile`. IS_ON: whether tiles are remembered; IS_LIVE: whether `Now` has the state; STATE,
+    CLOCK: its number, and the last tile's acceptance, from which it is counted; STATES, HITS, MISSES: how many states
+    there are, and tiles that were known, and not. TILES: a table of `MOST_TILES`; STATES_AT: where states begin.
+    """
+
+    NO_WORDS = 0
+    IS_ON = 1
+    IS_LIVE = 2
+    STATE = 3
+    CLOCK = 4
+    STATES = 5
+    HITS = 6
+    MISSES = 7
+    TILES = 8
+    STATES_AT = TILES + MOST_TILES * KnownTile.CELLS
 
 
 class Seen(IntEnum):
