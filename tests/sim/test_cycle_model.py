@@ -311,14 +311,18 @@ def test_bytes_moved_are_those_of_the_plans_bursts_and_of_c(rng: np.random.Gener
         assert 8 * (least - plan.m) <= model.written_bytes <= 8 * (least + plan.m * tiles)
 
 
-@pytest.mark.parametrize("sizes", [(4096, 1024, 4096), (4095, 1000, 3001), (333, 333, 333)])
+@pytest.mark.parametrize(
+    "sizes",
+    [(4096, 1024, 4096), (4095, 1000, 3001), (333, 333, 333), (333, 17, 333), (1000, 64, 1000), (1024, 4, 1024)],
+)
 def test_a_large_gemm_takes_milliseconds_and_a_known_one_none(sizes: tuple[int, int, int]):
     plan = layer((False, True), *sizes)
     predict(layer((False, False), 1, 1, 1))  # compiles the model where the cache is empty
-    start = time.process_time()
-    model = predict(plan)
-    assert time.process_time() - start < 0.5, "thousands of tiles must not be walked one by one"
-    assert predict(replace(plan)) is model
+    for memory in (MemoryTiming(), SHORTCUT_MEMORIES[-1]):
+        start = time.process_time()
+        model = predict(plan, memory=memory)
+        assert time.process_time() - start < 0.05, "thousands of tiles must not be walked one by one"
+        assert predict(replace(plan), memory=memory) is model
 
 
 def test_time_and_rate_follow_from_the_clock():
