@@ -236,10 +236,10 @@ def known_fields(config: ArrayConfig) -> dict[str, int]:
     return known
 
 
-def rounding_fails(config: ArrayConfig, mode: Value, random_bits: Value) -> Value:
-    """Whether a core has no such rounding of outputs."""
+def rounding_fails(config: ArrayConfig, mode: Value, bits: Value) -> Value:
+    """Whether a core has no such rounding of outputs, with so many random bits."""
     built_in = mode.matches(*(KINDS.index(kind) for kind in config.roundings))
-    return ~built_in | (mode.matches(*STOCHASTIC) & ((random_bits == 0) | (random_bits > MAX_OUTPUT_BITS)))
+    return ~built_in | (mode.matches(*STOCHASTIC) & ((bits == 0) | (bits > MAX_OUTPUT_BITS)))
 
 
 def scale_fails(word: Value) -> Value:

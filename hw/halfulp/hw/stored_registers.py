@@ -37,13 +37,13 @@ RULES = (
 class StoredRegisters(wiring.Component):
     """All registers of `REGISTERS` behind AXI4-Lite, and the queue of one GEMM: `RegisterFile` and `DescriptorQueue`.
 
-    Constants and rw registers are words of a memory. A start has the descriptor's words read from it, one a clock, into
-    registers, and checked on the way by the rules of `DescriptorQueue`; until all are read, the bus waits.
+    Constants and the descriptor's registers are words of a memory. A start has the descriptor's words read from it, one
+    a clock, into registers, and checked on the way by the rules of `DescriptorQueue`; until all are read, the bus waits.
 
-    What differs from `RegisterFile`: rw registers keep all 32 bits that were written, whatever the core has of them,
-    and keep them over a reset, until they are written again. A GEMM with a bit beyond the core's widths is refused
-    for what its registers hold, not for what was written. The descriptor stands until its GEMM has ended, so that no
-    other block needs a copy of it; `queue_full` is 1 meanwhile.
+    What differs from `RegisterFile`: the descriptor's registers keep all 32 bits that were written, whatever the core
+    has of them, and keep them over a reset, until they are written again. A GEMM with a bit beyond the core's widths is
+    refused for what its registers hold, not for what was written. The descriptor stands until its GEMM has ended, so
+    that no other block needs a copy of it; `queue_full` is 1 meanwhile.
 
     Parameters
     ----------
@@ -126,15 +126,14 @@ class StoredRegisters(wiring.Component):
         takes = Signal()
         m.d.sync += takes.eq(bus.awvalid & bus.wvalid & ~takes & ~bus.bvalid & ~reading)
         address = bus.awaddr[2:]
+        stored = [r.offset >> 2 for r in REGISTERS if r.access == "rw" and r.offset >> 2 >= FIRST]
         m.d.comb += [
             bus.awready.eq(takes),
             bus.wready.eq(takes),
             bus.bresp.eq(0),
             port.addr.eq(address[:7]),
             port.data.eq(bus.wdata),
-            port.en.eq(
-                Mux(takes & address.matches(*(r.offset >> 2 for r in REGISTERS if r.access == "rw")), bus.wstrb, 0)
-            ),
+            port.en.eq(Mux(takes & address.matches(*stored), bus.wstrb, 0)),
         ]
         with m.If(takes):
             m.d.sync += bus.bvalid.eq(1)
@@ -155,6 +154,7 @@ class StoredRegisters(wiring.Component):
         data_out = payload_register(m, bus.rdata)
         address = bus.araddr[2:]
         readable = add_status(m, self._config, self.events, clear, enables, self.interrupt)
+        readable["interrupt_enable"] = Value.cast(enables)
         m.d.sync += begins.eq(bus.arvalid & ~begins & ~goes_on & ~bus.rvalid & ~reading)
         m.d.comb += [bus.arready.eq(begins), bus.rresp.eq(0)]
         m.d.sync += [goes_on.eq(begins), stored.eq(begins & ~address[7:].any())]

@@ -234,7 +234,9 @@ async def the_reset_line_in_mid_burst_leaves_a_working_core(dut: CoreHandle) -> 
         await ClockCycles(dut.aclk, 2)
         bench.monitor.check()
         assert await bench.registers.read("status") == 0
-        assert await bench.registers.read("m") == 0
+        assert await bench.registers.read("interrupt_enable") == 0
+        # A compact core's descriptor is in a memory, which nothing empties.
+        assert CONFIG.compact or await bench.registers.read("m") == 0
         assert not int(dut.interrupt.value)
         await bench.registers.write("interrupt_enable", 3)
         await bench.run([bench.draw()])
