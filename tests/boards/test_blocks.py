@@ -126,6 +126,8 @@ def test_each_block_is_synthesised_and_those_larger_than_an_element_placed(
     assert stages[0] == "synthesising the core"
     block_figures(CONFIG, BOARDS.get("ulx3s"))
     assert tools.calls() == []
+    packed = block_figures(CONFIG.replace(pack_multipliers=True), BOARDS.get("ulx3s"))
+    assert [figure.name for figure in packed] == list(BLOCKS[:3])
 
 
 def test_blocks_are_generated_for_real(tools: FakeTools):
@@ -185,7 +187,7 @@ def test_what_yosys_is_told(tools: FakeTools, tmp_path: Any):
         before = next(i for i, line in enumerate(lines) if line.startswith(f"synth_ice40 {options}"))
         assert lines[before].endswith("-top top -run begin:map_ffs")
         assert lines[before + 1].startswith("dfflegalize ")
-        assert lines[before + 1].endswith(" -mince 24 -minsrst 24")
+        assert lines[before + 1].endswith(" -mince 4 -minsrst 4")
         assert lines[before + 2] == lines[before].replace("begin:map_ffs", "map_ffs:")
     assert not any("-dsp" in line for line in up_luts)
     with pytest.raises(ValueError, match="unknown kind of multipliers 'dsp'; nearest: 'dsps'"):

@@ -30,7 +30,7 @@ def generate(
 
     CONFIG names what differs from the default: rows, columns, a_formats, b_formats, out_formats, accumulator,
     roundings, lanes, bus_width, buffer_depth, queue_depth, reads_outstanding, address_bits, size_bits, interleave,
-    block, block_scale, pack_multipliers, shift_in_multipliers.
+    block, block_scale, pack_multipliers, shift_in_multipliers, counters, compact.
     """
     from halfulp.hw.config_file import load_config
     from halfulp.hw.generate import generate as write_core

@@ -38,7 +38,7 @@ class StoredRegisters(wiring.Component):
     """All registers of `REGISTERS` behind AXI4-Lite, and the queue of one GEMM: `RegisterFile` and `DescriptorQueue`.
 
     Constants and the descriptor's registers are words of a memory. A start has the descriptor's words read from it, one
-    a clock, into registers, and checked on the way by the rules of `DescriptorQueue`; until all are read, the bus waits.
+    a clock, into registers, and checked on the way by the rules of `DescriptorQueue`. The bus waits until all are read.
 
     What differs from `RegisterFile`: the descriptor's registers keep all 32 bits that were written, whatever the core
     has of them, and keep them over a reset, until they are written again. A GEMM with a bit beyond the core's widths is
