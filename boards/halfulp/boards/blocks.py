@@ -30,7 +30,8 @@ BLOCKS = ("core", "array", ELEMENT, KEEPING_ELEMENT)
 """What is looked at, from the outside in.
 
 The last one has all of a processing element but the way on which results of the rows below leave through its result
-register, a table a bit: what it takes to multiply, accumulate and keep a result.
+register, a table a bit: what it takes to multiply, accumulate and keep a result. Elements of two rows that share a
+multiplier are not looked at so, for the lower row's results have no other way out.
 """
 
 AIM = 250e6
@@ -79,7 +80,7 @@ def block_figures(
     """
     serial = serial_part(board)
     figures = []
-    for name in BLOCKS:
+    for name in BLOCKS[: 3 if config.pack_multipliers else 4]:
         progress(f"synthesising the {name}")
         area = block_area(config, name, family=serial.family, dsps=board.dsps)
         progress(f"synthesising the {name} for the 7 series")
