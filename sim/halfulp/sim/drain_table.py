@@ -1,7 +1,7 @@
 """What tiles do to the drain and the writer, followed once from each state for all tiles of a GEMM that are alike.
 
 States have numbers, and so a tile that finds a state in which one like it was drained before only looks up what that
-one did. Where next to no state comes again, as with odd bandwidths, none is remembered any more.
+one did. Where next to no state comes again, as with odd bandwidths, none is remembered for a while.
 
 For `halfulp.sim.scalar_code`, which compiles it. p, s, known: cells of `Given`, `Now` and `Known`.
 """
@@ -27,20 +27,28 @@ from halfulp.sim.walk_cells import (
 
 __all__ = ["begin_known", "drain_known"]
 
-PATIENCE = 64
-"""So many tiles are remembered before it counts how many of them came again."""
+PATIENCE, PAUSE = 64, 512
+"""So many tiles are remembered before it counts how many of them came again; and not, if too few did."""
 
 PROBES = 8
 """Cells of the table in which a tile may be."""
 
 
 def begin_known(p: Cells, s: Cells, known: Cells) -> None:
-    """Forget all but the state now, at clock 0."""
-    for cell in range(Known.STATES_AT):
+    """Begin at clock 0."""
+    for cell in range(Known.TILES):
         known[cell] = 0
     known[Known.IS_ON] = p[Given.SHORTCUTS]
-    known[Known.IS_LIVE] = 1
-    known[Known.STATE] = _state_number(p, s, known, 0)
+    _forget(p, s, known, 0)
+
+
+def _forget(p: Cells, s: Cells, known: Cells, clock: int) -> None:
+    """Forget all but the state now, after a tile that was accepted in this clock."""
+    for cell in range(Known.TILES, Known.STATES_AT):
+        known[cell] = 0
+    known[Known.STATES], known[Known.IS_LIVE], known[Known.CLOCK] = 0, 1, clock
+    known[Known.TIMES_FORGOTTEN] += 1
+    known[Known.STATE] = _state_number(p, s, known, clock)
 
 
 def drain_known(p: Cells, s: Cells, known: Cells, accepted: int, captured: int, a: int, b: int) -> None:
@@ -51,10 +59,15 @@ def drain_known(p: Cells, s: Cells, known: Cells, accepted: int, captured: int, 
     address = (p[Given.C_ADDRESS] + row * p[Given.C_STRIDE] + column * size) & (PAGE_BYTES - 1)
     if not known[Known.IS_ON]:
         drain_tile(p, s, known, accepted, captured, rows, row_bytes, address)
+        known[Known.MISSES] += 1
+        if known[Known.MISSES] == PAUSE and p[Given.SHORTCUTS]:
+            known[Known.IS_ON], known[Known.HITS], known[Known.MISSES] = 1, 0, 0
+            _forget(p, s, known, accepted)
         return
-    place = address
-    if not _is_cut(p, rows, row_bytes, address):
-        place = address & (p[Given.BUS_BYTES] - 1)
+    # Tiles that no page's end cuts are alike if they begin alike in a bus word; no other is like them.
+    place = address & (p[Given.BUS_BYTES] - 1)
+    if _is_cut(p, rows, row_bytes, address):
+        place = PAGE_BYTES + address
     lies = (place << 40) + (rows << 20) + row_bytes
     state, waited, ready = known[Known.STATE], accepted - known[Known.CLOCK], captured - accepted
     tile = _tile_cell(known, state, waited, ready, lies)
@@ -70,8 +83,11 @@ def drain_known(p: Cells, s: Cells, known: Cells, accepted: int, captured: int, 
         _make_live(p, s, known)
     drain_tile(p, s, known, accepted, captured, rows, row_bytes, address)
     known[Known.MISSES] += 1
-    if tile < 0 or known[Known.STATES] == MOST_STATES or known[Known.MISSES] > PATIENCE + known[Known.HITS]:
-        known[Known.IS_ON] = 0
+    if known[Known.MISSES] > PATIENCE + known[Known.HITS]:
+        known[Known.IS_ON], known[Known.MISSES] = 0, 0
+        return
+    if tile < 0 or known[Known.STATES] == MOST_STATES:
+        _forget(p, s, known, accepted)
         return
     after = _state_number(p, s, known, accepted)
     known[Known.STATE], known[Known.CLOCK] = after, accepted

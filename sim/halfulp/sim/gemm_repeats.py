@@ -115,6 +115,7 @@ def _results_match(p: Cells, s: Cells, known: Cells, seen: Cells, at: int, a: in
             _same(seen, at, known[Known.STATE], keep)
             and _same(seen, at + 1, known[Known.CLOCK] - clock, keep)
             and _same(seen, at + 2, s[Now.MAY_ACCEPT] - clock, keep)
+            and _same(seen, at + 3, known[Known.TIMES_FORGOTTEN], keep)
         )
     if not _same(seen, at, _credit(p, s[Now.WRITE_SAVED], s[Now.WRITE_COUNTED], clock), keep):
         return 0

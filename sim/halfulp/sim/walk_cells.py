@@ -233,7 +233,8 @@ class Known(IntEnum):
 
     NO_WORDS: 0, for `drain_tile`. IS_ON: whether tiles are remembered; IS_LIVE: whether `Now` has the state; STATE,
     CLOCK: its number, and the last tile's acceptance, from which it is counted; STATES, HITS, MISSES: how many states
-    there are, and tiles that were known, and not. TILES: a table of `MOST_TILES`; STATES_AT: where states begin.
+    there are, and tiles that were known, and not; TIMES_FORGOTTEN: how often all was forgotten, so that numbers begin
+    anew. TILES: a table of `MOST_TILES`; STATES_AT: where states begin.
     """
 
     NO_WORDS = 0
@@ -244,7 +245,8 @@ class Known(IntEnum):
     STATES = 5
     HITS = 6
     MISSES = 7
-    TILES = 8
+    TIMES_FORGOTTEN = 8
+    TILES = 9
     STATES_AT = TILES + MOST_TILES * KnownTile.CELLS
 
 
