@@ -166,6 +166,8 @@ class GemmClocks:
         given, plan = self._given, self._plan
         core = core_clocks(plan.config)
         given[Given.SHORTCUTS] = shortcuts
+        for cell in (Given.IS_CALM, Given.MAY_LOOK_AHEAD, Given.MAY_REPEAT):
+            given[cell] = False
         if shortcuts:
             self._take_bounds()
         now = self._rest[:]
