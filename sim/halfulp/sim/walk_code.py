@@ -29,7 +29,9 @@ def walk_code() -> WalkCode:
     functions = (walk_groups, load_clocks, drain_clocks, most_words)
     try:
         from halfulp.sim.scalar_code import compile_functions
-    except ModuleNotFoundError:
+    except ModuleNotFoundError as error:
+        if error.name != "llvmlite":
+            raise
         return WalkCode(*functions)
     return WalkCode(*[partial(_call, compiled) for compiled in compile_functions(functions)])
 
