@@ -86,6 +86,14 @@ def downwards(a: int) -> int:
     return a
 
 
+def otherwise(a: int) -> int:
+    while a > 3:
+        a -= 1
+    else:
+        a = 7
+    return a
+
+
 def test_compiled_functions_give_what_python_does(rng: np.random.Generator):
     compiled = compile_functions([arithmetic, choices, loops])
     for _ in range(500):
@@ -104,8 +112,9 @@ def test_what_is_not_compiled_is_refused_with_its_line():
         compile_functions([slices])
     with pytest.raises(TypeError, match=r"floats, line \d+: 'a / 2' cannot be compiled"):
         compile_functions([floats])
-    with pytest.raises(TypeError, match=r"downwards, line .* cannot be compiled"):
-        compile_functions([downwards])
+    for function in (downwards, otherwise):
+        with pytest.raises(TypeError, match=rf"{function.__name__}, line .* cannot be compiled"):
+            compile_functions([function])
 
 
 def test_code_is_compiled_once_for_all_processes(tmp_path, monkeypatch):

@@ -2,8 +2,8 @@
 
 A function takes integers and arrays and gives an integer or nothing; its body assigns, branches, loops over ascending
 ranges and while something holds, and calls others of its kind. Integers have 64 bits and wrap; divisors are above 0;
-indices are not checked. All else means what it does in Python, so that a function can be run as it is as well, with
-lists for arrays: where llvmlite is missing, or to see what it does.
+indices are not checked; what is true is 1. All else means what it does in Python, so that a function can be run as it
+is as well, with lists for arrays: where llvmlite is missing, or to see what it does.
 
 The object code is kept in the cache, for it takes a processor longer to make than most questions to answer.
 """
@@ -202,23 +202,21 @@ class _Writer:
     def _statement(self, node: ast.stmt) -> None:
         builder = self._builder
         match node:
-            case ast.Assign(targets=[target]):
-                if isinstance(target, ast.Tuple):
-                    assert isinstance(node.value, ast.Tuple)
-                    values = [self._value(value) for value in node.value.elts]
-                    for one, value in zip(target.elts, values, strict=True):
-                        self._store(one, value)
-                else:
-                    self._store(target, self._value(node.value))
+            case ast.Assign(targets=[ast.Tuple(elts=targets)], value=ast.Tuple(elts=elements)):
+                values = [self._value(element) for element in elements]
+                for target, value in zip(targets, values, strict=True):
+                    self._store(target, value)
+            case ast.Assign(targets=[target], value=value):
+                self._store(target, self._value(value))
             case ast.AugAssign(target=target, op=op, value=value):
                 self._store(target, self._operate(node, op, self._value(target), self._value(value)))
             case ast.If(test=test, body=body, orelse=orelse):
                 self._branch(self._truth(test), lambda: self._block(body), lambda: self._block(orelse))
-            case ast.While(test=test, body=body):
+            case ast.While(test=test, body=body, orelse=[]):
                 self._loop(lambda: self._truth(test), body, lambda: None)
-            case ast.For(target=ast.Name(id=name), iter=ast.Call(func=ast.Name(id="range"), args=args), body=body) if (
-                not any(isinstance(arg, ast.UnaryOp) for arg in args[2:])
-            ):
+            case ast.For(
+                target=ast.Name(id=name), iter=ast.Call(func=ast.Name(id="range"), args=args), body=body, orelse=[]
+            ) if not any(isinstance(arg, ast.UnaryOp) for arg in args[2:]):
                 bounds = [self._value(arg) for arg in args]
                 start, stop, step = [_I64(0), *bounds, _I64(1)] if len(bounds) == 1 else [*bounds, _I64(1)][:3]
                 # Counted apart from the variable, which the body may assign to as in Python.
