@@ -377,7 +377,7 @@ MUTANTS = {
     "a tile that comes overtakes one that waits": (
         walker_bench,
         group_walker,
-        "tile.eq(queue.behind.p)",
+        "tile.eq(waiting.p)",
         "tile.eq(Mux(self.tile.valid, self.tile.payload, queue.behind.p))",
     ),
     "rounding changed under a GEMM": (walker_bench, group_walker, "(inside | (still_open == 0))", "1"),

@@ -397,7 +397,7 @@ MUTANTS = {
         "pushes & ~self.words.ready",
     ),
     "a queue full a clock too late": (short_bench, "writer", "((waiting == depth - 1) & push)", "0"),
-    "a queue's word shown twice": (short_bench, "writer", "eq(shown.before.ready)", "eq(shown.behind.ready)"),
+    "a queue's word shown twice": (short_bench, "writer", "eq(before.ready)", "eq(target.ready)"),
     "a burst announced before its words": (
         wide_bench,
         "burst_packer",
