@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,21 +50,14 @@ def prove_equivalent(
     *,
     top: str,
     folder: Path,
-    names: Mapping[str, str] | None = None,
     timeout: float = 800.0,
 ) -> int:
     """Prove that a netlist does the same as its source, from equal states on; return of how many bits.
 
     Signals of one name are taken for the same in both, and proved to be so with the outputs by induction. Names that
-    were made up are not looked at. `names`: what the source calls a register of which the netlist has kept another
-    name, of a wire that only repeats it.
+    were made up are not looked at.
     """
     gate = with_buses(netlist)
-    for kept, name in (names or {}).items():
-        signals = gate["modules"][top]["netnames"]
-        signals[name] = signals.pop(kept)
-        for part in [each for each in signals if each.startswith(f"{kept}.")]:
-            del signals[part]
     (folder / "block.v").write_text(verilog)
     (folder / "gate.json").write_text(json.dumps(gate))
     (folder / "cells.v").write_text(cell_models("ecp5"))

