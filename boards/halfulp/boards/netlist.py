@@ -153,8 +153,8 @@ def with_buses(netlist: dict[str, Any]) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        Where a memory begins as something other than 0, is written to from its side B, or is reset; where a cell's
-        enable, clock or reset is used in a way that its model does not know.
+        Where a memory, but one of an iCE40, begins as something other than 0; where one is written to from its side B,
+        or is reset; where a cell's enable, clock or reset is used in a way that its model does not know.
     """
     modules = {
         name: module
@@ -164,6 +164,8 @@ def with_buses(netlist: dict[str, Any]) -> dict[str, Any]:
     for module in modules.values():
         constants = _constants(module)
         for cell in module["cells"].values():
+            if cell["type"] == "SB_RAM40_4K":
+                _join_contents(cell)
             for name in [each for each in cell["parameters"] if _CONTENTS.fullmatch(each)]:
                 if "1" in cell["parameters"].pop(name):
                     raise ValueError(f"the contents of a {cell['type']} must begin as 0")
@@ -186,6 +188,14 @@ def _constants(module: dict[str, Any]) -> dict[object, str]:
     drivers = [cell for cell in module["cells"].values() if cell["type"] in _CONSTANTS]
     ports = ((cell["connections"], *_CONSTANTS[cell["type"]]) for cell in drivers)
     return {nets[port][0]: value for nets, port, value in ports}
+
+
+def _join_contents(cell: dict[str, Any]) -> None:
+    """Make one parameter of what an iCE40's memory begins as, where that is anything but 0."""
+    rows = [cell["parameters"].pop(f"INIT_{row:X}", "") for row in reversed(range(16))]
+    contents = "".join(row.replace("x", "0").rjust(256, "0") for row in rows)
+    if "1" in contents:
+        cell["parameters"]["CONTENTS"] = contents
 
 
 def _join(cell: dict[str, Any]) -> None:

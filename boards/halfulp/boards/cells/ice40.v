@@ -44,7 +44,14 @@ module SB_RAM40_4K(
 );
   parameter WRITE_MODE = 0;
   parameter READ_MODE = 0;
+  parameter [4095:0] CONTENTS = 0;
   reg [15:0] words [0:255];
+  integer n;
+  generate
+    if (CONTENTS != 0) begin
+      initial for (n = 0; n < 256; n = n + 1) words[n] = CONTENTS[16 * n +: 16];
+    end
+  endgenerate
   reg [15:0] found;
   wire [15:0] written, mask;
   genvar i;
