@@ -47,6 +47,15 @@ def test_configuration_words_tell_what_multipliers_do(config: ArrayConfig) -> No
     assert read_config(lambda name: words.get(name, 0)) == config
 
 
+def test_small_cores_tell_what_they_lack() -> None:
+    plain = ArrayConfig(queue_depth=1)
+    uncounted = plain.replace(counters=False)
+    compact = uncounted.replace(compact=True, reads_outstanding=1)
+    for config in (uncounted, compact):
+        assert read_config(configuration_words(config).__getitem__) == config
+    assert len({plain.name, uncounted.name, compact.name}) == 3
+
+
 def test_cores_from_before_interleaving_are_understood() -> None:
     words = configuration_words(ArrayConfig())
     del words["config_interleave"], words["config_widths"]

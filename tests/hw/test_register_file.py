@@ -290,6 +290,20 @@ def test_counters_count_clocks_of_their_own_event() -> None:
     simulate(dut, bench)
 
 
+def test_a_core_without_counters_reads_zeros() -> None:
+    dut = RegisterFile(config=CONFIG.replace(counters=False))
+
+    async def bench(ctx: Any, bus: AxiLiteInitiator) -> None:
+        for event in ("busy", "array_busy", "read_stall", "write_stall"):
+            ctx.set(dut.events[event], 1)
+        for r in REGISTERS:
+            if "cycles" in r.name:
+                assert await bus.read(ctx, r.offset) == 0, r.name
+        assert await bus.read(ctx, register("status").offset) == 1
+
+    simulate(dut, bench)
+
+
 def test_wide_counter_carries_into_its_high_half() -> None:
     m = Module()
     event, clear = Signal(init=1), Signal()
