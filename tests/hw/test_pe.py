@@ -132,7 +132,7 @@ class Bench:
         ("float8_e5m2", "float8_e4m3fn", False),
         ("float8_e5m2", "float8_e4m3fn", True),
         ("int8", "int8", False),
-        ("int8", "float8_e5m2", False),  # products that groups of 8 bits do not hold
+        ("int8", "float8_e5m2", False),
         ("posit8_1", "log8", False),
     ],
 )

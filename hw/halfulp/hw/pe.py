@@ -13,7 +13,6 @@ from amaranth import unsigned
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import ceil_log2
 
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.float_adder import sum_layout, sum_specials
@@ -277,41 +276,22 @@ class ExactProcessingElement(ProcessingElement):
             m.d.sync += accumulator.eq(0)
         self.capture(m, {"sum": total, **specials.accumulate(m, take, first)})
 
-    def _align(self, m: Module, product: Signal) -> Value:
-        """Register the product shifted left by both operands' shifts, in the width that the formats need.
-
-        It is turned around in a ring of two groups of bits, which holds all of it, shifted by less than a group. The
-        amount's other bits tell which group of the outcome has which half of the ring, and which are 0: that is their
-        registers' reset, and so takes no tables.
-        """
+    def _align(self, m: Module, product: Signal) -> Signal:
+        """Register the product shifted left by both operands' shifts, in the width that the formats need."""
         shifts = [side["shift"] for side in (self.a_out, self.b_out) if "shift" in side.shape().members]
         pairs = [(x, y) for x in self.config.a_formats for y in self.config.b_formats]
         width = max((x.max_units * y.max_units).bit_length() for x, y in pairs)
-        most = max(x.max_shift + y.max_shift for x, y in pairs) if shifts else 0
-        amount = Signal(most.bit_length(), reset_less=True)
-        m.d.sync += amount.eq(sum(shifts, Const(0)))
-        # A slice or tile of a part has 8 registers, which share a reset.
-        size = max(1 << ceil_log2(len(product) - 1), 8)
-        turns = ceil_log2(2 * size)
-        if len(amount) < turns:
-            aligned = Signal(width, reset_less=True)
-            m.d.sync += aligned.eq(shift_left(product, amount, width)[:width])
+        aligned = Signal(width, reset_less=True)
+        if not shifts:
+            m.d.sync += aligned.eq(product)
             return aligned
-        ring: Value = Cat(product, Const(0, 2 * size - len(product)))
-        for level in range(turns):
-            turned = Signal(len(ring), name=f"turned_{level}")
-            m.d.comb += turned.eq(Mux(amount[level], ring.rotate_left(1 << level), ring))
-            ring = turned
-        place = amount[turns - 1 :]
-        groups: list[Signal] = []
-        for number, low in enumerate(range(0, width, size)):
-            group = Signal(min(size, width - low), name=f"aligned_{number}", reset_less=True)
-            with m.If((place == number) | (place + 1 == number)):
-                m.d.sync += group.eq(ring[size * (number % 2) :])
-            with m.Else():
-                m.d.sync += group.eq(0)
-            groups.append(group)
-        return Cat(*groups)
+        most = max(x.max_shift + y.max_shift for x, y in pairs)
+        amount = Signal(most.bit_length(), reset_less=True)
+        m.d.sync += [
+            amount.eq(sum(shifts[1:], shifts[0])),
+            aligned.eq(shift_left(product, amount, width)[:width]),
+        ]
+        return aligned
 
 
 def _is_in_complement(config: ArrayConfig) -> bool:
