@@ -249,8 +249,7 @@ def packer_bench(modules: Modules, config: ArrayConfig) -> Bench:
         ~aligned_valid | (inside["finishes"] == ((words_behind == 0) | ((words_behind == 1) & inside["keep_last"]))),
         inside["closes"]
         == (
-            inside["pushes"]
-            & (inside["ends_row"] | inside["is_full"] | address[: (page_words - 1).bit_length()].all())
+            inside["pushes"] & (inside["ends_row"] | inside["is_full"] | address[: (page_words - 1).bit_length()].all())
         ),
         (beats == 0) | (first == inside["first_address"]),
         (beats == 0) | (upcoming[: len(word)] == (first + beats)[: len(word)]),
