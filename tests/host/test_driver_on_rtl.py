@@ -42,6 +42,7 @@ def test_counters_are_of_the_last_gemm(core, operands):
     driver.gemm(*operands, spec=SPEC)
     assert_works(driver, operands)
     steps = 15 * 7 * 50  # tiles of 2×3, K each
+    assert driver.counters is not None
     assert driver.counters.array_busy_cycles == steps
     stalls = driver.counters.read_stall_cycles + driver.counters.write_stall_cycles
     assert steps + stalls <= driver.counters.cycles < 4 * steps
