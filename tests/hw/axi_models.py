@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from amaranth.sim import Simulator
 
 from halfulp.sim.bench.bus_rules import REQUEST, ReadRules, WriteRules
 
@@ -257,3 +258,18 @@ class AxiLiteInitiator:
                 if response != OKAY:
                     raise ProtocolError(f"RRESP is {response}")
                 return value
+
+
+def simulate_registers(
+    dut: Any, bench: Callable[[Any, AxiLiteInitiator], Awaitable[None]], *, seed: int = 0, gap: int = 0
+) -> None:
+    """Run a bench against a block with an AXI4-Lite port `bus`; seed and gap as of `AxiLiteInitiator`."""
+    sim = Simulator(dut)
+    sim.add_clock(1e-6)
+    bus = AxiLiteInitiator(dut.bus, seed=seed, gap=gap)
+
+    async def testbench(ctx: Any) -> None:
+        await bench(ctx, bus)
+
+    sim.add_testbench(testbench)
+    sim.run()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -14,23 +13,9 @@ from halfulp.hw.format_words import format_word
 from halfulp.hw.register_file import RegisterFile, configuration_words, settings_layout, wide_counter
 from halfulp.hw.registers import CORE_ID, REGISTERS, ErrorCode, register
 
-from .axi_models import AxiLiteInitiator
+from .axi_models import AxiLiteInitiator, simulate_registers
 
 CONFIG = ArrayConfig(rows=2, columns=6, lanes=2, buffer_depth=64)
-
-Bench = Callable[[Any, AxiLiteInitiator], Awaitable[None]]
-
-
-def simulate(dut: RegisterFile, bench: Bench, *, seed: int = 0, gap: int = 0) -> None:
-    sim = Simulator(dut)
-    sim.add_clock(1e-6)
-    bus = AxiLiteInitiator(dut.bus, seed=seed, gap=gap)
-
-    async def testbench(ctx: Any) -> None:
-        await bench(ctx, bus)
-
-    sim.add_testbench(testbench)
-    sim.run()
 
 
 def mask(name: str) -> int:
@@ -48,7 +33,7 @@ def test_every_address_reads_what_the_map_declares(seed: int, gap: int) -> None:
             assert await bus.read(ctx, offset) == words.get(names.get(offset, ""), 0), hex(offset)
         assert await bus.read(ctx, 0xFFC) == 0
 
-    simulate(RegisterFile(config=CONFIG), bench, seed=seed, gap=gap)
+    simulate_registers(RegisterFile(config=CONFIG), bench, seed=seed, gap=gap)
     assert words["id"] == CORE_ID
     assert words["config_array"] == 6 << 16 | 2
     assert words["config_a_format1"] == format_word(CONFIG.a_formats[1])
@@ -73,7 +58,7 @@ def test_rw_registers_keep_declared_bits_by_strobe(rng, seed: int) -> None:
         out = register("formats").field("out")
         assert ctx.get(dut.settings.formats.out) == expected["formats"] >> out.lsb & 0xFF
 
-    simulate(dut, bench, seed=seed, gap=2)
+    simulate_registers(dut, bench, seed=seed, gap=2)
 
 
 def test_a_narrow_core_keeps_its_bits_and_notes_what_it_loses(seed: int) -> None:
@@ -98,7 +83,7 @@ def test_a_narrow_core_keeps_its_bits_and_notes_what_it_loses(seed: int) -> None
         assert await write("seed_low", 0xFFFF_FFFF) == (0, 0)
         assert await write("row_offset", 8) == (0, 0)
 
-    simulate(dut, bench, seed=seed)
+    simulate_registers(dut, bench, seed=seed)
     assert "too_wide" not in settings_layout(CONFIG).members
 
 
@@ -111,7 +96,7 @@ def test_read_only_registers_ignore_writes(seed: int) -> None:
                 await bus.write(ctx, r.offset, 0xFFFFFFFF)
                 assert await bus.read(ctx, r.offset) == words.get(r.name, 0), r.name
 
-    simulate(RegisterFile(config=CONFIG), bench)
+    simulate_registers(RegisterFile(config=CONFIG), bench)
 
 
 def test_an_access_waits_until_the_response_of_the_one_before_is_taken() -> None:
@@ -162,7 +147,7 @@ def test_an_access_waits_until_the_response_of_the_one_before_is_taken() -> None
         assert responses == 2
         assert ctx.get(dut.settings.n) == 44
 
-    simulate(dut, bench)
+    simulate_registers(dut, bench)
 
 
 def test_actions_last_one_clock_and_obey_their_strobe() -> None:
@@ -226,7 +211,7 @@ def test_sticky_status_keeps_the_first_error_until_cleared() -> None:
         ctx.set(dut.events.queue_full, 1)
         assert await bus.read(ctx, status) == 0b100001
 
-    simulate(dut, bench)
+    simulate_registers(dut, bench)
 
 
 def test_event_in_the_clock_of_a_clear_is_kept() -> None:
@@ -287,7 +272,7 @@ def test_counters_count_clocks_of_their_own_event() -> None:
         for name in counters:
             assert await bus.read(ctx, register(f"{name}_low").offset) == 0
 
-    simulate(dut, bench)
+    simulate_registers(dut, bench)
 
 
 def test_a_core_without_counters_reads_zeros() -> None:
@@ -301,7 +286,7 @@ def test_a_core_without_counters_reads_zeros() -> None:
                 assert await bus.read(ctx, r.offset) == 0, r.name
         assert await bus.read(ctx, register("status").offset) == 1
 
-    simulate(dut, bench)
+    simulate_registers(dut, bench)
 
 
 def test_wide_counter_carries_into_its_high_half() -> None:
@@ -355,7 +340,7 @@ def test_interrupt_follows_its_enabled_cause(event: str, bit: int) -> None:
         await ctx.tick()
         assert ctx.get(dut.interrupt) == 0
 
-    simulate(dut, bench)
+    simulate_registers(dut, bench)
 
 
 def test_a_configuration_word_too_wide_is_refused() -> None:

@@ -27,6 +27,9 @@ __all__ = ["compile_functions"]
 _I1, _I64 = ir.IntType(1), ir.IntType(64)
 _POINTER = ir.PointerType(_I64)
 
+_ENGINES: list[Any] = []
+"""What owns the code, which may be called as long as the process lasts."""
+
 _COMPARED: dict[type[ast.cmpop], str] = {
     ast.Lt: "<",
     ast.LtE: "<=",
@@ -73,13 +76,12 @@ def compile_functions(functions: Sequence[Callable[..., Any]]) -> list[Callable[
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
+    _ENGINES.append(engine)
     compiled: list[Callable[..., int]] = []
     for function in functions:
         count = len(inspect.signature(function).parameters)
         prototype = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * count)
-        call = prototype(engine.get_function_address(function.__name__))
-        call.engine = engine  # which owns the code, and so lives as long  # pyright: ignore[reportAttributeAccessIssue]
-        compiled.append(call)
+        compiled.append(prototype(engine.get_function_address(function.__name__)))
     return compiled
 
 
