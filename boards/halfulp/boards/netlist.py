@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,10 @@ TIMEOUT = 1800.0
 """Seconds for Yosys."""
 
 _NUMBERED = re.compile(r"(DI[AB]|DO[AB]|AD[AB]|CS[AB]|[ABCP])(\d+)")
-_CONTENTS = re.compile("INITVAL.*|INIT_[0-9A-F]|INIT_RAM_[0-9A-F]{2}")
 _WITH_BUSES = ("DP16KD", "MULT18X18D")
 _MEMORIES = ("DP16KD", "SDPB", "SDPX9B", "DPB", "DPX9B")
+_WORDS = ("TRELLIS_DPR16X4", "RAM16SDP1", "RAM16SDP2", "RAM16SDP4")
+"""Memories of 16 words, whose models know by themselves what they begin as."""
 _CONSTANTS = {"VCC": ("V", "1"), "GND": ("G", "0")}
 _FIXED = {"WEB": "0", "WREB": "0", "RESETA": "0", "RESETB": "0", "OCE": "1"}
 """Ports of block memories that the models take for constant, where a cell has them."""
@@ -46,6 +48,44 @@ _KNOWN = {
     "CSDECODE_B": ("0b000",),
 }
 """What the models know of what an ECP5's cells may be told of their enables, clocks and resets."""
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """How the parameters of a block memory tell what it begins as: the first of them its first words.
+
+    Attributes
+    ----------
+    name
+        Of a parameter, for its number in hexadecimal.
+    count
+        Of parameters.
+    bits
+        In each, the lowest first.
+    unit, used
+        Of each `unit` bits of a parameter the lowest `used` are of the memory.
+    """
+
+    name: str
+    count: int
+    bits: int
+    unit: int = 1
+    used: int = 1
+
+    def joined(self, parameters: dict[str, str]) -> str:
+        """All that the memory begins as, from its last bit to its first; their parameters are taken out."""
+        rows = [parameters.pop(self.name.format(row), "") for row in reversed(range(self.count))]
+        text = "".join(row.replace("x", "0").rjust(self.bits, "0") for row in rows)
+        skipped = self.unit - self.used
+        return "".join(text[at + skipped : at + self.unit] for at in range(0, len(text), self.unit))
+
+
+_CONTENTS = {
+    "SB_RAM40_4K": _Contents("INIT_{:X}", 16, 256),
+    "DP16KD": _Contents("INITVAL_{:02X}", 64, 320, unit=20, used=18),
+    **{name: _Contents("INIT_RAM_{:02X}", 64, 256) for name in ("SDPB", "DPB")},
+    **{name: _Contents("INIT_RAM_{:02X}", 64, 288) for name in ("SDPX9B", "DPX9B")},
+}
 
 _BOARD = """module halfulp_core(input aclk, input aresetn, input rx, output tx);
   top board(.{clock}(aclk), .uart_0__rx__io(rx), .uart_0__tx__io(tx));
@@ -126,10 +166,9 @@ def plain_verilog(netlist: Path, *, flow: str, top: str, around: str = "") -> st
     models = cell_models(flow)
     theirs = f"read_verilog -defer -icells {MODELS[flow]}" if MODELS[flow] else ""
     script = _SCRIPT.format(theirs=theirs, top=top)
-    given = netlist.read_bytes()
+    modules = json.dumps(with_buses(json.loads(netlist.read_bytes())))
 
     def build(folder: Path) -> None:
-        modules = json.dumps(with_buses(json.loads(given)))
         texts = {"netlist.json": modules, "cells.v": models, "around.v": around, "simulation.ys": script}
         for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8")
@@ -137,7 +176,7 @@ def plain_verilog(netlist: Path, *, flow: str, top: str, around: str = "") -> st
         run_program(f"netlist of {top}", PROGRAMS["yosys"], arguments, folder, log="yosys.log", timeout=TIMEOUT)
         (folder / "netlist.json").unlink()
 
-    key = digest(PROGRAMS["yosys"].version(), script, models, around, given)
+    key = digest(PROGRAMS["yosys"].version(), script, models, around, modules)
     return (cached("netlist", key, build) / "simulation.v").read_text(encoding="utf-8")
 
 
@@ -153,8 +192,8 @@ def with_buses(netlist: dict[str, Any]) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        Where a memory, but one of an iCE40, begins as something other than 0; where one is written to from its side B,
-        or is reset; where a cell's enable, clock or reset is used in a way that its model does not know.
+        Where a memory is written to from its side B, or is reset; where a cell's enable, clock or reset is used in a
+        way that its model does not know.
     """
     modules = {
         name: module
@@ -164,11 +203,7 @@ def with_buses(netlist: dict[str, Any]) -> dict[str, Any]:
     for module in modules.values():
         constants = _constants(module)
         for cell in module["cells"].values():
-            if cell["type"] == "SB_RAM40_4K":
-                _join_contents(cell)
-            for name in [each for each in cell["parameters"] if _CONTENTS.fullmatch(each)]:
-                if "1" in cell["parameters"].pop(name):
-                    raise ValueError(f"the contents of a {cell['type']} must begin as 0")
+            _know_contents(cell)
             for name, known in _KNOWN.items():
                 setting = cell["parameters"].get(name, known[0]).strip()
                 if setting not in known:
@@ -190,12 +225,16 @@ def _constants(module: dict[str, Any]) -> dict[object, str]:
     return {nets[port][0]: value for nets, port, value in ports}
 
 
-def _join_contents(cell: dict[str, Any]) -> None:
-    """Make one parameter of what an iCE40's memory begins as, where that is anything but 0."""
-    rows = [cell["parameters"].pop(f"INIT_{row:X}", "") for row in reversed(range(16))]
-    contents = "".join(row.replace("x", "0").rjust(256, "0") for row in rows)
-    if "1" in contents:
-        cell["parameters"]["CONTENTS"] = contents
+def _know_contents(cell: dict[str, Any]) -> None:
+    """Make one parameter of what a block memory begins as, where that is anything but 0; what is unknown is 0."""
+    parameters = cell["parameters"]
+    if cell["type"] in _CONTENTS:
+        contents = _CONTENTS[cell["type"]].joined(parameters)
+        if "1" in contents:
+            parameters["CONTENTS"] = contents
+    elif cell["type"] in _WORDS:
+        for name in [each for each in parameters if each.startswith("INIT")]:
+            parameters[name] = parameters[name].replace("x", "0")
 
 
 def _join(cell: dict[str, Any]) -> None:

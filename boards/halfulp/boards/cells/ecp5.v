@@ -1,5 +1,5 @@
 // What the cells do that Yosys makes of a design for ECP5: as little of each as its netlists use. Clocks rise, resets
-// are synchronous, memories start at 0. After Lattice's FPGA-TN-02204 (memory), FPGA-TN-02205 (DSP) and FPGA-DS-02012.
+// are synchronous. After Lattice's FPGA-TN-02204 (memory), FPGA-TN-02205 (DSP) and FPGA-DS-02012.
 
 module LUT4(input A, B, C, D, output Z);
   parameter [15:0] INIT = 16'h0000;
@@ -38,10 +38,12 @@ module TRELLIS_FF(input CLK, LSR, CE, DI, output reg Q);
 endmodule
 
 module TRELLIS_DPR16X4(input [3:0] DI, WAD, RAD, input WRE, WCK, output [3:0] DO);
-  parameter INITVAL = 64'h0;
+  parameter [63:0] INITVAL = 64'h0;
   parameter WCKMUX = "WCK";
   parameter WREMUX = "WRE";
   reg [3:0] words [0:15];
+  integer n;
+  initial for (n = 0; n < 16; n = n + 1) words[n] = INITVAL[4 * n +: 4];
   assign DO = words[RAD];
   always @(posedge WCK) if (WRE) words[WAD] <= DI;
 endmodule
@@ -90,7 +92,14 @@ module DP16KD(
   parameter CLKAMUX = "CLKA";
   parameter CLKBMUX = "CLKB";
   parameter GSR = "DISABLED";
+  parameter [18431:0] CONTENTS = 0;
   reg [35:0] rows [0:511];
+  integer n;
+  generate
+    if (CONTENTS != 0) begin
+      initial for (n = 0; n < 512; n = n + 1) rows[n] = CONTENTS[36 * n +: 36];
+    end
+  endgenerate
 
   // The first bit of the element: with 36 bits 0, with fewer than 9 not a parity bit.
   wire [5:0] byte_a = 9 * ADA[4:3], byte_b = 9 * ADB[4:3];

@@ -1,7 +1,7 @@
-// Of a Gowin part's cells those that Yosys has no model of, or one that simulators of logic cannot take: constants, block
-// memories, which start at 0, multipliers, which are used without their registers, and PLLs. Clocks rise. PLLs are locked
-// from the start, and their rate is another matter: all that runs on their clock counts clocks. After Gowin's SUG283
-// (primitives), UG285 (memory) and UG287 (DSP).
+// Of a Gowin part's cells those that Yosys has no model of, or one that simulators of logic cannot take or are slow with:
+// constants, tables, memories, multipliers, which are used without their registers, and PLLs. Clocks rise. PLLs are
+// locked from the start, and their rate is another matter: all that runs on their clock counts clocks. After Gowin's
+// SUG283 (primitives), UG285 (memory) and UG287 (DSP).
 
 module VCC(output V);
   assign V = 1'b1;
@@ -10,6 +10,44 @@ endmodule
 module GND(output G);
   assign G = 1'b0;
 endmodule
+
+// Of Yosys' own tables and memories of 16 words, which do the same, netlists run twenty times as slowly: they pick bits
+// of vectors.
+module LUT1(output F, input I0);
+  parameter [1:0] INIT = 2'h0;
+  \$lut #(.WIDTH(1), .LUT(INIT)) entry (.A(I0), .Y(F));
+endmodule
+
+module LUT2(output F, input I0, I1);
+  parameter [3:0] INIT = 4'h0;
+  \$lut #(.WIDTH(2), .LUT(INIT)) entry (.A({I1, I0}), .Y(F));
+endmodule
+
+module LUT3(output F, input I0, I1, I2);
+  parameter [7:0] INIT = 8'h00;
+  \$lut #(.WIDTH(3), .LUT(INIT)) entry (.A({I2, I1, I0}), .Y(F));
+endmodule
+
+module LUT4(output F, input I0, I1, I2, I3);
+  parameter [15:0] INIT = 16'h0000;
+  \$lut #(.WIDTH(4), .LUT(INIT)) entry (.A({I3, I2, I1, I0}), .Y(F));
+endmodule
+
+`define HALFULP_WORDS(NAME, WIDTH) \
+module NAME(output [WIDTH - 1:0] DO, input [WIDTH - 1:0] DI, input [3:0] WAD, RAD, input WRE, CLK); \
+  parameter [15:0] INIT_0 = 16'h0000; \
+  parameter [15:0] INIT_1 = 16'h0000; \
+  parameter [15:0] INIT_2 = 16'h0000; \
+  parameter [15:0] INIT_3 = 16'h0000; \
+  reg [WIDTH - 1:0] words [0:15]; \
+  integer n; \
+  initial for (n = 0; n < 16; n = n + 1) words[n] = {INIT_3[n], INIT_2[n], INIT_1[n], INIT_0[n]}; \
+  assign DO = words[RAD]; \
+  always @(posedge CLK) if (WRE) words[WAD] <= DI; \
+endmodule
+`HALFULP_WORDS(RAM16SDP1, 1)
+`HALFULP_WORDS(RAM16SDP2, 2)
+`HALFULP_WORDS(RAM16SDP4, 4)
 
 // 512 rows of four elements of 8 bits, or of 9. Side A writes, side B reads what was there before the clock. An address
 // counts bits; an element of 16 bits and more has an enable for each 8, or 9, in the lowest bits of the writing address.
@@ -20,7 +58,14 @@ module halfulp_block_memory(
   parameter WRITE_WIDTH = 36;
   parameter READ_WIDTH = 36;
   parameter BYTE = 9;
+  parameter [18431:0] CONTENTS = 0;
   reg [35:0] rows [0:511];
+  integer n;
+  generate
+    if (CONTENTS != 0) begin
+      initial for (n = 0; n < 512; n = n + 1) rows[n] = CONTENTS[4 * BYTE * n +: 4 * BYTE];
+    end
+  endgenerate
 
   wire [5:0] byte_w = BYTE * write_address[4:3], byte_r = BYTE * read_address[4:3];
   wire [5:0] place_w = WRITE_WIDTH > 18 ? 0 : WRITE_WIDTH > 9 ? 2 * BYTE * write_address[4] : WRITE_WIDTH > 4 ? byte_w
@@ -50,7 +95,10 @@ module NAME( \
   parameter BLK_SEL_0 = 3'b000; \
   parameter BLK_SEL_1 = 3'b000; \
   parameter RESET_MODE = "SYNC"; \
-  halfulp_block_memory #(.WRITE_WIDTH(BIT_WIDTH_0), .READ_WIDTH(BIT_WIDTH_1), .BYTE(BYTE_BITS)) memory ( \
+  parameter [18431:0] CONTENTS = 0; \
+  halfulp_block_memory #( \
+    .WRITE_WIDTH(BIT_WIDTH_0), .READ_WIDTH(BIT_WIDTH_1), .BYTE(BYTE_BITS), .CONTENTS(CONTENTS) \
+  ) memory ( \
     .write_clock(CLKA), .write(CEA), .write_address(ADA), .written(DI), \
     .read_clock(CLKB), .read(CEB), .read_address(ADB), .found(DO) \
   ); \
@@ -72,7 +120,10 @@ module NAME( \
   parameter BLK_SEL_0 = 3'b000; \
   parameter BLK_SEL_1 = 3'b000; \
   parameter RESET_MODE = "SYNC"; \
-  halfulp_block_memory #(.WRITE_WIDTH(BIT_WIDTH_0), .READ_WIDTH(BIT_WIDTH_1), .BYTE(BYTE_BITS)) memory ( \
+  parameter [18431:0] CONTENTS = 0; \
+  halfulp_block_memory #( \
+    .WRITE_WIDTH(BIT_WIDTH_0), .READ_WIDTH(BIT_WIDTH_1), .BYTE(BYTE_BITS), .CONTENTS(CONTENTS) \
+  ) memory ( \
     .write_clock(CLKA), .write(CEA & WREA), .write_address(ADA), .written(DIA), \
     .read_clock(CLKB), .read(CEB), .read_address(ADB), .found(DOB) \
   ); \

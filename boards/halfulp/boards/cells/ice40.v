@@ -1,6 +1,6 @@
 // Of an iCE40's cells those that Yosys has no model of, or one that simulators of logic cannot take: pins, PLLs and block
-// memories, which start at 0. Clocks rise. PLLs are locked from the start, and their rate is another matter: all that
-// runs on their clock counts clocks. After Lattice's FPGA-TN-02002 (memory) and its iCE Technology Library.
+// memories. Clocks rise. PLLs are locked from the start, and their rate is another matter: all that runs on their clock
+// counts clocks. After Lattice's FPGA-TN-02002 (memory) and its iCE Technology Library.
 
 module SB_IO(inout PACKAGE_PIN, input D_OUT_0, OUTPUT_ENABLE, CLOCK_ENABLE, output D_IN_0);
   parameter [5:0] PIN_TYPE = 6'b000000;
