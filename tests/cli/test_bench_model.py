@@ -40,8 +40,10 @@ def test_the_cores_counter_stands_beside_the_model(halfulp):
         assert row["mac_per_s"] == pytest.approx(7 * 30 * 9 / row["seconds"])
 
 
-@pytest.mark.parametrize(("name", "elements"), [("fp12_4x2", 4), ("mxfp8_2x3", 6), ("window_2x2", 4)])
-def test_cores_of_every_accumulator_have_a_model(halfulp, name: str, elements: int):
+@pytest.mark.parametrize(
+    ("name", "elements"), [("fp12_4x2", 4), ("mxfp8_2x3", 6), ("window_2x2", 4), ("int8_2x2_compact_serial", 4)]
+)
+def test_cores_of_every_kind_have_a_model(halfulp, name: str, elements: int):
     rows = json.loads(halfulp("bench", "model", CONFIGS / f"{name}.toml", 8, 64, 6, "--json").out)
     for row in rows:
         assert row["macs_per_cycle"] == 8 * 64 * 6 / row["cycles"]

@@ -144,8 +144,9 @@ def test_results_wait_for_a_slow_writer(rng: np.random.Generator) -> None:
     check(trace, job)
 
 
-def test_a_tile_that_is_handed_over_late_leaves_later(rng: np.random.Generator) -> None:
-    config = ArrayConfig(rows=2, columns=4, lanes=4)
+@pytest.mark.parametrize("compact", [False, True])
+def test_a_tile_that_is_handed_over_late_leaves_later(compact: bool, rng: np.random.Generator) -> None:
+    config = ArrayConfig(rows=2, columns=4, lanes=4, counters=not compact, queue_depth=1, compact=compact)
     spec = GemmSpec("float8_e4m3fn", "float8_e4m3fn", "float32")
     job = Job(spec, codes_of(spec.a, (2, 1), rng), codes_of(spec.b, (1, 4), rng))
     bench = ArrayBench(config, rng, late=True)

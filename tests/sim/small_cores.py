@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from halfulp.hw.config import ArrayConfig
 
-__all__ = ["BLOCKS", "EXACT", "IN_TURN"]
+__all__ = ["BLOCKS", "COMPACT", "EXACT", "IN_TURN", "as_compact"]
+
+
+def as_compact(config: ArrayConfig) -> ArrayConfig:
+    """The same core, built from as few cells as there is a way to."""
+    return config.replace(compact=True, counters=False, queue_depth=1)
+
 
 EXACT = ArrayConfig(
     rows=2,
@@ -46,3 +52,21 @@ BLOCKS = ArrayConfig(
     roundings=("nearest_even", "stochastic"),
 )
 """Block-scaled operands, and sums rounded at random at each block."""
+
+COMPACT = ArrayConfig(
+    rows=2,
+    columns=4,
+    lanes=1,
+    bus_width=32,
+    buffer_depth=64,
+    reads_outstanding=1,
+    a_formats="int8",
+    b_formats="int8",
+    out_formats=("int32", "bfloat16", "int8"),
+    accumulator="exact:1024",
+    roundings="nearest_even",
+    queue_depth=1,
+    counters=False,
+    compact=True,
+)
+"""As small as it gets, but for more results a tile than the drain holds positions: tiles wait for those before."""

@@ -27,13 +27,14 @@ from halfulp.sim.memory_timing import MemoryTiming
 from halfulp.sim.rtl import RtlCore
 from halfulp.sim.walk_code import WalkCode, walk_code
 
-from .small_cores import BLOCKS, EXACT, IN_TURN
+from .small_cores import BLOCKS, COMPACT, EXACT, IN_TURN, as_compact
 
 ROOT = Path(__file__).parents[2]
 CORES = {
     "exact sums": EXACT,
     "sums rounded at random, 3 in turn": IN_TURN,
     "blocks, rounded at random": BLOCKS,
+    "compact": COMPACT,
 }
 VERIFIED = {
     "rounded to nearest, 2 in turn": IN_TURN.replace(rows=4, interleave=2, accumulator="e6m5", bus_width=32),
@@ -41,6 +42,20 @@ VERIFIED = {
     **{
         name: load_config(ROOT / "docs" / "configs" / f"{name}.toml")
         for name in ("fp12_4x2", "mxfp8_2x3", "nvfp4_2x2", "tiny_2x3", "window_2x2")
+    },
+    **{
+        f"compact: {name}": as_compact(config)
+        for name, config in {
+            "exact sums": EXACT,
+            "sums rounded at random, 3 in turn": IN_TURN,
+            "blocks, rounded at random": BLOCKS,
+            "many rows, results rounded at random": COMPACT.replace(rows=6, roundings=("nearest_even", "stochastic")),
+        }.items()
+    },
+    **{
+        # What operands of any size need of addresses; a GEMM's clocks do not depend on their widths.
+        name: load_config(ROOT / "docs" / "configs" / f"{name}.toml").replace(address_bits=64, size_bits=32)
+        for name in ("int8_1x2_compact_serial", "int8_2x2_compact_serial")
     },
 }
 EVERY_CORE = [
@@ -140,6 +155,17 @@ def test_clocks_do_not_depend_on_when_a_gemm_is_started(open_core):
     assert counts == [predict(plan, c_address=c_address).cycles] * len(counts)
 
 
+def test_without_a_counter_the_interrupt_tells_the_same_clocks(open_core, rng: np.random.Generator):
+    core, base = open_core(EXACT, MemoryTiming())
+    for _ in range(5):
+        plan, out_format, c_address, c_stride = random_gemm(rng, EXACT, base)
+        counts = []
+        for config in (EXACT, EXACT.replace(counters=False)):
+            core.config = config
+            counts.append(count_cycles(core, plan, out_format=out_format, c_address=c_address, c_stride=c_stride))
+        assert counts[0] == counts[1]
+
+
 @pytest.mark.parametrize("across", [(False, False), (False, True), (True, False), (True, True)])
 def test_it_equals_the_counter_where_most_of_the_tiles_are_passed_over(open_core, across: tuple[bool, bool]):
     core, base = open_core(EXACT, MemoryTiming())
@@ -228,6 +254,8 @@ SHORTCUT_CORES = (
     EXACT,
     IN_TURN,
     BLOCKS,
+    COMPACT,
+    as_compact(ArrayConfig(rows=16, columns=8)).replace(reads_outstanding=1),
 )
 SHORTCUT_MEMORIES = (
     *MEMORIES.values(),
@@ -253,6 +281,20 @@ def test_a_tile_that_begins_a_page_is_not_taken_for_one_that_no_page_cuts():
     memory = MemoryTiming(read_latency=78, write_latency=75, bandwidth=0.25, outstanding=5)
     plan = dense_gemm(config, 816, 4, 672, across_k=(False, False), out_bytes=2, base=0)[0]
     assert walk_gemm(plan, memory, 2, 8192, 1360) == walk_gemm(plan, memory, 2, 8192, 1360, shortcuts=False)
+
+
+def test_tiles_that_find_no_queue_wait_for_the_positions_of_those_before():
+    """Where K is as long as results take, or a little longer, a compact core's last steps wait for their acceptance."""
+    config = ArrayConfig(rows=8, columns=64, lanes=8, bus_width=128, roundings="nearest_even")
+    queued = []
+    for k in range(60, 150):
+        plan, c_address, _ = dense_gemm(config, 16, k, 64, across_k=(False, False), out_bytes=1, base=0)
+        compact = replace(plan, config=as_compact(config))
+        walked = walk_gemm(compact, MemoryTiming(), 1, c_address, 64, shortcuts=False)
+        assert walk_gemm(compact, MemoryTiming(), 1, c_address, 64) == walked, k
+        queued.append(walked.cycles - walk_gemm(plan, MemoryTiming(), 1, c_address, 64).cycles)
+    # The descriptor's words, less what words of results do not take through a queue's last register; and the waiting.
+    assert queued[-1] == 14 < max(queued)
 
 
 def test_without_llvmlite_the_model_gives_the_same(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch):
@@ -347,9 +389,6 @@ def test_what_no_gemm_and_no_memory_can_be_is_refused():
         predict(replace(plan, m=0))
     with pytest.raises(ValueError, match="k counts scales and elements: 34 ends in a scale, of blocks of 32"):
         predict(GemmPlan(config=BLOCKS, m=1, n=1, k=34))
-    compact = EXACT.replace(compact=True, counters=False, queue_depth=1)
-    with pytest.raises(ValueError, match="the clocks of a compact core are not known: "):
-        predict(GemmPlan(config=compact, m=1, n=1, k=1))
     with pytest.raises(ValueError, match="out_bytes must be 1, 2 or 4, not 3"):
         predict(plan, out_bytes=3)
     with pytest.raises(ValueError, match="bandwidth must be above 0 and at most 1 beat a clock, not 0"):

@@ -76,8 +76,18 @@ def bench_model(
         core: RtlCore | None = None
         if rtl:
             progress(f"building {config.name}")
+            # As much memory as the core's addresses reach, of what it has otherwise.
+            reach = 1 << config.address_bits
+            base = BASE if reach > BASE else 0
             core = stack.enter_context(
-                RtlCore(config, read_latency=latency, write_latency=latency, bandwidth=bandwidth)
+                RtlCore(
+                    config,
+                    memory_bytes=min(1 << 30, reach - base),
+                    base=base,
+                    read_latency=latency,
+                    write_latency=latency,
+                    bandwidth=bandwidth,
+                )
             )
         for ((m, k, n), target), across_k in itertools.product(gemms.items(), LAYOUTS):
             progress(f"{m} × {k} × {n}")

@@ -112,6 +112,9 @@ class DescriptorQueue(wiring.Component):
     error_code: Signal
     flush: Signal
 
+    latency = 3
+    """Clocks from the one that pushes into an empty queue to the first with `descriptor.valid` or `refused`."""
+
     def __init__(self, *, config: ArrayConfig) -> None:
         self._config = config
         super().__init__(
@@ -123,11 +126,6 @@ class DescriptorQueue(wiring.Component):
                 "flush": In(1),
             }
         )
-
-    @property
-    def latency(self) -> int:
-        """Clocks from the one that pushes into an empty queue to the first with `descriptor.valid` or `refused`."""
-        return 3
 
     def elaborate(self, platform: object) -> Module:
         """Build the block."""

@@ -12,6 +12,7 @@ from amaranth.utils import ceil_log2
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.group_walker import GroupAddresses, GroupWalker, group_layout
 from halfulp.hw.interfaces import output_group_layout, output_stream, result_layout, tile_stream
+from halfulp.hw.pair_queue import PairQueue
 from halfulp.hw.reserved_queue import ReservedQueue
 from halfulp.hw.rounder import RoundingLane, RoundingSetup
 from halfulp.hw.row_buffer import ResultMover, RowBuffer
@@ -59,9 +60,9 @@ def queued_positions(config: ArrayConfig) -> int:
 def acceptance_latency(config: ArrayConfig) -> int:
     """Clocks from a tile's acceptance, where no other is under way, until its first group can be read.
 
-    One in the queue of tiles, one to start, then its position's.
+    In the queue of tiles, which a compact core has not, one to start, then its position's.
     """
-    return 2 + position_latency(config)
+    return (0 if config.compact else PairQueue.latency) + 1 + position_latency(config)
 
 
 CAPTURE_LATENCY = 2

@@ -30,6 +30,9 @@ class PairQueue(wiring.Component):
     before: stream.Interface
     behind: stream.Interface
 
+    latency = 1
+    """Clocks from the one in which an item comes to the one in which it is at the output of an empty queue."""
+
     def __init__(self, *, shape: Any) -> None:
         super().__init__({"before": In(stream.Signature(shape)), "behind": Out(stream.Signature(shape))})
 

@@ -34,6 +34,11 @@ RULES = (
 """In the order of precedence."""
 
 
+def _last_word(config: ArrayConfig) -> int:
+    """The number of the descriptor's last word: seed and offsets follow only where something depends on them."""
+    return (register("column_offset" if config.draws_random_bits else "scale").offset >> 2) - FIRST
+
+
 class StoredRegisters(wiring.Component):
     """All registers of `REGISTERS` behind AXI4-Lite, and the queue of one GEMM: `RegisterFile` and `DescriptorQueue`.
 
@@ -76,9 +81,7 @@ class StoredRegisters(wiring.Component):
 
     def __init__(self, *, config: ArrayConfig) -> None:
         self._config = config
-        # Seed and offsets, which come last, only where something depends on them.
-        last = "column_offset" if config.draws_random_bits else "scale"
-        self._last = (register(last).offset >> 2) - FIRST
+        self._last = _last_word(config)
         super().__init__(
             {
                 "bus": In(AxiLiteSignature()),
@@ -95,10 +98,18 @@ class StoredRegisters(wiring.Component):
             }
         )
 
+    @classmethod
+    def latency_of(cls, config: ArrayConfig) -> int:
+        """Clocks from the one of `start` to the first with `descriptor.valid` or `refused`, where no read is begun.
+
+        One to begin, one for each word, and one to see the last one.
+        """
+        return _last_word(config) + 3
+
     @property
     def latency(self) -> int:
-        """Clocks from the one of `start` to the first with `descriptor.valid` or `refused`, where no read is begun."""
-        return self._last + 3
+        """The same of this one."""
+        return self.latency_of(self._config)
 
     def elaborate(self, platform: object) -> Module:
         """Build the block."""

@@ -1,4 +1,4 @@
-"""How many clocks a core takes for a GEMM, without simulating it: equal to the core's own counter.
+"""How many clocks a core takes for a GEMM, without simulating it: equal to the core's own counter, where it has one.
 
 The model follows what the blocks say of their clocks, event by event instead of clock by clock: bursts of operands
 from the loader over the bus into the buffers (`load_model`), tiles through the array (`gemm_walk`), groups of results
@@ -37,8 +37,8 @@ _LOCK = threading.Lock()
 class GemmCycles:
     """What a GEMM costs on a core.
 
-    cycles: what the core's counter shows; read_bytes, written_bytes: bus words that moved, in bytes; macs: M·N·K,
-    scales not counted; elements: multiply-accumulates that the array can do a clock.
+    cycles: those in which the core is busy, which its counter shows; read_bytes, written_bytes: bus words that moved,
+    in bytes; macs: M·N·K, scales not counted; elements: multiply-accumulates that the array can do a clock.
     """
 
     cycles: int
@@ -117,10 +117,8 @@ def predict(
     Raises
     ------
     ValueError
-        For what no GEMM can be, and for a compact core, which has clocks of its own and counts none.
+        For what no GEMM can be.
     """
-    if plan.config.compact:
-        raise ValueError(f"the clocks of a compact core are not known: {plan.config.name}")
     if out_bytes not in (1, 2, 4):
         raise ValueError(f"out_bytes must be 1, 2 or 4, not {out_bytes!r}")
     for name in ("m", "n", "k"):

@@ -14,9 +14,6 @@ from halfulp.sim.walk_cells import BURST_DEPTH, ENDS_DEPTH, Cells, Given, Now
 
 __all__ = ["drain_clocks", "drain_tile"]
 
-QUEUE_LATENCY = 3
-"""Clocks from a push into a queue of the writer to the first in which the bus has it."""
-
 
 def drain_clocks(p: Cells, s: Cells, worst: Cells, rows: int, row_bytes: int, address: int) -> int:
     """Clocks from a tile's capture to the last response, from rest at clock 0."""
@@ -42,7 +39,7 @@ def drain_tile(
     is_worst, page_words = worst[0], PAGE_BYTES >> bus_shift
 
     move = max(captured, s[releases + ((released + rows - most_rows - 1) & (most_rows - 1))] + 2)
-    start = max(accepted + 1, s[Now.WALKED], s[Now.CLOSED_BEFORE] + 1)
+    start = max(accepted + p[Given.TILE_QUEUE], s[Now.WALKED], s[Now.CLOSED_BEFORE] + 1)
     walked = start
     for row in range(rows):
         place = (address + row * stride) & (PAGE_BYTES - 1)
@@ -86,6 +83,9 @@ def drain_tile(
     s[Now.STARTED_BEFORE], s[Now.STARTED] = s[Now.STARTED], start
     s[Now.CLOSED_BEFORE], s[Now.CLOSED] = s[Now.CLOSED], read + p[Given.ROUNDING]
     s[Now.MAY_ACCEPT] = max(accepted, s[Now.STARTED_BEFORE]) + 1
+    if not p[Given.TILE_QUEUE]:
+        # One that finds no queue is accepted when it starts.
+        s[Now.MAY_ACCEPT] = max(walked, s[Now.CLOSED_BEFORE] + 1)
     s[Now.LAST_STEP] = move + max(0, rows - p[Given.FIRST_CAPTURE])
 
 
@@ -93,7 +93,7 @@ def _send_burst(p: Cells, s: Cells, pushed: int, beats: int) -> int:
     """Put a burst on the bus whose last word is pushed in this clock or later; return when."""
     rate, bursts, words = p[Given.RATE], s[Now.BURSTS_SENT], s[Now.WORDS_SENT]
     pushed = max(pushed, s[Now.BEGUN_RING + (bursts & (BURST_DEPTH - 1))] + 1)
-    begun = max(pushed + QUEUE_LATENCY, s[Now.ADDRESSED], s[Now.WRITTEN] + 1, s[Now.SENT])
+    begun = max(pushed + p[Given.WORD_QUEUE], s[Now.ADDRESSED], s[Now.WRITTEN] + 1, s[Now.SENT])
     begun = max(begun, s[Now.AWAITED_RING + ((bursts + 1) & (WRITES_OUTSTANDING - 1))] + 1)
     answered = s[Now.ANSWER_RING + ((bursts - p[Given.OUTSTANDING]) & (ENDS_DEPTH - 1))]
     addressed = max(begun + 1, answered + 1)

@@ -68,6 +68,8 @@ def _start(config: ArrayConfig, memory: MemoryTiming, code_bytes: int) -> _Start
         (Given.QUEUE, core.queue),
         (Given.GROUPS, core.groups),
         (Given.ROWS, core.rows),
+        (Given.TILE_QUEUE, core.tile_queue),
+        (Given.WORD_QUEUE, core.word_queue),
         (Given.GROUP_BYTES, core.lanes * code_bytes),
         (Given.C_BYTES, code_bytes),
         (Given.READ_AT, Now.RINGS_END),
@@ -171,9 +173,9 @@ class GemmClocks:
         if shortcuts:
             self._take_bounds()
         now = self._rest[:]
-        now[Now.READY] = now[Now.LAST] = FIRST_SEGMENT
+        now[Now.READY] = now[Now.LAST] = core.start + FIRST_SEGMENT
         now[Now.LAST_OF_TILE] = -core.feed
-        now[Now.LOADER] = FIRST_BLOCK
+        now[Now.LOADER] = core.start + FIRST_BLOCK
         nothing = array("q", [0])
         slots = given[Given.A_SLOTS] + given[Given.A_SLOTS + OPERAND]
         ahead = nothing * (Lead.RINGS + 2 * slots)
@@ -191,8 +193,10 @@ class GemmClocks:
         steps = core.interval * plan.k
         most = min(config.rows, plan.m), min(config.columns, plan.n) * given[Given.C_BYTES]
         # How long before capture all before has to be in memory: then the bus has saved up its credit, and positions of
-        # the tile, which wait for those of the tile before, are there in time.
-        margin = max(WHOLE_BEAT // given[Given.RATE] + 2, core.position - core.rounding - core.queue)
+        # the tile, which wait for those of the tile before, are there in time; without a queue of tiles they have to be
+        # entered by its last step, which waits for its acceptance.
+        entered = core.position if core.tile_queue else max(core.position, core.capture)
+        margin = max(WHOLE_BEAT // given[Given.RATE] + 2, entered - core.rounding - core.queue)
         given[Given.IS_CALM] = is_calm = (
             steps >= core.capture and bounds.longest_results(*most, self._c_address, self._c_stride) + margin < steps
         )

@@ -15,8 +15,8 @@ from halfulp.sim.walk_cells import Cells, Given, Lead, Now, Seen
 
 __all__ = ["FIRST_SEGMENT", "walk_groups"]
 
-FIRST_SEGMENT = 12
-"""Clocks from the start of a GEMM on a core at rest to its first segment: queue 3, planner 3, loader 2, walk 4."""
+FIRST_SEGMENT = 9
+"""Clocks from a descriptor's coming to a core at rest to its first segment: planner 3, loader 2, walk 4."""
 
 ARRIVAL_LATENCY = 3
 """Clocks from a block's last beat on the bus to the first of its steps."""

@@ -20,8 +20,8 @@ __all__ = [
     "most_words",
 ]
 
-FIRST_BLOCK = 10
-"""Clocks from the start of a GEMM on a core at rest to the loader's first block: queue 3, planner 3, loader 4."""
+FIRST_BLOCK = 7
+"""Clocks from a descriptor's coming to a core at rest to the loader's first block: planner 3, loader 4."""
 
 NEXT_PANEL, NEXT_GROUP = 2, 4
 """Clocks that the loader takes more for a block with which a panel (or pair), or a group, begins."""

@@ -104,17 +104,19 @@ class Given(IntEnum):
     READ_AT = 42
     TAKEN_AT = 43
     RELEASED_AT = 44
-    A_ADDRESS = 45
-    A_STRIDE = 46
-    A_ACROSS_K = 47
-    A_SIZE = 48
-    A_LANES = 49
-    A_BYTES = 50
-    A_SLACK = 51
-    A_MODULUS = 52
-    A_SLOTS = 53
-    A_SLOTS_AT = 54
-    A_LONGEST = 55
+    TILE_QUEUE = 45
+    WORD_QUEUE = 46
+    A_ADDRESS = 47
+    A_STRIDE = 48
+    A_ACROSS_K = 49
+    A_SIZE = 50
+    A_LANES = 51
+    A_BYTES = 52
+    A_SLACK = 53
+    A_MODULUS = 54
+    A_SLOTS = 55
+    A_SLOTS_AT = 56
+    A_LONGEST = 57
     CELLS = A_ADDRESS + 2 * OPERAND
 
 
