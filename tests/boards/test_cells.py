@@ -46,6 +46,14 @@ ALIKE = {
             [".INITVAL(64'h0)", ".INITVAL(64'h0123456789abcdef)"],
         ),
     },
+    "ice40": {
+        "SB_LUT4": (
+            "input I0, I1, I2, I3, output O",
+            "",
+            INDUCTION,
+            [".LUT_INIT(16'h6ac1)", ".LUT_INIT(16'h1234)"],
+        ),
+    },
     "gowin": {
         "LUT1": ("input I0, output F", "", INDUCTION, [".INIT(2'h1)", ".INIT(2'h2)"]),
         "LUT2": ("input I0, I1, output F", "", INDUCTION, [".INIT(4'h2)", ".INIT(4'hd)"]),
@@ -73,6 +81,7 @@ FAULTS = {
         "TRELLIS_FF": [('CEMUX == "INV" ?', 'CEMUX == "0" ?')],
         "TRELLIS_DPR16X4": [("words[RAD]", "words[WAD]"), ("INITVAL[4 * n +: 4]", "INITVAL[63 - 4 * n -: 4]")],
     },
+    "ice40": {"SB_LUT4": [("{I3, I2, I1, I0}", "{I3, I0, I1, I2}")]},
     "gowin": {
         "LUT1": [(".A(I0)", ".A(!I0)")],
         "LUT2": [("{I1, I0}", "{I0, I1}")],
@@ -104,7 +113,7 @@ def prove_alike(flow: str, kind: str, folder: Path, models: str) -> None:
         (folder / f"use{number}.v").write_text(f"module use({ports}); {kind} #({parameters}) c({joined}); endmodule\n")
         for name, source in (("ours", "-icells cells.v"), ("theirs", f"-overwrite {theirs}")):
             script += (
-                f"read_verilog {source}\nread_verilog use{number}.v\nhierarchy -top use\nproc\nflatten\nopt_clean\n"
+                f"read_verilog -defer {source}\nread_verilog use{number}.v\nhierarchy -top use\nproc\nflatten\nopt_clean\n"
             )
             script += f"{passes}\nrename use {name}\ndesign -stash {name}\n"
         script += (

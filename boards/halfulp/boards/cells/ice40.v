@@ -1,6 +1,12 @@
-// Of an iCE40's cells those that Yosys has no model of, or one that simulators of logic cannot take: pins, PLLs and block
-// memories. Clocks rise. PLLs are locked from the start, and their rate is another matter: all that runs on their clock
-// counts clocks. After Lattice's FPGA-TN-02002 (memory) and its iCE Technology Library.
+// Of an iCE40's cells those that Yosys has no model of, or one that simulators of logic cannot take or are slow with:
+// tables, pins, PLLs and block memories. Clocks rise. PLLs are locked from the start, and their rate is another matter:
+// all that runs on their clock counts clocks. After Lattice's FPGA-TN-02002 (memory) and its iCE Technology Library.
+
+// With Yosys' own, which does the same, netlists run twenty times as slowly: it picks bits of vectors.
+module SB_LUT4(input I0, I1, I2, I3, output O);
+  parameter [15:0] LUT_INIT = 16'h0000;
+  \$lut #(.WIDTH(4), .LUT(LUT_INIT)) entry (.A({I3, I2, I1, I0}), .Y(O));
+endmodule
 
 module SB_IO(inout PACKAGE_PIN, input D_OUT_0, OUTPUT_ENABLE, CLOCK_ENABLE, output D_IN_0);
   parameter [5:0] PIN_TYPE = 6'b000000;
