@@ -112,10 +112,8 @@ def prove_alike(flow: str, kind: str, folder: Path, models: str) -> None:
     for number, parameters in enumerate(settings):
         (folder / f"use{number}.v").write_text(f"module use({ports}); {kind} #({parameters}) c({joined}); endmodule\n")
         for name, source in (("ours", "-icells cells.v"), ("theirs", f"-overwrite {theirs}")):
-            script += (
-                f"read_verilog -defer {source}\nread_verilog use{number}.v\nhierarchy -top use\nproc\nflatten\nopt_clean\n"
-            )
-            script += f"{passes}\nrename use {name}\ndesign -stash {name}\n"
+            script += f"read_verilog -defer {source}\nread_verilog use{number}.v\nhierarchy -top use\n"
+            script += f"proc\nflatten\nopt_clean\n{passes}\nrename use {name}\ndesign -stash {name}\n"
         script += (
             "design -copy-from ours ours\ndesign -copy-from theirs theirs\nmiter -equiv -flatten ours theirs both\n"
         )

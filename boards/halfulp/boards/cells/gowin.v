@@ -1,6 +1,6 @@
-// Of a Gowin part's cells those that Yosys has no model of, or one that simulators of logic cannot take or are slow with:
-// constants, tables, memories, multipliers, which are used without their registers, and PLLs. Clocks rise. PLLs are
-// locked from the start, and their rate is another matter: all that runs on their clock counts clocks. After Gowin's
+// Of a Gowin part's cells those that Yosys has no model of, or one that simulators of logic cannot take or are slow
+// with: constants, tables, memories, multipliers, which are used without their registers, and PLLs. Clocks rise. PLLs
+// are locked from the start, and their rate is another matter: all that runs on their clock counts clocks. After Gowin's
 // SUG283 (primitives), UG285 (memory) and UG287 (DSP).
 
 module VCC(output V);
