@@ -24,7 +24,12 @@ from halfulp.sim.blocks import emulate_block_gemm
 from .small_cores import BLOCKS
 
 ROOT = Path(__file__).parents[2]
-VERIFIED = ("docs/configs/mxfp8_2x3.toml", "docs/configs/nvfp4_2x2.toml", "tests/sim/configs/mxint8.toml")
+VERIFIED = (
+    "docs/configs/mxfp8_2x3.toml",
+    "docs/configs/nvfp4_2x2.toml",
+    "tests/sim/configs/mxint8.toml",
+    "tests/sim/configs/compact_blocks.toml",
+)
 SHAPES = ((1, 1, 1), (5, 32, 3), (3, 33, 2), (2, 16, 5), (4, 17, 4), (7, 100, 5), (1, 700, 3))
 """M, K, N: one element, whole blocks, short last ones of one and more elements, K beyond the operands' buffers."""
 
@@ -62,7 +67,7 @@ def check(device: Device, a: Blocks, b: Blocks, spec: BlockGemmSpec, seed: int) 
 @pytest.fixture(
     scope="module",
     params=[BLOCKS, *(pytest.param(load_config(ROOT / name), marks=pytest.mark.verify) for name in VERIFIED)],
-    ids=lambda config: f"{config.operands[0][0]}, {config.accumulator}",
+    ids=lambda config: f"{config.operands[0][0]}, {config.accumulator}{', compact' * config.compact}",
 )
 def core(request: pytest.FixtureRequest) -> Iterator[RtlDevice]:
     device = RtlDevice("a core of block-scaled operands", request.param, stall=0.05)
