@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import signal
@@ -53,6 +54,37 @@ def test_a_library_is_built_once_and_again_when_it_is_damaged(empty_cache: Path)
     whole = library.read_bytes()
     library.write_bytes(whole[: len(whole) // 2])
     assert build_library("puppet", PUPPET).read_bytes() == whole
+
+
+def clock(library: Path) -> None:
+    """Open the puppet of this build and let it run."""
+    timing = (ctypes.c_uint32 * 8)(1, 1, 65536, 0, 32)
+    memory = (ctypes.c_uint8 * 4096)()
+    core = ctypes.CDLL(str(library))
+    core.core_open.restype = ctypes.c_void_p
+    handle = ctypes.c_void_p(core.core_open(memory, ctypes.c_uint64(4096), ctypes.c_uint64(0), timing))
+    core.core_advance(handle, ctypes.c_uint64(1000))
+    core.core_close(handle)
+
+
+def test_an_exercised_library_is_compiled_by_what_was_counted(empty_cache: Path):
+    """One that was exercised and one whose exercise did nothing differ: the compiler had counts of the first alone."""
+    plain = build_library("puppet", PUPPET)
+    counted = build_library("puppet", PUPPET, exercise=clock)
+    clock(counted)
+    assert counted != plain
+    assert counted.read_bytes() != plain.read_bytes()
+    assert sorted(left_behind(empty_cache)) == sorted({plain.parent.name, counted.parent.name})
+    assert [path.name for path in counted.parent.iterdir() if path.suffix in (".gcda", ".so")] == ["core.so"]
+
+
+def test_an_exercise_that_fails_leaves_a_library_like_one_without(empty_cache: Path, caplog: pytest.LogCaptureFixture):
+    def fail(library: Path) -> None:
+        raise TimeoutError(f"{library.name} did not end")
+
+    plain = build_library("puppet", PUPPET)
+    assert build_library("puppet", PUPPET, exercise=fail).read_bytes() == plain.read_bytes()
+    assert "puppet is not compiled for what it does most: counting.so did not end" in caplog.text
 
 
 def test_a_failing_build_tells_the_first_error_and_keeps_the_log(empty_cache: Path):

@@ -19,6 +19,10 @@ void Vcore___024root___eval_ico(Vcore___024root*);
 void Vcore___024root___eval_nba(Vcore___024root*);
 #endif
 
+#if COUNTING
+extern "C" void __gcov_dump();  // of libgcov: writes what has been counted
+#endif
+
 namespace {
 
 enum Status : int { limit_reached = 0, interrupted = 1, violated = 2, no_answer = 3, bus_error = 4 };
@@ -215,7 +219,12 @@ public:
 EXPORT Simulation* core_open(uint8_t* bytes, uint64_t size, uint64_t base, const MemoryTiming* timing) {
     return new (std::nothrow) Simulation(bytes, size, base, *timing);
 }
-EXPORT void core_close(Simulation* s) { delete s; }
+EXPORT void core_close(Simulation* s) {
+    delete s;
+#if COUNTING
+    __gcov_dump();
+#endif
+}
 EXPORT void core_reset(Simulation* s) { s->reset(); }
 EXPORT int core_read(Simulation* s, uint32_t offset, uint32_t* value) { return s->read(offset, value); }
 EXPORT int core_write(Simulation* s, uint32_t offset, uint32_t value, uint32_t strobes) {

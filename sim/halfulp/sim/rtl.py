@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import time
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,10 @@ RESPONSES = {"slave_error": 2, "decode_error": 3}
 _INTERRUPTED, _VIOLATED, _NO_ANSWER, _BUS_ERROR = 1, 2, 3, 4
 _CLOCKS_A_CALL = 50_000  # less than a tenth of a second: how late Ctrl-C and a time-out may come
 _CLOCKS_A_LOOK = 500
+
+PROFILED_ELEMENTS = 64
+"""Arrays of so many processing elements and more are compiled twice, the second time for the ways that they take: a
+tenth faster. Smaller ones are mostly opened to be tried, and would be built longer than they run."""
 
 
 class AxiProtocolError(RuntimeError):
@@ -102,6 +107,8 @@ class RtlCore:
         Bursts that the memory holds in each direction, 1 to 128.
     trace
         File for VCD waves, from reset to `close`; the core is then another, slower build, in the same clocks.
+    library
+        A build of this core to run, instead of the one in the cache.
     """
 
     def __init__(
@@ -117,6 +124,7 @@ class RtlCore:
         seed: int = 0,
         outstanding: int = 32,
         trace: str | os.PathLike[str] | None = None,
+        library: Path | None = None,
     ) -> None:
         self._handle: int | None = None
         for name, latency in (("read_latency", read_latency), ("write_latency", write_latency)):
@@ -132,8 +140,7 @@ class RtlCore:
             raise ValueError(f"seed must be a 64-bit number, not {seed!r}")
         self.config = config
         self._memory = DeviceMemory(memory_bytes, base=base)
-        library = build_library(config.name, core_verilog(config, flat=trace is None), trace=trace is not None)
-        self._library = _load(library)
+        self._library = _load(library or _build(config, trace=trace is not None))
         timing = _Timing(
             read_latency, write_latency, round(bandwidth * 65536), int(stall * 2**32), outstanding, 0, seed
         )
@@ -257,6 +264,15 @@ class RtlCore:
         if status == _VIOLATED:
             raise AxiProtocolError(f"{message} (seen {what}, clock {self.cycles})")
         raise RegisterBusError(f"{what}: {message}")
+
+
+def _build(config: ArrayConfig, *, trace: bool) -> Path:
+    exercise = None
+    if not trace and config.rows * config.columns >= PROFILED_ELEMENTS:
+        from halfulp.sim.exercise import exercise_core  # which opens cores
+
+        exercise = partial(exercise_core, config)
+    return build_library(config.name, core_verilog(config, flat=not trace), trace=trace, exercise=exercise)
 
 
 def _check_offset(offset: int) -> int:

@@ -14,6 +14,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -42,6 +43,16 @@ OPTIMISATION = {"hot": ("-O3", "-fno-tree-slp-vectorize"), "traced": ("-O1",), "
 
 Vectors are for the loops over processing elements. Elsewhere the compiler would gather single bytes into them, which
 costs more than it saves."""
+
+COUNTING = (
+    *("-fprofile-generate", "-fprofile-update=single", "-DCOUNTING=1"),
+    # What costs the compiler most, and comes behind the counters.
+    *("-fno-tree-vectorize", "-fno-tree-pre", "-fno-gcse", "-fno-tree-dominator-opts", "-fno-code-hoisting"),
+)
+"""GCC's flags with which hot code counts the ways it takes."""
+
+COUNTED = ("-fprofile-use",)
+"""And those with which it is compiled by these counts."""
 
 VECTORS = (
     (
@@ -80,7 +91,13 @@ def verilator_environment() -> dict[str, str]:
 
 
 def build_library(
-    name: str, verilog: str, *, trace: bool = False, quick: bool = False, harness: tuple[str, ...] = HARNESS
+    name: str,
+    verilog: str,
+    *,
+    trace: bool = False,
+    quick: bool = False,
+    harness: tuple[str, ...] = HARNESS,
+    exercise: Callable[[Path], None] | None = None,
 ) -> Path:
     """Shared library of the core and the harness, from the cache or built now.
 
@@ -96,6 +113,10 @@ def build_library(
         Compiled in as little time as can be; slower to run.
     harness
         Files of `halfulp.sim`, the first of which is compiled.
+    exercise
+        Runs what the core will do most, on a build that counts which ways its code takes; the library is then
+        compiled for these. Takes twice the time to build, with GCC; nothing with other compilers. An exercise that
+        fails (OSError or RuntimeError) leaves a library that is like one without.
 
     Returns
     -------
@@ -110,16 +131,22 @@ def build_library(
         Where the cache has no room.
     """
     sources = [(Path(__file__).parent / file).read_bytes() for file in harness]
-    flags = repr((VERILATOR_FLAGS, OPTIMISATION, _vector_flags(), version("verilator"), trace))
+    flags = repr((VERILATOR_FLAGS, OPTIMISATION, COUNTING, COUNTED, _vector_flags(), version("verilator"), trace))
     key = digest(
-        verilog, *sources, flags, *["quick"] * quick, os.uname().machine, os.confstr("CS_GNU_LIBC_VERSION") or ""
+        verilog,
+        *sources,
+        flags,
+        *["quick"] * quick,
+        *["exercised"] * bool(exercise),
+        os.uname().machine,
+        os.confstr("CS_GNU_LIBC_VERSION") or "",
     )
 
     def build(folder: Path) -> None:
         _log.info("building the simulation of %s", name)
         work = folder / "work"
         work.mkdir()
-        _build(name, verilog, harness[0], trace, quick, work)
+        _build(name, verilog, harness[0], trace, quick, exercise, work)
         (work / "core.so").rename(folder / "core.so")
         shutil.rmtree(work)
 
@@ -220,7 +247,15 @@ def _is_plain(model: Path) -> bool:
     return {"eval_ico", "eval_nba"} <= functions and "eval_act" not in functions and one_edge
 
 
-def _build(name: str, verilog: str, harness: str, trace: bool, quick: bool, work: Path) -> None:
+def _build(
+    name: str,
+    verilog: str,
+    harness: str,
+    trace: bool,
+    quick: bool,
+    exercise: Callable[[Path], None] | None,
+    work: Path,
+) -> None:
     compiler = cpp_compiler()
     root = verilator_root()
     runtime = _runtime(compiler, root)
@@ -240,12 +275,26 @@ def _build(name: str, verilog: str, harness: str, trace: bool, quick: bool, work
     # Longest first, so that the last job is a short one.
     sources = sorted(hot, key=lambda path: (-path.stat().st_size, path.name))
     sources += [cold, Path(__file__).parent / harness]
-    commands, objects = [], []
-    for source in sources:
-        level = OPTIMISATION["cold" if quick or source == cold else "traced" if trace else "hot"]
-        level += _vector_flags() if level == OPTIMISATION["hot"] else ()
-        objects.append(f"{source.stem}.o")
-        commands.append([*compiler, *flags, *level, "-c", os.path.relpath(source, work), "-o", objects[-1]])
-    run_tools(f"compiling {name}", commands, work)
-    link = [*compiler, "-shared", "-pthread", "-Wl,-z,defs", "-s", "-o", "core.so", *objects]
-    run_tools(f"linking {name}", [[*link, *map(str, sorted(runtime.glob("*.o")))]], work)
+    level = OPTIMISATION["cold" if quick else "traced" if trace else "hot"]
+    level += _vector_flags() if level == OPTIMISATION["hot"] else ()
+
+    def build(library: str, *profile: str) -> None:
+        commands = []
+        for source in sources:
+            how = OPTIMISATION["cold"] if source == cold else (*level, *profile)
+            commands.append([*compiler, *flags, *how, "-c", os.path.relpath(source, work), "-o", f"{source.stem}.o"])
+        run_tools(f"compiling {name}", commands, work)
+        link = [*compiler, "-shared", "-pthread", "-Wl,-z,defs", "-s", *profile, "-o", library]
+        objects = [f"{source.stem}.o" for source in sources]
+        run_tools(f"linking {name}", [[*link, *objects, *map(str, sorted(runtime.glob("*.o")))]], work)
+
+    profile: tuple[str, ...] = ()
+    if exercise and "Free Software Foundation" in _compiler_version(tuple(compiler)):
+        build("counting.so", *COUNTING)
+        try:
+            exercise(work / "counting.so")
+        except (OSError, RuntimeError) as error:
+            _log.warning("%s is not compiled for what it does most: %s", name, error)
+        else:
+            profile = COUNTED
+    build("core.so", *profile)
