@@ -113,7 +113,10 @@ boards: setup ## real bitstreams by the open tools: of a small design for each t
 
 # A quarter of an hour: each is synthesised, made plain Verilog of some ten thousand cells, and compiled.
 netlists: setup ## what synthesis makes of cores for boards, cell by cell, against the golden model
-	$(BIN)/halfulp verify docs/configs/int8_2x2_serial.toml --netlist ulx3s
+	for core in int8_2x2_serial:ulx3s int8_2x2_compact_serial:ulx3s int8_2x2_serial:tang-nano-20k \
+			int8_2x2_compact_serial:tang-nano-9k int8_2x2_compact_serial:ice40-hx8k int8_1x2_compact_serial:icebreaker; do
+		$(BIN)/halfulp verify "docs/configs/$${core%:*}.toml" --netlist "$${core#*:}"
+	done
 	$(BIN)/halfulp verify docs/configs/int8_8x8_serial.toml --netlist ulx3s --tests 1
 
 # The stubs of Amaranth want Python 3.11; without them its whole interface is unknown to pyright.

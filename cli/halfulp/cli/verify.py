@@ -25,7 +25,7 @@ EXAMPLE = """
 """
 
 TESTS, NETLIST_TESTS = 20, 3
-"""Random GEMMs unless told: a netlist runs them a thousand times as slowly."""
+"""Random GEMMs unless told: a netlist takes seconds for each."""
 
 
 def verify(
