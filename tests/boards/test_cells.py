@@ -156,6 +156,29 @@ def test_cells_used_as_no_model_knows_are_refused(
         with_buses({"modules": {"top": module}})
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "size", "bit", "place"),
+    [
+        ("DP16KD", "INITVAL_00", 320, 17, 17),
+        ("DP16KD", "INITVAL_00", 320, 20, 18),  # two bits of each twenty are no memory's
+        ("DP16KD", "INITVAL_3F", 320, 317, 18431),
+        ("SDPX9B", "INIT_RAM_01", 288, 0, 288),
+        ("DPX9B", "INIT_RAM_3F", 288, 287, 18431),
+        ("SDPB", "INIT_RAM_01", 256, 0, 256),
+        ("DPB", "INIT_RAM_3F", 256, 255, 16383),
+        ("SB_RAM40_4K", "INIT_F", 256, 255, 4095),
+    ],
+)
+def test_contents_of_a_block_are_one_number(kind: str, name: str, size: int, bit: int, place: int) -> None:
+    """Word after word, what is unknown 0; there is none where a memory begins as 0."""
+    for value, wanted in (("1", {"CONTENTS": 1 << place}), ("x", {}), ("0", {})):
+        row = "x" * (size - bit - 1) + value + "0" * bit
+        parameters = {name: row}
+        cell = {"type": kind, "parameters": parameters, "connections": {}, "port_directions": {}}
+        with_buses({"modules": {"top": {"attributes": {}, "cells": {"it": cell}}}})
+        assert {parameter: int(bits, 2) for parameter, bits in parameters.items()} == wanted
+
+
 def memory(width: int, words: int) -> str:
     """One memory of which a clock writes one word and reads another, as it was before; of 36 bits 9 can be written."""
     bits = (words - 1).bit_length()
