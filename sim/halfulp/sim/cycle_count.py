@@ -2,20 +2,47 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.registers import register
 from halfulp.hw.schedule import GemmPlan
 from halfulp.numerics.rounding import KINDS
 from halfulp.sim.memory_timing import PAGE_BYTES
-from halfulp.sim.rtl import RtlCore
 
-__all__ = ["count_cycles", "dense_gemm"]
+__all__ = ["RunningCore", "count_cycles", "dense_gemm"]
 
 FEW_PAGES_BITS = 16
 """Cores with fewer address bits have memories of so few pages that no matrix has one to itself."""
 
 INTERRUPT_LATENCY = 2
 """Clocks from the first in which a core is no longer busy to the interrupt: it is registered, and its cause was."""
+
+
+class RunningCore(Protocol):
+    """What counting needs of a simulated core; `halfulp.sim.rtl.RtlCore` is one."""
+
+    @property
+    def config(self) -> ArrayConfig:
+        """The core's configuration."""
+        ...
+
+    @property
+    def cycles(self) -> int:
+        """Clocks that have gone by."""
+        ...
+
+    def read(self, offset: int) -> int:
+        """Read the 32-bit register at byte `offset`."""
+        ...
+
+    def write(self, offset: int, value: int) -> None:
+        """Write the 32-bit register at byte `offset`."""
+        ...
+
+    def wait(self, timeout_s: float) -> bool:
+        """Run until the interrupt line is high, or the time is over; return whether it is high."""
+        ...
 
 
 def dense_gemm(
@@ -56,7 +83,7 @@ def dense_gemm(
 
 
 def count_cycles(
-    core: RtlCore, plan: GemmPlan, *, out_format: int = 0, c_address: int, c_stride: int, timeout_s: float = 600.0
+    core: RunningCore, plan: GemmPlan, *, out_format: int = 0, c_address: int, c_stride: int, timeout_s: float = 600.0
 ) -> int:
     """Run a GEMM on whatever is in memory, for its clocks: those in which the core is busy with it.
 

@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import time
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from halfulp.hw.cache import cached, digest
 from halfulp.hw.config import ArrayConfig
 from halfulp.hw.sources import sources_digest
 from halfulp.sim.device_memory import DeviceBuffer, DeviceMemory
+from halfulp.sim.exercise import exercise_core
 from halfulp.sim.verilator import build_library
 
 __all__ = ["AxiProtocolError", "RegisterBusError", "RtlCore", "core_verilog"]
@@ -267,12 +267,13 @@ class RtlCore:
 
 
 def _build(config: ArrayConfig, *, trace: bool) -> Path:
-    exercise = None
-    if not trace and config.rows * config.columns >= PROFILED_ELEMENTS:
-        from halfulp.sim.exercise import exercise_core  # which opens cores
+    def exercise(library: Path) -> None:
+        with RtlCore(config, memory_bytes=1 << 24, library=library) as core:
+            exercise_core(core)
 
-        exercise = partial(exercise_core, config)
-    return build_library(config.name, core_verilog(config, flat=not trace), trace=trace, exercise=exercise)
+    is_profiled = not trace and config.rows * config.columns >= PROFILED_ELEMENTS
+    verilog = core_verilog(config, flat=not trace)
+    return build_library(config.name, verilog, trace=trace, exercise=exercise if is_profiled else None)
 
 
 def _check_offset(offset: int) -> int:
