@@ -254,12 +254,15 @@ SHORTCUT_CORES = (
     EXACT,
     IN_TURN,
     BLOCKS,
+    ArrayConfig(rows=64, columns=8, lanes=8, bus_width=128, buffer_depth=64),
+    ArrayConfig(rows=1, columns=8, roundings="nearest_even"),
     COMPACT,
     as_compact(ArrayConfig(rows=16, columns=8)).replace(reads_outstanding=1),
 )
 SHORTCUT_MEMORIES = (
     *MEMORIES.values(),
     MemoryTiming(read_latency=20),
+    MemoryTiming(read_latency=23, write_latency=3, bandwidth=0.91, outstanding=16),
     MemoryTiming(read_latency=20, write_latency=20, bandwidth=0.5),
 )
 
@@ -273,6 +276,35 @@ def test_shortcuts_change_nothing(rng: np.random.Generator, request: pytest.Fixt
         walked = walk_gemm(plan, memory, out_bytes, c_address, c_stride, shortcuts=False)
         model = predict(plan, out_bytes=out_bytes, c_address=c_address, c_stride=c_stride, memory=memory)
         assert model == walked, (plan, memory, out_bytes, c_address, c_stride)
+
+
+def test_a_bus_that_is_busy_with_results_tells_the_end(rng: np.random.Generator):
+    """Of results that take longer than steps only the first tiles are followed, on bandwidths without a period too."""
+    followed = 0
+    for _ in range(300):
+        config = ArrayConfig(rows=int(rng.choice((4, 9, 16))), columns=16, lanes=int(rng.choice((2, 4, 8))))
+        m, n = (int(rng.integers(12, 20)) * size - int(rng.integers(4)) for size in (config.rows, config.columns))
+        k, out_bytes = int(rng.integers(1, 40)), int(rng.choice((2, 4)))
+        latency, outstanding = int(rng.integers(1, 60)), int(rng.choice((3, 8, 32)))
+        memory = MemoryTiming(
+            read_latency=latency, write_latency=latency, bandwidth=rng.uniform(0.2, 0.9), outstanding=outstanding
+        )
+        plan, c_address, _ = dense_gemm(config, m, k, n, across_k=(False, True), out_bytes=out_bytes, base=0)
+        stride = (n + int(rng.choice((0, 1, 8)))) * out_bytes
+        clocks = GemmClocks(plan, memory, out_bytes, c_address, stride)
+        walked, told = clocks.walk(shortcuts=False), clocks.walk()
+        assert told.answered == walked.answered, (plan, memory, out_bytes, stride)
+        followed += told.written < walked.written // 4
+    assert followed > 60
+
+
+def test_tall_tiles_leave_the_array_before_the_next_ones_are_captured():
+    """Where their rows take longer to leave it than their steps, and results are quickly in memory."""
+    config = ArrayConfig(rows=64, columns=8, lanes=8, bus_width=128, buffer_depth=64)
+    for k in range(100, 150):
+        plan, c_address, _ = dense_gemm(config, 787, k, 248, across_k=(True, True), out_bytes=2, base=0)
+        walked = walk_gemm(plan, MemoryTiming(), 2, c_address, 512, shortcuts=False)
+        assert walk_gemm(plan, MemoryTiming(), 2, c_address, 512) == walked, k
 
 
 def test_a_tile_that_begins_a_page_is_not_taken_for_one_that_no_page_cuts():
@@ -368,7 +400,7 @@ def test_bytes_moved_are_those_of_the_plans_bursts_and_of_c(rng: np.random.Gener
 def test_a_large_gemm_takes_milliseconds_and_a_known_one_none(sizes: tuple[int, int, int]):
     plan = layer((False, True), *sizes)
     predict(layer((False, False), 1, 1, 1))  # compiles the model where the cache is empty
-    for memory in (MemoryTiming(), SHORTCUT_MEMORIES[-1]):
+    for memory in (MemoryTiming(), SHORTCUT_MEMORIES[-1], MemoryTiming(bandwidth=0.3)):
         start = time.process_time()
         model = predict(plan, memory=memory)
         assert time.process_time() - start < 0.05, "thousands of tiles must not be walked one by one"

@@ -57,8 +57,10 @@ def drain_known(p: Cells, s: Cells, known: Cells, accepted: int, captured: int, 
     row, column = a * rows, b * lanes
     rows, row_bytes = min(rows, p[Given.A_SIZE] - row), min(lanes, p[Given.A_SIZE + OPERAND] - column) * size
     address = (p[Given.C_ADDRESS] + row * p[Given.C_STRIDE] + column * size) & (PAGE_BYTES - 1)
+    sent = s[Now.WORDS_SENT]
     if not known[Known.IS_ON]:
         drain_tile(p, s, known, accepted, captured, rows, row_bytes, address)
+        s[Now.WORDS_DONE] += s[Now.WORDS_SENT] - sent
         known[Known.MISSES] += 1
         if known[Known.MISSES] == PAUSE and p[Given.SHORTCUTS]:
             known[Known.IS_ON], known[Known.HITS], known[Known.MISSES] = 1, 0, 0
@@ -78,10 +80,14 @@ def drain_known(p: Cells, s: Cells, known: Cells, accepted: int, captured: int, 
         s[Now.MAY_ACCEPT] = accepted + known[tile + KnownTile.MAY_ACCEPT]
         s[Now.LAST_STEP] = accepted + known[tile + KnownTile.LAST_STEP]
         s[Now.ANSWERED] = accepted + known[tile + KnownTile.ANSWERED]
+        s[Now.WORDS_DONE] += known[tile + KnownTile.WORDS]
         return
     if not known[Known.IS_LIVE]:
         _make_live(p, s, known)
+        sent = 0
     drain_tile(p, s, known, accepted, captured, rows, row_bytes, address)
+    words = s[Now.WORDS_SENT] - sent
+    s[Now.WORDS_DONE] += words
     known[Known.MISSES] += 1
     if known[Known.MISSES] > PATIENCE + known[Known.HITS]:
         known[Known.IS_ON], known[Known.MISSES] = 0, 0
@@ -97,6 +103,7 @@ def drain_known(p: Cells, s: Cells, known: Cells, accepted: int, captured: int, 
     known[tile + KnownTile.MAY_ACCEPT] = s[Now.MAY_ACCEPT] - accepted
     known[tile + KnownTile.LAST_STEP] = s[Now.LAST_STEP] - accepted
     known[tile + KnownTile.ANSWERED] = s[Now.ANSWERED] - accepted
+    known[tile + KnownTile.WORDS] = words
 
 
 def _is_cut(p: Cells, rows: int, row_bytes: int, address: int) -> int:

@@ -14,6 +14,7 @@ from halfulp.sim.core_clocks import core_clocks
 from halfulp.sim.gemm_walk import FIRST_SEGMENT
 from halfulp.sim.load_model import FIRST_BLOCK
 from halfulp.sim.memory_timing import PAGE_BYTES, WHOLE_BEAT, MemoryTiming, lies_alike
+from halfulp.sim.traffic import words_written
 from halfulp.sim.walk_bounds import WalkBounds
 from halfulp.sim.walk_cells import MOST_STATES, NEVER, OPERAND, Given, Known, Lead, Now, Seen
 from halfulp.sim.walk_code import walk_code
@@ -168,7 +169,7 @@ class GemmClocks:
         given, plan = self._given, self._plan
         core = core_clocks(plan.config)
         given[Given.SHORTCUTS] = shortcuts
-        for cell in (Given.IS_CALM, Given.MAY_LOOK_AHEAD, Given.MAY_REPEAT):
+        for cell in (Given.IS_CALM, Given.MAY_LOOK_AHEAD, Given.MAY_REPEAT, Given.BUS_COST):
             given[cell] = False
         if shortcuts:
             self._take_bounds()
@@ -205,9 +206,15 @@ class GemmClocks:
         given[Given.TILE_CLOCKS], given[Given.MARGIN] = steps, 0
         if not is_calm:
             given[Given.TILE_CLOCKS], given[Given.MARGIN] = bounds.tile_clocks(steps)
+            given[Given.BUS_COST] = cost = bounds.bus_cost(self._c_address, self._c_stride)
+            if cost:
+                place = {"c_address": self._c_address, "c_stride": self._c_stride}
+                given[Given.C_WORDS] = words_written(plan, out_bytes=given[Given.C_BYTES], **place)
         given[Given.MAY_LOOK_AHEAD] = True
-        # Whether tiles that wait for nothing follow each other in the clocks of their steps.
-        least = max(TileWalk.period, core.interval + core.feed + 1 + core.words)
+        # Whether tiles that wait for nothing follow each other in the clocks of their steps: for segments, for random
+        # words, and for sums that are to leave the array before the next ones are captured.
+        taken = max(TileWalk.period, core.interval + core.feed + 1 + core.words)
+        least = max(taken, core.capture + core.moved(min(config.rows, plan.m)))
         given[Given.MAY_REPEAT] = is_calm and steps >= least
         given[Given.A_LONGEST] = bounds.longest_load((0,))
         given[Given.A_LONGEST + OPERAND] = bounds.longest_load((1,))

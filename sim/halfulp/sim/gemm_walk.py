@@ -7,6 +7,7 @@ For `halfulp.sim.scalar_code`, which compiles it. p, s, known and look: cells of
 from __future__ import annotations
 
 from halfulp.hw.tile_walk import TileWalk
+from halfulp.sim.bus_bound import end_with_bus
 from halfulp.sim.drain_table import begin_known, drain_known
 from halfulp.sim.gemm_repeats import passed_over
 from halfulp.sim.load_lead import lead_begin, lead_group, lead_resume, lead_save
@@ -36,9 +37,9 @@ def walk_groups(p: Cells, s: Cells, groups: Cells, known: Cells, look: Cells, se
     seen[Seen.VISITS] = 0
     begin_known(p, s, known)
     number = 0
-    while number < count:
+    while number < count and not s[Now.IS_OVER]:
         number += _walk_group(p, s, groups, known, look, columns, number)
-        if number < alike and p[Given.SHORTCUTS]:
+        if number < alike and p[Given.SHORTCUTS] and not s[Now.IS_OVER]:
             number += passed_over(p, s, known, seen, number, alike, groups[2 * number], 0)
     if p[Given.IS_CALM]:
         # The drain was at rest when the last tile's positions were asked for.
@@ -67,7 +68,7 @@ def _walk_group(p: Cells, s: Cells, groups: Cells, known: Cells, look: Cells, se
         _walk_run(p, s, known, start, size, x, 0, columns, 0, 1, 0, pause)
     seen[Seen.VISITS] = 0
     y = size
-    while y < columns:
+    while y < columns and not s[Now.IS_OVER]:
         n = y - size
         if (n & (n - 1)) == 0:
             passed = _pass_groups(p, s, groups, look, number, square, y)
@@ -76,7 +77,7 @@ def _walk_group(p: Cells, s: Cells, groups: Cells, known: Cells, look: Cells, se
         _walk_run(p, s, known, start, size, 0, y, size, 1, p[Given.CHUNKED], 1, NEXT_PANEL)
         y += 1
         # The last column frees the residents, and may be short of lanes.
-        if y < columns - 1 and p[Given.SHORTCUTS]:
+        if y < columns - 1 and p[Given.SHORTCUTS] and not s[Now.IS_OVER]:
             y += passed_over(p, s, known, seen, y, columns - 1, start, y)
     return 1
 
@@ -142,6 +143,8 @@ def _walk_run(
         loads_x, loads_y = 0, 0
     last_column, last_x = p[Given.COLUMNS] - 1, size - 1
     for tile in range(count):
+        if s[Now.IS_OVER]:
+            return
         if tile == 1 and p[Given.MAY_REPEAT] and not s[Now.IS_AHEAD] and _is_next_in_time(p, s):
             _pass_run(p, s, start, size, x, y, count - 1, along)
             return
@@ -259,3 +262,5 @@ def _tile(
         _capture(p, s, captured, x, y)
     else:
         drain_known(p, s, known, accepted, captured, row, column)
+        if p[Given.BUS_COST] and s[Now.IS_AHEAD] and s[Now.WORDS_DONE] < p[Given.C_WORDS]:
+            end_with_bus(p, s, known)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from array import array
+from itertools import pairwise
 
 from halfulp.hw.burst_writer import WRITES_OUTSTANDING
 from halfulp.hw.config import BURST_BEATS
 from halfulp.hw.schedule import GemmPlan, OperandPlan
+from halfulp.hw.tile_walk import TileWalk
 from halfulp.hw.writer import WORD_DEPTH
 from halfulp.sim.load_model import NEXT_GROUP
 from halfulp.sim.memory_timing import PAGE_BYTES, WHOLE_BEAT, MemoryTiming, lies_alike
@@ -97,11 +99,12 @@ class WalkBounds:
             return -(-beats * WHOLE_BEAT // memory.rate)
 
         least = -(-(memory.read_latency + IN_FLIGHT + clocks(min(most, BURST_BEATS))) // flying)
-        # What bursts need that have fewer beats than that: a line that is one, or the last two of a longer one.
-        if most <= BURST_BEATS:
-            short = max(0, least - clocks((places[0] + length + bus - 1) // bus))
-        else:
-            short = most // BURST_BEATS * max(0, least - clocks(BURST_BEATS)) + 2 * least
+        # What bursts need that have fewer beats than that: a line that is one, or the last two of a longer one. Of the
+        # clocks of one's beats no more is sure than what they are on the average.
+        beats = (places[0] + length + bus - 1) // bus if most <= BURST_BEATS else BURST_BEATS
+        short = max(0, least - beats * WHOLE_BEAT // memory.rate)
+        if most > BURST_BEATS:
+            short = most // BURST_BEATS * short + 2 * least
         return clocks(words) + lines * short + cuts * max(2, least) + blocks
 
     def tile_clocks(self, steps: int) -> tuple[int, int]:
@@ -122,6 +125,55 @@ class WalkBounds:
         held = WORD_DEPTH + (given[Given.GROUPS] + 2) * (given[Given.GROUP_BYTES] // bus + 2)
         return clocks, 5 * clocks + held * WHOLE_BEAT // rate
 
+    def bus_cost(self, address: int, stride: int) -> int:
+        """For `bus_bound`: so many clocks before the bus is done with a tile the next one has to be at the packer.
+
+        They are those of a row through the packer and a queue, and some to spare. 0 where the bus may wait after all.
+        address, stride: as in `longest_results`.
+        """
+        plan, given, memory = self._plan, self._given, self._memory
+        config, rate, bus, size = plan.config, memory.rate, given[Given.BUS_BYTES], given[Given.C_BYTES]
+        down, along = -(-plan.m // config.rows), -(-plan.n // config.columns)
+        # A bus as fast as the packer gains no lead, and finds states again.
+        if rate == WHOLE_BEAT or not given[Given.TILE_QUEUE] or down * along == 1:
+            return 0
+
+        def clocks(words: int) -> int:
+            return words * WHOLE_BEAT // rate
+
+        # Rows begin in these places of a bus word.
+        apart = math.gcd(stride, config.columns * size, bus)
+        places = range(address % apart, bus, apart)
+        most_row, least_row, least_tile = 0, PAGE_BYTES, PAGE_BYTES * config.rows
+        for row, column in {(0, 0), (0, along - 1), (down - 1, 0), (down - 1, along - 1)}:
+            row_bytes = min(config.columns, plan.n - column * config.columns) * size
+            for place in places:
+                # A group takes a clock, or as many as it completes words.
+                words = self._group_words(row_bytes, place)
+                cost, least = sum(max(1, number) for number in words), sum(words)
+                if cost > clocks(least):
+                    return 0
+                most_row, least_row = max(most_row, cost), min(least_row, least)
+                if (row, column) != (down - 1, along - 1):  # the last tile keeps none waiting
+                    least_tile = min(least_tile, min(config.rows, plan.m - row * config.rows) * least)
+        # Where a push has waited for room, the bus has as many bursts before it, less the one that it has begun.
+        room = clocks(WORD_DEPTH // 2 - 1)
+        cost = most_row + given[Given.WORD_QUEUE] + 4
+        # If pages cut each row, so many bursts have whole rows among them, or where rows are longer, whole bursts.
+        awaited = min(memory.outstanding, WRITES_OUTSTANDING - 1)
+        whole = (awaited - 1) // 2 if most_row <= BURST_BEATS else awaited // 3
+        answered = clocks(max(awaited, whole * min(least_row, BURST_BEATS)))
+        if most_row + cost > room or answered < memory.write_latency + 4:
+            return 0
+        # From a tile's readiness to the next one's, in any of the ways in which this waits for that tile.
+        interval, capture, position = given[Given.INTERVAL], given[Given.CAPTURE], given[Given.POSITION]
+        starts = given[Given.FEED] + 1 + (interval + given[Given.WORDS] if given[Given.WORDS] else 0)
+        leaves = capture + max(0, config.rows - given[Given.FIRST_CAPTURE])
+        ways = max(interval * plan.k, TileWalk.period, starts, leaves) + interval - 1 + max(0, position - capture)
+        # And from when all results of the one before it have left the array, and are rounded.
+        ways = max(ways, given[Given.ROUNDING] + given[Given.QUEUE] + cost + position + 6)
+        return cost if clocks(least_tile) >= ways else 0
+
     def longest_results(self, rows: int, row_bytes: int, address: int, stride: int) -> int:
         """At least as many clocks as tiles up to this size take from capture to the last response, from rest.
 
@@ -134,17 +186,22 @@ class WalkBounds:
         apart = math.gcd(stride, pitch, bus)
         return self._longest_row(rows, row_bytes, stride, range(address % apart, bus, apart))
 
+    def _group_words(self, row_bytes: int, place: int) -> list[int]:
+        """Bus words that each group of a row completes, which begins in this place of a bus word."""
+        bus, group_bytes = self._given[Given.BUS_BYTES], self._given[Given.GROUP_BYTES]
+        ends = [min(begin + group_bytes, row_bytes) for begin in range(0, row_bytes, group_bytes)]
+        # The word that a group ends in stays behind, but the last.
+        done = [0, *((place + end) // bus for end in ends[:-1]), (place + row_bytes + bus - 1) // bus]
+        return [after - before for before, after in pairwise(done)]
+
     def _longest_row(self, rows: int, row_bytes: int, stride: int, places: range) -> int:
         """By a tile that has as many bus words in each row as one can have, and what cuts at pages cost.
 
         places: where in a bus word rows begin.
         """
-        memory, bus, group_bytes = self._memory, self._given[Given.BUS_BYTES], self._given[Given.GROUP_BYTES]
-        words = array("q", [1])
-        for begin in range(0, row_bytes, group_bytes):
-            end = min(begin + group_bytes, row_bytes)
-            more = bus - 1 if end == row_bytes else 0  # the word that a group ends in stays behind, but the last
-            words.append(max((place + end + more) // bus - (place + begin) // bus for place in places))
+        memory = self._memory
+        each = [self._group_words(row_bytes, place) for place in places]
+        words = array("q", [1, *(max(of_group) for of_group in zip(*each, strict=True))])
         beats = sum(words[1:])
         uncut = walk_code().drain_clocks(self._given, self._rest[:], words, rows, row_bytes, 0)
         bursts, beats = -(-beats // BURST_BEATS), min(beats, BURST_BEATS)

@@ -52,7 +52,8 @@ class Given(IntEnum):
 
     GEMM, as in `GemmPlan`. SHORTCUTS: whether to pass over what repeats. IS_CALM: the results of a tile are sure to be
     in memory before the next tile's are captured; MAY_LOOK_AHEAD: whether loads may be passed over; MAY_REPEAT: whether
-    tiles may, that wait for nothing; TILE_CLOCKS, MARGIN: see `load_lead`. C_...: the results. A_...: of operand A,
+    tiles may, that wait for nothing; TILE_CLOCKS, MARGIN: see `load_lead`; BUS_COST: see `bus_bound`, 0 where the bus
+    may wait for results. C_...: the results; C_WORDS: bus words of all. A_...: of operand A,
     those of B are `OPERAND` cells further; MODULUS: 1 where all panels are cut alike into bursts, else a page's bytes;
     SLOTS, SLOTS_AT: length of the ring of free slots, and where it begins; LONGEST: a bound of its loads, LONGEST_BOTH
     of loads of both.
@@ -106,17 +107,19 @@ class Given(IntEnum):
     RELEASED_AT = 44
     TILE_QUEUE = 45
     WORD_QUEUE = 46
-    A_ADDRESS = 47
-    A_STRIDE = 48
-    A_ACROSS_K = 49
-    A_SIZE = 50
-    A_LANES = 51
-    A_BYTES = 52
-    A_SLACK = 53
-    A_MODULUS = 54
-    A_SLOTS = 55
-    A_SLOTS_AT = 56
-    A_LONGEST = 57
+    BUS_COST = 47
+    C_WORDS = 48
+    A_ADDRESS = 49
+    A_STRIDE = 50
+    A_ACROSS_K = 51
+    A_SIZE = 52
+    A_LANES = 53
+    A_BYTES = 54
+    A_SLACK = 55
+    A_MODULUS = 56
+    A_SLOTS = 57
+    A_SLOTS_AT = 58
+    A_LONGEST = 59
     CELLS = A_ADDRESS + 2 * OPERAND
 
 
@@ -135,10 +138,11 @@ class Now(IntEnum):
     its bus words, and when the last of these was pushed; SENT: the last word's; WRITTEN, ANSWERED, ADDRESSED,
     LAST_BEAT: the last burst's beginning, response, address and beat; WRITE_COUNTED, WRITE_SAVED: as for loads.
 
-    IS_STARTED, IS_AHEAD: whether there was a first step, and whether no tile that is left waits for a load. READ_BEATS,
-    WORDS_SENT: bus words moved; BURSTS_READ, GROUPS_READ, ROWS_RELEASED, BURSTS_SENT: so many until now; TAKEN_SLOTS,
-    FREED_SLOTS: of A, then of B; ROW_PANEL, COLUMN_PANEL: of the last tile that was passed over as calm, captured at
-    CAPTURED.
+    IS_STARTED, IS_AHEAD, IS_OVER: whether there was a first step, whether no tile that is left waits for a load, and
+    whether ANSWERED is the GEMM's last. READ_BEATS, WORDS_SENT: bus words moved; WORDS_DONE: of those tiles' results
+    that were not passed over as calm; BURSTS_READ, GROUPS_READ, ROWS_RELEASED, BURSTS_SENT: so many until now;
+    TAKEN_SLOTS, FREED_SLOTS: of A, then of B; ROW_PANEL, COLUMN_PANEL: of the last tile that was passed over as calm,
+    captured at CAPTURED.
     """
 
     READY = 0
@@ -187,8 +191,10 @@ class Now(IntEnum):
     FREED_SLOTS = 43
     ROW_PANEL = 45
     COLUMN_PANEL = 46
+    WORDS_DONE = 47
+    IS_OVER = 48
     # Clocks again: the rings.
-    SENT_RING = 47
+    SENT_RING = 49
     BEGUN_RING = SENT_RING + WORD_DEPTH
     AWAITED_RING = BEGUN_RING + BURST_DEPTH
     ANSWER_RING = AWAITED_RING + WRITES_OUTSTANDING
@@ -216,7 +222,8 @@ class KnownTile(IntEnum):
 
     NUMBER: 1 more than that of the state in which it was drained, 0 if there is none. Clocks: WAITED: from the tile
     before's acceptance to its own; READY: from there on until it is captured; LIES: how its rows are cut into bursts.
-    AFTER: the state then; clocks from its acceptance on: MAY_ACCEPT, LAST_STEP, ANSWERED: as in `Now`.
+    AFTER: the state then; clocks from its acceptance on: MAY_ACCEPT, LAST_STEP, ANSWERED: as in `Now`; WORDS: of its
+    results.
     """
 
     NUMBER = 0
@@ -227,7 +234,8 @@ class KnownTile(IntEnum):
     MAY_ACCEPT = 5
     LAST_STEP = 6
     ANSWERED = 7
-    CELLS = 8
+    WORDS = 8
+    CELLS = 9
 
 
 class Known(IntEnum):
@@ -253,9 +261,13 @@ class Known(IntEnum):
 
 
 class Seen(IntEnum):
-    """A state that may come again: VISITS: of this kind so far; NUMBER, CLOCK: of what it was, and when."""
+    """A state that may come again.
+
+    VISITS: of this kind so far; NUMBER, CLOCK, WORDS: of what it was, when, and words of results until then.
+    """
 
     VISITS = 0
     NUMBER = 1
     CLOCK = 2
-    STATE = 3
+    WORDS = 3
+    STATE = 4
