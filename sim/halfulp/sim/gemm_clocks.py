@@ -95,10 +95,13 @@ _LOCAL = threading.local()
 
 
 def _buffer(cells: int) -> array[int]:
-    """An array of so many cells or more, with anything in it: one a thread, for it takes long to make."""
+    """An array of so many cells or more, with anything in it: one a thread, for it takes long to make.
+
+    A power of two, so that GEMMs that need some more cells have them already.
+    """
     known: array[int] | None = getattr(_LOCAL, "buffer", None)
     if known is None or len(known) < cells:
-        known = _LOCAL.buffer = array("q", [0]) * cells
+        known = _LOCAL.buffer = array("q", [0]) * (1 << (cells - 1).bit_length())
     return known
 
 
