@@ -1,7 +1,7 @@
 """A board's netlist as plain Verilog: what synthesis has made of a core, cell by cell, for simulators and provers.
 
-Yosys' own models of the cells serve where there are any that simulate quickly; the rest, after the vendors' documents, are
-in the folder `cells`.
+Yosys' own models of the cells serve where there are any that simulate quickly; the rest, after the vendors' documents,
+are in the folder `cells`.
 """
 
 from __future__ import annotations
