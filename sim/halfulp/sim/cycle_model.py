@@ -7,8 +7,8 @@ nanoseconds. And most are not followed: a tile that finds drain and writer as on
 (`drain_table`), a column of tiles, or a group of columns, that begins in a state in which one began before takes as
 long again (`gemm_repeats`), and where tiles wait for nothing only their number counts, however uneven a GEMM is: loads
 to come are sure to be in time where the longest ones would be (`load_lead`), and results where those that are cut into
-the most bursts would be (`walk_bounds`); where results keep the bus busy, only theirs does (`bus_bound`). What is moved
-is known by arithmetic (`traffic`).
+the most bursts would be (`walk_bounds`); where results, or loads of a K that is cut in chunks, keep the bus busy, only
+their words' number does (`bus_bound`, `read_bound`). What is moved is known by arithmetic (`traffic`).
 
 Clocks are counted from the one in which the GEMM is started on a core at rest. The memory is that of
 `halfulp.sim.rtl.RtlCore`, without its random pauses. Without llvmlite the model gives the same, a hundred times slower.

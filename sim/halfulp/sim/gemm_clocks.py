@@ -14,6 +14,7 @@ from halfulp.sim.core_clocks import core_clocks
 from halfulp.sim.gemm_walk import FIRST_SEGMENT
 from halfulp.sim.load_model import FIRST_BLOCK
 from halfulp.sim.memory_timing import PAGE_BYTES, WHOLE_BEAT, MemoryTiming, lies_alike
+from halfulp.sim.read_bound import read_bound
 from halfulp.sim.traffic import words_written
 from halfulp.sim.walk_bounds import WalkBounds
 from halfulp.sim.walk_cells import MOST_STATES, NEVER, OPERAND, Given, Known, Lead, Now, Seen
@@ -122,7 +123,7 @@ class GemmClocks:
     def __init__(self, plan: GemmPlan, memory: MemoryTiming, out_bytes: int, c_address: int, c_stride: int) -> None:
         config = plan.config
         start = _start(config, memory, out_bytes)
-        self._plan = plan
+        self._plan, self._memory = plan, memory
         self._given = given = start.given[:]
         given[Given.K], given[Given.SEGMENT_STEPS], given[Given.CHUNKED] = plan.k, plan.segment_steps, plan.chunked
         given[Given.RESIDENT], given[Given.GROUP] = plan.resident, plan.group
@@ -172,7 +173,7 @@ class GemmClocks:
         given, plan = self._given, self._plan
         core = core_clocks(plan.config)
         given[Given.SHORTCUTS] = shortcuts
-        for cell in (Given.IS_CALM, Given.MAY_LOOK_AHEAD, Given.MAY_REPEAT, Given.BUS_COST):
+        for cell in (Given.IS_CALM, Given.MAY_LOOK_AHEAD, Given.MAY_REPEAT, Given.BUS_COST, Given.READ_LEAD):
             given[cell] = False
         if shortcuts:
             self._take_bounds()
@@ -205,6 +206,10 @@ class GemmClocks:
             steps >= core.capture and bounds.longest_results(*most, self._c_address, self._c_stride) + margin < steps
         )
         if plan.chunked:
+            if is_calm:
+                slots = self._rest[Now.FREED_SLOTS], self._rest[Now.FREED_SLOTS + 1]
+                bound = read_bound(plan, self._memory, slots)
+                given[Given.READ_LEAD], given[Given.READ_LATE], given[Given.READ_WORDS] = bound
             return
         given[Given.TILE_CLOCKS], given[Given.MARGIN] = steps, 0
         if not is_calm:

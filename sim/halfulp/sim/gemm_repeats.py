@@ -29,12 +29,14 @@ def passed_over(p: Cells, s: Cells, known: Cells, seen: Cells, number: int, end:
         _shift(p, s, clocks)
         known[Known.CLOCK] += clocks
         s[Now.WORDS_DONE] += times * (s[Now.WORDS_DONE] - seen[Seen.WORDS])
+        s[Now.READ_PASSED] += times * (s[Now.READ_BEATS] + s[Now.READ_PASSED] - seen[Seen.READ_WORDS])
         # What is left is less than a period.
         seen[Seen.VISITS] = 0
         return times * period
     if visits & (visits - 1) == 0:
         _match(p, s, known, seen, x, y, 1)
-        seen[Seen.NUMBER], seen[Seen.CLOCK], seen[Seen.WORDS] = number, clock, s[Now.WORDS_DONE]
+        seen[Seen.NUMBER], seen[Seen.CLOCK] = number, clock
+        seen[Seen.WORDS], seen[Seen.READ_WORDS] = s[Now.WORDS_DONE], s[Now.READ_BEATS] + s[Now.READ_PASSED]
     return 0
 
 

@@ -12,6 +12,7 @@ from halfulp.sim.drain_table import begin_known, drain_known
 from halfulp.sim.gemm_repeats import passed_over
 from halfulp.sim.load_lead import lead_begin, lead_group, lead_resume, lead_save
 from halfulp.sim.load_model import NEXT_GROUP, NEXT_PANEL, free_slot, load_panels
+from halfulp.sim.read_bound import pass_loads
 from halfulp.sim.walk_cells import Cells, Given, Lead, Now, Seen
 
 __all__ = ["FIRST_SEGMENT", "walk_groups"]
@@ -61,6 +62,8 @@ def _walk_group(p: Cells, s: Cells, groups: Cells, known: Cells, look: Cells, se
             if passed:
                 return passed
         _walk_run(p, s, known, start, size, 0, y, y + 1, 1, y == 0, 1, pause)
+        if p[Given.READ_LEAD] and pass_loads(p, s):
+            return _walk_last(p, s, groups, known, number)
         pause = NEXT_PANEL
         if y < size - 1:
             _walk_run(p, s, known, start, size, y + 1, 0, y + 1, 0, 1, 0, pause)
@@ -75,11 +78,26 @@ def _walk_group(p: Cells, s: Cells, groups: Cells, known: Cells, look: Cells, se
             if passed:
                 return passed
         _walk_run(p, s, known, start, size, 0, y, size, 1, p[Given.CHUNKED], 1, NEXT_PANEL)
+        if p[Given.READ_LEAD] and pass_loads(p, s):
+            return _walk_last(p, s, groups, known, number)
         y += 1
         # The last column frees the residents, and may be short of lanes.
         if y < columns - 1 and p[Given.SHORTCUTS] and not s[Now.IS_OVER]:
             y += passed_over(p, s, known, seen, y, columns - 1, start, y)
     return 1
+
+
+def _walk_last(p: Cells, s: Cells, groups: Cells, known: Cells, number: int) -> int:
+    """The last two tiles of a GEMM whose K is cut in chunks; return how many groups are left from this number on."""
+    count, columns = p[Given.NUMBER_OF_GROUPS], p[Given.COLUMNS]
+    for tile in range(count * columns - 2, count * columns):
+        group = tile // columns
+        y = tile - group * columns
+        pause = NEXT_PANEL
+        if y == 0:
+            pause = NEXT_GROUP
+        _walk_run(p, s, known, groups[2 * group], 1, 0, y, 1, 1, 1, 1, pause)
+    return count - number
 
 
 def _pass_groups(p: Cells, s: Cells, groups: Cells, look: Cells, number: int, y: int, column: int) -> int:

@@ -53,10 +53,10 @@ class Given(IntEnum):
     GEMM, as in `GemmPlan`. SHORTCUTS: whether to pass over what repeats. IS_CALM: the results of a tile are sure to be
     in memory before the next tile's are captured; MAY_LOOK_AHEAD: whether loads may be passed over; MAY_REPEAT: whether
     tiles may, that wait for nothing; TILE_CLOCKS, MARGIN: see `load_lead`; BUS_COST: see `bus_bound`, 0 where the bus
-    may wait for results. C_...: the results; C_WORDS: bus words of all. A_...: of operand A,
-    those of B are `OPERAND` cells further; MODULUS: 1 where all panels are cut alike into bursts, else a page's bytes;
-    SLOTS, SLOTS_AT: length of the ring of free slots, and where it begins; LONGEST: a bound of its loads, LONGEST_BOTH
-    of loads of both.
+    may wait for results; READ_...: see `read_bound`. C_...: the results; C_WORDS: bus words of all. A_...: of operand
+    A, those of B are `OPERAND` cells further; MODULUS: 1 where all panels are cut alike into bursts, else a page's
+    bytes; SLOTS, SLOTS_AT: length of the ring of free slots, and where it begins; LONGEST: a bound of its loads,
+    LONGEST_BOTH of loads of both.
     READ_AT, TAKEN_AT, RELEASED_AT: where rings begin.
     """
 
@@ -109,17 +109,20 @@ class Given(IntEnum):
     WORD_QUEUE = 46
     BUS_COST = 47
     C_WORDS = 48
-    A_ADDRESS = 49
-    A_STRIDE = 50
-    A_ACROSS_K = 51
-    A_SIZE = 52
-    A_LANES = 53
-    A_BYTES = 54
-    A_SLACK = 55
-    A_MODULUS = 56
-    A_SLOTS = 57
-    A_SLOTS_AT = 58
-    A_LONGEST = 59
+    READ_LEAD = 49
+    READ_LATE = 50
+    READ_WORDS = 51
+    A_ADDRESS = 52
+    A_STRIDE = 53
+    A_ACROSS_K = 54
+    A_SIZE = 55
+    A_LANES = 56
+    A_BYTES = 57
+    A_SLACK = 58
+    A_MODULUS = 59
+    A_SLOTS = 60
+    A_SLOTS_AT = 61
+    A_LONGEST = 62
     CELLS = A_ADDRESS + 2 * OPERAND
 
 
@@ -139,10 +142,10 @@ class Now(IntEnum):
     LAST_BEAT: the last burst's beginning, response, address and beat; WRITE_COUNTED, WRITE_SAVED: as for loads.
 
     IS_STARTED, IS_AHEAD, IS_OVER: whether there was a first step, whether no tile that is left waits for a load, and
-    whether ANSWERED is the GEMM's last. READ_BEATS, WORDS_SENT: bus words moved; WORDS_DONE: of those tiles' results
-    that were not passed over as calm; BURSTS_READ, GROUPS_READ, ROWS_RELEASED, BURSTS_SENT: so many until now;
-    TAKEN_SLOTS, FREED_SLOTS: of A, then of B; ROW_PANEL, COLUMN_PANEL: of the last tile that was passed over as calm,
-    captured at CAPTURED.
+    whether ANSWERED is the GEMM's last. READ_BEATS, WORDS_SENT: bus words moved; READ_PASSED: those of loads that were
+    passed over, where K is cut in chunks; WORDS_DONE: of those tiles' results that were not passed over as calm;
+    BURSTS_READ, GROUPS_READ, ROWS_RELEASED, BURSTS_SENT: so many until now; TAKEN_SLOTS, FREED_SLOTS: of A, then of B;
+    ROW_PANEL, COLUMN_PANEL: of the last tile that was passed over as calm, captured at CAPTURED.
     """
 
     READY = 0
@@ -193,8 +196,9 @@ class Now(IntEnum):
     COLUMN_PANEL = 46
     WORDS_DONE = 47
     IS_OVER = 48
+    READ_PASSED = 49
     # Clocks again: the rings.
-    SENT_RING = 49
+    SENT_RING = 50
     BEGUN_RING = SENT_RING + WORD_DEPTH
     AWAITED_RING = BEGUN_RING + BURST_DEPTH
     ANSWER_RING = AWAITED_RING + WRITES_OUTSTANDING
@@ -263,11 +267,12 @@ class Known(IntEnum):
 class Seen(IntEnum):
     """A state that may come again.
 
-    VISITS: of this kind so far; NUMBER, CLOCK, WORDS: of what it was, when, and words of results until then.
+    VISITS: of this kind so far; NUMBER, CLOCK, WORDS: of what it was, when, words of results, and of loads, until then.
     """
 
     VISITS = 0
     NUMBER = 1
     CLOCK = 2
     WORDS = 3
-    STATE = 4
+    READ_WORDS = 4
+    STATE = 5

@@ -1,0 +1,81 @@
+"""Where loads keep the bus busy, their words tell the end: GEMMs whose K is cut in chunks are not followed."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from halfulp.hw.config import ArrayConfig
+from halfulp.hw.schedule import GemmPlan
+from halfulp.sim.cycle_count import dense_gemm
+from halfulp.sim.cycle_model import predict
+from halfulp.sim.gemm_clocks import GemmClocks
+from halfulp.sim.memory_timing import MemoryTiming
+
+SMALL_BUFFERS = [
+    ArrayConfig(rows=16, columns=16, buffer_depth=128),
+    ArrayConfig(rows=8, columns=8, buffer_depth=128, a_formats=("int8",), b_formats=("int8",)),
+    ArrayConfig(rows=6, columns=8, buffer_depth=256, reads_outstanding=8),
+    ArrayConfig(rows=9, columns=4, buffer_depth=128, bus_width=32),
+    ArrayConfig(rows=1, columns=32, buffer_depth=128, bus_width=128, reads_outstanding=32),
+    ArrayConfig(rows=4, columns=16, buffer_depth=128, a_formats=("int12",)),
+    ArrayConfig(rows=8, columns=16, buffer_depth=128, interleave=2, accumulator="e6m5"),
+]
+
+
+def chunked_gemm(rng: np.random.Generator, config: ArrayConfig) -> GemmPlan:
+    """A GEMM of a few tiles, which lies anywhere, and whose K is cut in chunks."""
+
+    def panels(lanes: int) -> int:
+        return int(rng.integers(1, 7)) * lanes - int(rng.choice((0, 0, lanes // 2, rng.integers(lanes))))
+
+    def apart(size: int) -> int:
+        return size * int(rng.choice((0, 0, 0, 1, 8, rng.integers(100), rng.integers(4096))))
+
+    whole = config.buffer_depth // 2 * config.bus_bytes // max(config.a_bytes, config.b_bytes)
+    k = whole + int(rng.choice((1, 8, whole // 2, whole, rng.integers(1, 2 * whole))))
+    across_k = bool(rng.integers(2)), bool(rng.integers(2))
+    plan = dense_gemm(config, panels(config.rows), k, panels(config.columns), across_k=across_k, out_bytes=4, base=0)[0]
+    return replace(
+        plan,
+        a_address=plan.a_address + apart(config.a_bytes),
+        b_address=plan.b_address + apart(config.b_bytes),
+        a_stride=plan.a_stride + apart(config.a_bytes),
+        b_stride=plan.b_stride + apart(config.b_bytes),
+    )
+
+
+def test_a_bus_that_is_busy_with_loads_tells_the_end(rng: np.random.Generator, request: pytest.FixtureRequest):
+    """Of loads that take longer than steps only the first and last tiles' are followed, however they are cut."""
+    count = 50_000 if request.config.option.fuzz else 1000
+    passed = 0
+    for _ in range(count):
+        config = SMALL_BUFFERS[int(rng.integers(len(SMALL_BUFFERS)))]
+        plan = chunked_gemm(rng, config)
+        assert plan.chunked
+        memory = MemoryTiming(
+            read_latency=int(rng.choice((1, 1, 2, 5, rng.integers(1, 60)))),
+            bandwidth=float(rng.choice((1, 1, 0.5, 0.3, rng.uniform(0.1, 1)))),
+            outstanding=int(rng.choice((4, 8, 32))),
+        )
+        clocks = GemmClocks(plan, memory, 4, 0, plan.n * 4)
+        walked, told = clocks.walk(shortcuts=False), clocks.walk()
+        assert told.answered == walked.answered, (plan, memory)
+        passed += told.read < walked.read
+    assert passed > count // 5
+
+
+@pytest.mark.parametrize("size", [8, 16])
+def test_a_weight_gradient_takes_no_longer_than_other_gemms(size: int):
+    """Both operands lie across K, which is cut in chunks: milliseconds, where millions of lines would be followed."""
+    config = ArrayConfig(rows=size, columns=size)
+    predict(dense_gemm(config, 1, 1, 1, across_k=(False, False), out_bytes=4, base=0)[0])  # compiles the model
+    for across_k, bandwidth in itertools.product(((True, True), (False, True)), (1.0, 0.3)):
+        plan = dense_gemm(config, 1000, 4096, 1000, across_k=across_k, out_bytes=4, base=0)[0]
+        start = time.process_time()
+        predict(plan, memory=MemoryTiming(bandwidth=bandwidth))
+        assert time.process_time() - start < 0.02
