@@ -1,4 +1,4 @@
-"""Where loads keep the bus busy, their words tell the end: GEMMs whose K is cut in chunks are not followed."""
+"""Where loads keep the bus busy, only their words count, and not how pages' ends cut them into bursts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from halfulp.hw.config import ArrayConfig
+from halfulp.hw.config import BURST_BEATS, ArrayConfig
 from halfulp.hw.schedule import GemmPlan
 from halfulp.sim.cycle_count import dense_gemm
 from halfulp.sim.cycle_model import predict
@@ -67,6 +67,34 @@ def test_a_bus_that_is_busy_with_loads_tells_the_end(rng: np.random.Generator, r
         assert told.answered == walked.answered, (plan, memory)
         passed += told.read < walked.read
     assert passed > count // 5
+
+
+def test_on_a_slow_bus_groups_are_alike_wherever_pages_cut_their_lines(
+    rng: np.random.Generator, request: pytest.FixtureRequest
+):
+    """A bus word takes longer than a request, so that only words count: a few groups are followed, in this state."""
+    count = 5000 if request.config.option.fuzz else 100
+    passed = 0
+    for _ in range(count):
+        config = SMALL_BUFFERS[int(rng.integers(len(SMALL_BUFFERS)))]
+        blocks = int(rng.integers(2, config.buffer_depth // 2 // BURST_BEATS + 1))
+        k = blocks * BURST_BEATS * config.bus_bytes // max(config.a_bytes, config.b_bytes) - int(rng.integers(2))
+        m, n = (int(rng.integers(12, 40)) * lanes + 8 * int(rng.integers(2)) for lanes in (config.rows, config.columns))
+        across_k = bool(rng.integers(2)), bool(rng.integers(2))
+        plan = dense_gemm(config, m, k, n, across_k=across_k, out_bytes=2, base=0)[0]
+        plan = replace(plan, a_stride=plan.a_stride + 8 * int(rng.integers(100)))
+        memory = MemoryTiming(read_latency=int(rng.integers(1, 12)), bandwidth=float(rng.uniform(0.1, 0.5)))
+        clocks = GemmClocks(plan, memory, 2, 0, plan.n * 2)
+        walked, told = clocks.walk(shortcuts=False), clocks.walk()
+        assert told.answered == walked.answered, (plan, memory)
+        passed += told.read < walked.read // 2
+    assert passed > count // 10
+    # No panels of this one are cut alike.
+    plan = dense_gemm(ArrayConfig(rows=16, columns=16), 1000, 1000, 1000, across_k=(True, True), out_bytes=4, base=0)[0]
+    clocks = GemmClocks(plan, MemoryTiming(bandwidth=0.3), 4, 0, 4000)
+    walked, told = clocks.walk(shortcuts=False), clocks.walk()
+    assert told.answered == walked.answered
+    assert told.read < walked.read // 3
 
 
 @pytest.mark.parametrize("size", [8, 16])

@@ -14,7 +14,7 @@ from halfulp.sim.core_clocks import core_clocks
 from halfulp.sim.gemm_walk import FIRST_SEGMENT
 from halfulp.sim.load_model import FIRST_BLOCK
 from halfulp.sim.memory_timing import PAGE_BYTES, WHOLE_BEAT, MemoryTiming, lies_alike
-from halfulp.sim.read_bound import read_bound
+from halfulp.sim.read_bound import cuts_cost_nothing, read_bound
 from halfulp.sim.traffic import words_written
 from halfulp.sim.walk_bounds import WalkBounds
 from halfulp.sim.walk_cells import MOST_STATES, NEVER, OPERAND, Given, Known, Lead, Now, Seen
@@ -136,6 +136,8 @@ class GemmClocks:
         row_bytes = config.columns * out_bytes
         is_alike = lies_alike(c_address, c_stride, row_bytes, config.bus_bytes, row_bytes)
         given[Given.C_MODULUS] = 1 if is_alike else PAGE_BYTES
+        # Where pages' ends cost nothing, panels are alike that begin alike in a bus word.
+        self._modulus = config.bus_bytes if cuts_cost_nothing(plan, memory) else PAGE_BYTES
         self._rest = start.rest[:]
         for number, operand in enumerate(plan.operands):
             slots = config.buffer_depth // plan.slot_words[number]
@@ -162,7 +164,7 @@ class GemmClocks:
         is_alike = lies_alike(operand.address, stride, line, operand.bus_bytes, pitch) or lies_alike(
             operand.address, 0, (lines - 1) * stride + length, operand.bus_bytes, pitch
         )
-        given[Given.A_MODULUS + cell] = 1 if is_alike else PAGE_BYTES
+        given[Given.A_MODULUS + cell] = 1 if is_alike else self._modulus
         given[Given.A_SLOTS + cell] = ring = 1 << (slots - 1).bit_length()
         given[Given.A_SLOTS_AT + cell] = len(self._rest)
         self._rest.extend(array("q", [FREE]) * ring)

@@ -1,7 +1,7 @@
-"""Whether the bus is sure to be busy with operands until a GEMM's last tiles: when is then told by how many words.
+"""Whether the bus is sure to wait for no request of operands: then words count, and not how pages' ends cut lines.
 
-So it may be where K is cut in chunks, and both operands' are loaded for each tile. Which lines a page's end cuts then
-counts no more, nor does a state have to come again.
+Where K is cut in chunks, both operands' are loaded for each tile, and the bus may be busy from the first tile on: how
+many words there are then tells when the last tiles' come, and no state has to come again.
 
 The bus never waits for a burst that is requested a latency before its turn. A request waits for the one before it, for
 the burst that ends when as many are in flight as may be, or for a slot. So by how much it comes early falls where a
@@ -26,7 +26,7 @@ from halfulp.sim.memory_timing import PAGE_BYTES, WHOLE_BEAT, MemoryTiming, lies
 from halfulp.sim.traffic import line_words, words_read
 from halfulp.sim.walk_cells import ENDS_DEPTH, OPERAND, Cells, Given, Now
 
-__all__ = ["ReadBound", "pass_loads", "read_bound"]
+__all__ = ["ReadBound", "cuts_cost_nothing", "pass_loads", "read_bound"]
 
 ON_TIME = 12
 """More than the clocks from a free slot, or the loader's next block, to its first request; and to a step."""
@@ -125,6 +125,18 @@ def read_bound(plan: GemmPlan, memory: MemoryTiming, slots: tuple[int, int]) -> 
     tiles = last_but_one, (down - 1, along - 1)
     left = sum(_panel_words(plan, number, panel) for tile in tiles for number, panel in enumerate(tile))
     return ReadBound(lead, late, words_read(plan) - left)
+
+
+def cuts_cost_nothing(plan: GemmPlan, memory: MemoryTiming) -> bool:
+    """Whether the bus waits for slots, but never for a request, wherever a page's end cuts lines.
+
+    So it is where a bus word takes two clocks or more, as a burst's request does, a panel makes up for what its
+    beginning costs, and as many bursts of a word as may be in flight take longer than that and the latency.
+    """
+    core, rate = core_clocks(plan.config), memory.rate
+    flying = min(core.reads, memory.outstanding)
+    clocks = memory.read_latency + 3 + 2 * NEXT_GROUP
+    return 2 * rate <= WHOLE_BEAT and plan.k >= 2 * core.block_steps and flying * WHOLE_BEAT >= clocks * rate
 
 
 def _panel_words(plan: GemmPlan, number: int, panel: int) -> int:

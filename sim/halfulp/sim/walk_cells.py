@@ -54,9 +54,9 @@ class Given(IntEnum):
     in memory before the next tile's are captured; MAY_LOOK_AHEAD: whether loads may be passed over; MAY_REPEAT: whether
     tiles may, that wait for nothing; TILE_CLOCKS, MARGIN: see `load_lead`; BUS_COST: see `bus_bound`, 0 where the bus
     may wait for results; READ_...: see `read_bound`. C_...: the results; C_WORDS: bus words of all. A_...: of operand
-    A, those of B are `OPERAND` cells further; MODULUS: 1 where all panels are cut alike into bursts, else a page's
-    bytes; SLOTS, SLOTS_AT: length of the ring of free slots, and where it begins; LONGEST: a bound of its loads,
-    LONGEST_BOTH of loads of both.
+    A, those of B are `OPERAND` cells further; MODULUS: 1 where all panels are cut alike into bursts, a bus word's bytes
+    where it does not matter how, else a page's; SLOTS, SLOTS_AT: length of the ring of free slots, and where it begins;
+    LONGEST: a bound of its loads, LONGEST_BOTH of loads of both.
     READ_AT, TAKEN_AT, RELEASED_AT: where rings begin.
     """
 
