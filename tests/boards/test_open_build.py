@@ -128,6 +128,19 @@ def test_a_tool_that_fails_leaves_nothing(tools: FakeTools, no_design: None, tmp
         build_open(BOARDS.get("ulx3s"), CONFIG)
 
 
+@pytest.mark.parametrize(("luts", "is_crowded"), [(20_000, False), (33_000, True), (60_000, False)])
+def test_a_crowded_part_is_placed_less_densely_where_there_is_room(
+    luts: int, is_crowded: bool, tools: FakeTools, no_design: None
+):
+    board = BOARDS.get("ulx3s")
+    tools.cells["LUT4"] = luts
+    tools.install()
+    log = (build_open(board, CONFIG).placement.folder / "place.log").read_text()
+    toolchain = TOOLCHAINS[board.flow]
+    assert " ".join(toolchain.crowded_options if is_crowded else toolchain.place_options) in log
+    assert ("--placer-heap-beta" in log) == is_crowded
+
+
 def test_a_design_that_is_too_large_or_too_slow_is_refused(tools: FakeTools, no_design: None):
     board = BOARDS.get("ulx3s")
     tools.cells["DP16KD"] = 209

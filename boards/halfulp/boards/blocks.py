@@ -125,6 +125,7 @@ def block_clock(config: ArrayConfig, name: str, board: Board, *, seed: int = 1) 
         frequency=AIM,
         seed=seed,
         what=f"place and route of the {name} of {config.name} for {board.name}",
+        share=synthesis.area.luts / board.luts,
         pack=None,
     ).fmax
 

@@ -164,6 +164,7 @@ def build_open(
         frequency=made.frequency,
         seed=seed,
         what=f"place and route of {what}",
+        share=made.synthesis.area.luts / board.luts,
         pack=serial.pack,
         progress=progress,
         timeout=timeout,
