@@ -62,7 +62,7 @@ class Toolchain:
     resources: Mapping[str, Mapping[str, float]]
 
 
-CROWDED = 1 / 3
+CROWDED = 3 / 8
 """Share of a part's LUTs."""
 
 DENSITY = 0.75
