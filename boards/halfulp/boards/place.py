@@ -79,7 +79,7 @@ TOOLCHAINS = {
         # The other router leaves large cores with connections that it never finds a way for. With more weight on what
         # is late, the estimate after placement of the int8 core of 8×8 rose from 73 to 79 MHz, with one seed.
         place_options=("--router", "router2", "--placer-heap-timingweight", "40", "--placer-heap-critexp", "3"),
-        # The e4m3 core of 8×8, 40 % of an LFE5U-85F, is not routed with these within hours: wires that are claimed
+        # The e4m3 core of 8×8, 40 % of an LFE5U-85F, is not routed with these in 45 minutes: wires that are claimed
         # twice do not get fewer. Placed less densely, and routed by the weights for such, it was in half an hour.
         crowded_options=(
             *("--router", "router2", "--router2-alt-weights"),
