@@ -268,7 +268,8 @@ class RtlCore:
 
 def _build(config: ArrayConfig, *, trace: bool) -> Path:
     def exercise(library: Path) -> None:
-        with RtlCore(config, memory_bytes=1 << 24, library=library) as core:
+        # From 0 on, which short addresses reach too.
+        with RtlCore(config, memory_bytes=1 << 24, base=0, library=library) as core:
             exercise_core(core)
 
     is_profiled = not trace and config.rows * config.columns >= PROFILED_ELEMENTS
