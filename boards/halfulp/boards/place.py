@@ -69,7 +69,7 @@ DENSITY = 0.75
 """Up to which crowded designs are placed."""
 
 FULL = 0.6
-"""Share from which a design finds no place so."""
+"""Share up to which there is room for that."""
 
 TOOLCHAINS = {
     "ecp5": Toolchain(

@@ -8,10 +8,13 @@ import numpy as np
 
 from halfulp.sim.cycle_count import RunningCore, count_cycles, dense_gemm
 from halfulp.sim.device_memory import DeviceBuffer
+from halfulp.sim.memory_timing import PAGE_BYTES
 
 __all__ = ["CoreWithMemory", "exercise_core"]
 
 STEPS = 256
+"""K."""
+
 TILES = 6
 """Of a side: more than the buffers hold beside each other, so that operands are read while others are used."""
 
@@ -43,7 +46,7 @@ def exercise_core(core: CoreWithMemory) -> None:
     m, n = TILES * config.rows, TILES * config.columns
     memory = core.allocate(1 << 23)
     memory.array[:] = np.random.default_rng(0).integers(0, 256, memory.array.size, np.uint8)
-    base = memory.address + -memory.address % 4096
+    base, size = memory.address + -memory.address % PAGE_BYTES, config.out_formats[0].container_bytes
     for across_k in ((False, False), (False, True), (True, False), (True, True)):
-        plan, c_address, _ = dense_gemm(config, m, STEPS, n, across_k=across_k, out_bytes=4, base=base)
-        count_cycles(core, plan, c_address=c_address, c_stride=4 * n, timeout_s=TIMEOUT_S)
+        plan, c_address, _ = dense_gemm(config, m, STEPS, n, across_k=across_k, out_bytes=size, base=base)
+        count_cycles(core, plan, c_address=c_address, c_stride=size * n, timeout_s=TIMEOUT_S)

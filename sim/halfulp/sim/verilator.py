@@ -115,7 +115,8 @@ def build_library(
         Files of `halfulp.sim`, the first of which is compiled.
     exercise
         Runs what the core will do most, on a build that counts which ways its code takes; the library is then
-        compiled for these. Takes twice the time to build, with GCC; nothing with other compilers. An exercise that
+        compiled for these. With GCC, and in twice the time; other compilers take no
+        notice of it. An exercise that
         fails (OSError or RuntimeError) leaves a library that is like one without.
 
     Returns
