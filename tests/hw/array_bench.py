@@ -171,6 +171,7 @@ class ArrayBench:
         handed, tile, step = 0, 0, 0
         flags = [False, False]
         trace.left = [[]]
+        free = bool(ctx.get(drain.free_soon))
         for clock in range(limit):
             operands = None
             valid = last = False
@@ -183,7 +184,7 @@ class ArrayBench:
                     self._offer(ctx, current)
                     accepted = bool(ctx.get(drain.tile.ready))
                     handed += accepted
-                valid = not last or (accepted and bool(ctx.get(drain.free)))
+                valid = not last or (accepted and free)
                 if valid:
                     operands = (current.a[:, step], current.b[step])
                     ctx.set(feed.first, int(step == 0))
@@ -208,6 +209,7 @@ class ArrayBench:
             if ctx.get(drain.output.valid) and ctx.get(drain.output.ready):
                 trace.left[-1].append(clock)
                 self._leave(ctx, tiles[len(trace.left) - 1], flags)
+            free = bool(ctx.get(drain.free_soon)) and not (valid and last)
             await ctx.tick()
             ctx.set(drain.tile.valid, 0)
 

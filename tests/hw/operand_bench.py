@@ -264,7 +264,7 @@ class Bench:
         rng = np.random.default_rng(7)
         layout = tile_layout(self.config)
         countdown, free, room, clock = 0, 1, 1, 0
-        ctx.set(dut.drain_free, 1)
+        ctx.set(dut.drain_free_soon, 1)
         ctx.set(dut.tile.ready, 1)
         async for _, _, valid, last, offered, payload, flush in ctx.tick().sample(
             dut.feed.valid, dut.feed.last, dut.tile.valid, dut.tile.payload.as_value(), dut.flush
@@ -285,7 +285,7 @@ class Bench:
             if not free and not countdown:
                 free = int(rng.random() >= self.drain_stall)
             room = int(self.waiting_tiles < 2 and rng.random() >= self.drain_stall)
-            ctx.set(dut.drain_free, free)
+            ctx.set(dut.drain_free_soon, free)
             ctx.set(dut.tile.ready, room)
 
     async def _queue(self, ctx: Any) -> None:

@@ -215,7 +215,7 @@ def mover_bench(module: ModuleType, *, rows: int = 3) -> Bench:
     bench.suppose(
         (mover.rows != 0) & (mover.rows <= config.rows),
         ~mover.accept | (open_tiles != module.OPEN_TILES),
-        ~mover.feed_last | (mover.free & ((fed != 0) | mover.accept)),
+        ~mover.feed_last | (bench.delayed(mover.free_soon & ~mover.feed_last) & ((fed != 0) | mover.accept)),
         ~mover.released | (level != 0),
     )
     fits = (due != 0) & (level + due <= module.buffered_rows(config))

@@ -162,7 +162,7 @@ class Core(wiring.Component):
             array.shift.eq(drain.shift),
             drain.top.eq(array.top),
             drain.feed_last.eq(engine.feed.valid & engine.feed.last),
-            engine.drain_free.eq(drain.free),
+            engine.drain_free_soon.eq(drain.free_soon),
             engine.at_rest.eq(~supervisor.busy),
             self.interrupt.eq(registers.interrupt),
         ]

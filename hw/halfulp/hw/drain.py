@@ -92,17 +92,18 @@ class Drain(wiring.Component):
     Members
     -------
     tile : In(tile_stream(config))
-        One for each tile that is computed, in order, accepted no later than its last step. Two wait here while two
+        One for each tile that is computed, in order, accepted before its last step. Two wait here while two
         more are under way.
     feed_last : In(1)
-        A tile's last step enters the array in this clock. Only where `free` is 1.
+        A tile's last step enters the array in this clock. Only where `free_soon` was 1 in the clock before, and no
+        other entered then.
     top : In
         The array's.
     shift : Out(1)
         The array's.
-    free : Out(1)
-        A last step may enter in this clock. Falls in the clock after `feed_last`, and rises no later than
-        `halfulp.hw.array.minimum_tile_interval` clocks after it where results leave fast enough.
+    free_soon : Out(1)
+        A last step may enter in the next clock, where none does in this one. Falls in the clock after `feed_last`, and
+        rises less than `halfulp.hw.array.minimum_tile_interval` clocks after it where results leave fast enough.
     output : Out(output_stream(config))
         Rounded results, with their addresses.
     invalid, overflow : Out(1)
@@ -135,7 +136,7 @@ class Drain(wiring.Component):
     feed_last: Signal
     top: Any
     shift: Signal
-    free: Signal
+    free_soon: Signal
     output: Any
     invalid: Signal
     overflow: Signal
@@ -152,7 +153,7 @@ class Drain(wiring.Component):
                 "feed_last": In(1),
                 "top": In(data.ArrayLayout(result_layout(config), config.columns)),
                 "shift": Out(1),
-                "free": Out(1),
+                "free_soon": Out(1),
                 "output": Out(output_stream(config)),
                 "invalid": Out(1),
                 "overflow": Out(1),
@@ -180,7 +181,7 @@ class Drain(wiring.Component):
             mover.accept.eq(accepted),
             mover.rows.eq(self.tile.payload.rows),
             mover.feed_last.eq(self.feed_last),
-            self.free.eq(mover.free),
+            self.free_soon.eq(mover.free_soon),
             self.shift.eq(mover.shift),
             buffer.write.eq(mover.shift),
             buffer.row.eq(self.top),

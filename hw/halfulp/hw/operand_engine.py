@@ -44,8 +44,8 @@ class OperandEngine(wiring.Component):
         To the array. Bubbles where operands are missing or results have no place.
     tile
         To the drain: offered from the tile's first step on, taken before its last step is issued.
-    drain_free
-        A last step may be issued. A 1 stands until the tile's last step leaves through `feed`.
+    drain_free_soon
+        A last step may be issued in the next clock. A 1 stands until the tile's last step leaves through `feed`.
     read_stall, write_stall
         The array waits for operands; for results to leave.
     error, error_address
@@ -62,7 +62,7 @@ class OperandEngine(wiring.Component):
     axi: Any
     feed: Any
     tile: stream.Interface
-    drain_free: Signal
+    drain_free_soon: Signal
     read_stall: Signal
     write_stall: Signal
     error: Signal
@@ -79,7 +79,7 @@ class OperandEngine(wiring.Component):
                 "axi": Out(AxiReadSignature(config.bus_width)),
                 "feed": Out(ArrayFeedSignature(config)),
                 "tile": Out(stream.Signature(tile_layout(config))),
-                "drain_free": In(1),
+                "drain_free_soon": In(1),
                 "read_stall": Out(1),
                 "write_stall": Out(1),
                 "error": Out(1),
@@ -148,7 +148,7 @@ class OperandEngine(wiring.Component):
             sequencer.arrived.eq(reader.arrived),
             loader.freed.eq(Cat(a.freed, b.freed)),
             loader.freed_parity.eq(Cat(a.freed_parity, b.freed_parity)),
-            sequencer.drain_free.eq(self.drain_free),
+            sequencer.drain_free_soon.eq(self.drain_free_soon),
             sequencer.at_rest.eq(self.at_rest),
             self.read_stall.eq(sequencer.read_stall),
             self.write_stall.eq(sequencer.write_stall),

@@ -24,7 +24,7 @@ ACCUMULATOR_KINDS = (ExactAccumulator, FixedAccumulator, FloatAccumulator)
 
 FLOAT_SPECIALS = ("ieee", "fn", "finite")
 
-GROUP_BITS = 4
+GROUP_BITS = 2
 """Of a word's address: words from which one is chosen in a clock."""
 
 COUNTERS = ("cycles", "array_busy_cycles", "read_stall_cycles", "write_stall_cycles")

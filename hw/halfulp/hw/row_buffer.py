@@ -39,8 +39,9 @@ class ResultMover(wiring.Component):
         last step, and at most `OPEN_TILES` of them at a time.
     feed_last : In(1)
         A tile's last step enters the array: `halfulp.hw.array.last_capture` clocks later its last sum is captured.
-    free : Out(1)
-        A last step may enter in this clock: its sums will be captured behind the last row that still has to move.
+    free_soon : Out(1)
+        A last step may enter in the next clock, where none does in this one: its sums will be captured behind the last
+        row that still has to move.
     shift : Out(1)
         Row 0 of the results moves to the buffer, the others shift up. A register, behind nothing but another: it leads
         to all of the array.
@@ -53,7 +54,7 @@ class ResultMover(wiring.Component):
     accept: Signal
     rows: Signal
     feed_last: Signal
-    free: Signal
+    free_soon: Signal
     shift: Signal
     released: Signal
     idle: Signal
@@ -65,7 +66,7 @@ class ResultMover(wiring.Component):
                 "accept": In(1),
                 "rows": In(range(config.rows + 1)),
                 "feed_last": In(1),
-                "free": Out(1),
+                "free_soon": Out(1),
                 "shift": Out(1),
                 "released": In(1),
                 "idle": Out(1),
@@ -94,15 +95,16 @@ class ResultMover(wiring.Component):
         fits = Signal()
         needed = Signal(range(depth + self._config.rows + 1))
         start = Signal()
+        # Rows that may still move when a last step enters: a sum is captured `first_capture` clocks behind it, at the
+        # clock's end, when they are gone, the last of them in the clock after `moving`, for a started move never halts.
+        few = first_capture(self._config)
         # All is decided a clock before it happens.
         steps_in_array = Signal(last_capture(self._config) - 1)
         captured_next = steps_in_array[-1]
         m.d.comb += [
             needed.eq(reserved + rows),
             start.eq((captured_next | complete) & fits),
-            # A sum is captured `first_capture` clocks behind the last step, at the clock's end: until then the rows
-            # that remain are gone, the last of them in the clock after `moving`, for a started move never halts.
-            self.free.eq(~in_flight & (remaining <= first_capture(self._config))),
+            self.free_soon.eq(Mux(start, rows <= few, ~in_flight & (remaining <= few + 1))),
             self.idle.eq((waiting == 0) & (remaining == 0) & ~self.shift),
         ]
         m.d.sync += [

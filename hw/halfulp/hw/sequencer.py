@@ -24,9 +24,9 @@ class Sequencer(wiring.Component):
     A step is issued in a clock in which, for both operands, the block that holds it has arrived: block
     (k + slack) div `block_steps` of the segment, or its last, 2 clocks after its last beat was on the bus; slack is
     a bus word's elements less one where rows may begin within a bus word, else 0. A tile's last step also needs
-    `drain_free`, that no other last step is on its way to the array (the `OperandBuffer.latency` clocks after it was
-    issued), and that the tile is taken, in this clock or before. A segment that is ready in time follows the one
-    before without a bubble.
+    `drain_free_soon` in the clock before, that no other last step was on its way to the array then (the
+    `OperandBuffer.latency` clocks after it was issued), and that the tile was taken by then. A segment that is ready
+    in time follows the one before without a bubble, but for a tile of one step, which waits a clock for its tile.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class Sequencer(wiring.Component):
         Offered from the clock after its first segment is taken.
     tile_pending
         The tile is still offered.
-    drain_free, read_stall, write_stall, at_rest
+    drain_free_soon, read_stall, write_stall, at_rest
         As in `OperandEngine`.
     idle
         No step is waiting, nor on its way to the array.
@@ -64,7 +64,7 @@ class Sequencer(wiring.Component):
     b_format: Signal
     tile: stream.Interface
     tile_pending: Signal
-    drain_free: Signal
+    drain_free_soon: Signal
     read_stall: Signal
     write_stall: Signal
     at_rest: Signal
@@ -85,7 +85,7 @@ class Sequencer(wiring.Component):
                 "b_format": Out(3),
                 "tile": Out(stream.Signature(tile_layout(config))),
                 "tile_pending": Out(1),
-                "drain_free": In(1),
+                "drain_free_soon": In(1),
                 "read_stall": Out(1),
                 "write_stall": Out(1),
                 "at_rest": In(1),
@@ -103,18 +103,20 @@ class Sequencer(wiring.Component):
         begins = Signal(reset_less=True)
         ends_tile = Signal(reset_less=True)
         place = {name: Signal(tile.p[name].shape(), name=name, reset_less=True) for name in TILE_PLACE}
-        go, take, may_end = Signal(), Signal(), Signal()
+        go, take = Signal(), Signal()
+        # Whether a tile's last step may be issued, a register, for the drain is far away and the step leads far.
+        may_end, still_offered = Signal(), Signal()
         # The step is its segment's last, and its tile's last.
         final, ends = Signal(reset_less=True), Signal(reset_less=True)
-        # What is on its way to the array: bit 0 entered the buffers last. And that no tile's last step is.
-        valid_coming, last_coming, no_last_coming = Signal(latency), Signal(latency), Signal(init=1)
+        # What is on its way to the array: bit 0 entered the buffers last.
+        valid_coming, last_coming = Signal(latency), Signal(latency)
         first_coming = Signal(latency, reset_less=True)
 
         here = [self._follow(m, number, take=take, go=go, final=final) for number in (0, 1)]
         arrived = here[0] & here[1]
         turn = self._take_turns(m, go)
         m.d.comb += [
-            may_end.eq(self.drain_free & no_last_coming & (~offered | tile.ready)),
+            still_offered.eq(offered & ~tile.ready),
             go.eq(active & arrived & (~ends | may_end) & turn),
             segment.ready.eq(~active | (go & final)),
             take.eq(segment.valid & segment.ready),
@@ -136,10 +138,14 @@ class Sequencer(wiring.Component):
             with m.If(final):
                 m.d.sync += active.eq(0)
         # Whatever segment comes next, so that steps do not enable these registers.
-        with m.If(~offered | tile.ready):
+        with m.If(~still_offered):
             m.d.sync += [place[name].eq(getattr(segment, f"tile_{name}")) for name in TILE_PLACE]
-        with m.If(tile.ready):
-            m.d.sync += offered.eq(0)
+        m.d.sync += [
+            offered.eq(still_offered | (take & segment.starts)),
+            may_end.eq(
+                self.drain_free_soon & (last_coming == 0) & ~(go & ends) & ~still_offered & ~(take & segment.starts)
+            ),
+        ]
         with m.If(take):
             m.d.sync += [
                 active.eq(1),
@@ -149,13 +155,10 @@ class Sequencer(wiring.Component):
                 begins.eq(segment.starts),
                 ends_tile.eq(segment.ends),
             ]
-            with m.If(segment.starts):
-                m.d.sync += offered.eq(1)
 
         m.d.sync += [
             valid_coming.eq(Cat(go, valid_coming)),
             last_coming.eq(Cat(go & ends, last_coming)),
-            no_last_coming.eq(~(go & ends) & (last_coming[:-1] == 0)),
             first_coming.eq(Cat(begins, first_coming)),
         ]
         m.d.comb += [

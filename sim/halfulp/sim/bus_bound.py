@@ -47,7 +47,7 @@ def _ready(p: Cells, s: Cells) -> int:
     if words:
         taken = max(taken, max(s[Now.READY], s[Now.MAY_MAKE]) + words)
     accepted = max(taken + 1, s[Now.MAY_ACCEPT])
-    last = max(taken + interval * p[Given.K], accepted, s[Now.LAST_STEP], s[Now.LAST_OF_TILE] + p[Given.FEED] + 1)
+    last = max(taken + interval * p[Given.K], accepted + 1, s[Now.LAST_STEP], s[Now.LAST_OF_TILE] + p[Given.FEED] + 1)
     # Steps of an interleaved array come in one clock of several.
     captured = last + interval + p[Given.CAPTURE]
     moved = max(captured, s[Now.CLOSED_BEFORE] - p[Given.ROUNDING] + 2)

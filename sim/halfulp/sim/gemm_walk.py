@@ -255,7 +255,7 @@ def _tile(
             end = max(end, s[Now.LATEST] + ARRIVAL_LATENCY + way)
         k += steps
         if k == whole:
-            end = max(end, accepted, s[Now.LAST_STEP], s[Now.LAST_OF_TILE] + after)
+            end = max(end, accepted + 1, s[Now.LAST_STEP], s[Now.LAST_OF_TILE] + after)
         if not s[Now.IS_STARTED]:
             s[Now.IS_STARTED] = 1
             s[Now.FIRST] = first
