@@ -74,9 +74,9 @@ def loader_bench(module: ModuleType) -> Bench:
     with m.If(block.ready):
         m.d.sync += [k.eq(descriptor.k), chunked.eq(plan.chunked)]
 
-    offers = (state == LINES) & (~line.valid | line.ready)
+    offers = line.valid & line.ready
     bench.ensure(
-        line.valid == bench.delayed(offers | (line.valid & ~line.ready)),
+        line.valid == (state == LINES),
         bench.stable(
             line.valid, line.ready, *(getattr(line, n) for n in line.signature.members if n not in ("valid", "ready"))
         ),
@@ -156,13 +156,12 @@ def loader_bench(module: ModuleType) -> Bench:
             "offset": Mux(across, into_word, 0),
             "last": last_line,
         }
-        came = bench.delayed(offered)
         bench.ensure(
             ~taken_up | ~panel.active,
             ~offered | panel.active,
             ~block.idle | ~panel.active,
-            ~came | (line.operand == number),
-            *(~came | (getattr(line, name) == bench.delayed(value)) for name, value in wanted_line.items()),
+            ~offered | (line.operand == number),
+            *(~offered | (getattr(line, name) == value) for name, value in wanted_line.items()),
         )
 
         # What induction has to know besides.

@@ -37,8 +37,7 @@ class Loader(wiring.Component):
 
     Clocks. A GEMM is taken in a clock in which `start` and `ready` are 1: `ready` is 1 for a clock, the one after
     `start` was seen where a GEMM can be taken, and `start` has to stand until then. Choosing the next panels takes a
-    clock, setting them up another, a third passes before each block, then a line is registered every clock in which
-    the reader takes the one before. So a block's first line follows the last line of the block before by 2 clocks, by 4
+    clock, setting them up another, a third passes before each block, then a line is offered in every clock. So a block's first line follows the last line of the block before by 2 clocks, by 4
     where a panel (or pair) begins, and by 6 where a group begins.
 
     Room. A panel's (chunk's) slot is allocated before its first block; the loader waits there until a clock after
@@ -57,7 +56,7 @@ class Loader(wiring.Component):
     start, ready
         As valid and ready in a stream; see above.
     line
-        To the `BurstReader`.
+        To the `BurstReader`, by way of a register or more.
     freed, freed_parity
         From the buffers, one bit an operand: a slot is free; whether its GEMM was an odd one, counted from 0.
     """
@@ -101,7 +100,12 @@ class Loader(wiring.Component):
         unused = [~a.used[p] & ~b.used[p] for p in (0, 1)]
         next_unused = Signal()
         m.d.sync += next_unused.eq(Mux(gemm.parity, unused[0], unused[1]))
-        m.d.comb += [self.idle.eq(state[_State.IDLE] & ~self.line.valid), self.ready.eq(state[_State.TAKE])]
+        m.d.comb += [
+            self.idle.eq(state[_State.IDLE]),
+            self.line.valid.eq(state[_State.LINES]),
+            self.ready.eq(state[_State.TAKE]),
+        ]
+        self._offer(m, line, operands)
         m.d.sync += gemm.group_goes_on.eq(gemm.group_left != 0)
         m.d.sync += gemm.rest.eq(Mux(gemm.resident, b.left, a.left))
         m.d.sync += gemm.split.eq(split_conditions(gemm, gemm.rest))
@@ -118,8 +122,6 @@ class Loader(wiring.Component):
             # The descriptor stands until the GEMM's end.
             self._keep(m, "comb", gemm, operands)
 
-        with m.If(self.line.ready):
-            m.d.sync += self.line.valid.eq(0)
         with m.If(state[_State.IDLE]):
             with m.If(self.start & next_unused):
                 m.d.sync += state.eq(1 << _State.TAKE)
@@ -149,8 +151,7 @@ class Loader(wiring.Component):
                     m.d.comb += allocate[operand.number].eq(operand.fresh)
                     m.d.sync += [operand.begun.eq(1), state.eq(1 << _State.LINES)]
         with m.If(state[_State.LINES]):
-            with m.If(~self.line.valid | self.line.ready):
-                self._offer(m, line, operands)
+            with m.If(self.line.ready):
                 self._advance(m, operands, line, state)
         # Always but while lines are offered, so that neither the state nor room enables these registers.
         with m.Elif(line.operand):
@@ -369,7 +370,7 @@ class Loader(wiring.Component):
             m.d.sync += panel.become(line.address)
 
     def _offer(self, m: Module, line: LineState, operands: tuple[OperandState, OperandState]) -> None:
-        """Register the line: how many words it takes follows from where in its first word it begins."""
+        """The present line: how many words it takes follows from where in its first word it begins."""
         beats: list[Value] = []
         offsets: list[Value] = []
         for operand in operands:
@@ -378,8 +379,7 @@ class Loader(wiring.Component):
             words = (inside + line.elements + (operand.word_elements - 1)) >> shift
             beats.append(Mux(line.whole, operand.block_words, words))
             offsets.append(inside)
-        m.d.sync += [
-            self.line.valid.eq(1),
+        m.d.comb += [
             self.line.address.eq(line.address.value),
             self.line.beats.eq(Mux(line.operand, beats[1], beats[0])),
             self.line.ahead.eq(words_ahead(line.address.value, self._config.bus_bytes)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, ResetInserter, Signal
+from amaranth.hdl import Cat, Module, ResetInserter, Signal, Value, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -13,6 +13,7 @@ from halfulp.hw.config import ArrayConfig
 from halfulp.hw.interfaces import ArrayFeedSignature, AxiReadSignature, descriptor_layout, tile_layout
 from halfulp.hw.loader import Loader
 from halfulp.hw.operand_buffer import OperandBuffer
+from halfulp.hw.pair_queue import PairQueue
 from halfulp.hw.planner import Planner
 from halfulp.hw.sequencer import Sequencer
 from halfulp.hw.tile_walk import TileWalk
@@ -133,7 +134,7 @@ class OperandEngine(wiring.Component):
         with m.Elif(loader.start & loader.ready):
             m.d.sync += loading.eq(1)
 
-        wiring.connect(m, loader.line, reader.line)
+        lines_idle = self._queue_lines(m, loader, reader)
         self._start_tiles(m, walk, sequencer)
         wiring.connect(m, sequencer.a_step, a.step)
         wiring.connect(m, sequencer.b_step, b.step)
@@ -154,13 +155,42 @@ class OperandEngine(wiring.Component):
             self.write_stall.eq(sequencer.write_stall),
             self.error.eq(reader.error),
             self.error_address.eq(reader.error_address),
-            self.idle.eq(loader.idle & walk.idle & sequencer.idle & reader.idle),
+            self.idle.eq(loader.idle & lines_idle & walk.idle & sequencer.idle & reader.idle),
             self.feed.a_code.eq(a.codes),
             self.feed.b_code.eq(b.codes),
         ]
         for name in ("valid", "first", "last", "a_format", "b_format"):
             m.d.comb += getattr(self.feed, name).eq(getattr(sequencer, name))
         return m
+
+    def _queue_lines(self, m: Module, loader: Loader, reader: BurstReader) -> Value:
+        """Register the loader's lines for the reader; return whether none waits.
+
+        Two can wait, so that no path leads from the bus into the loader. In a compact core one can.
+        """
+        offered, taken = loader.line, reader.line
+        names = [name for name in offered.signature.members if name not in ("valid", "ready")]
+        before, behind = (Cat(getattr(line, name) for name in names) for line in (offered, taken))
+        valid, shown = Signal(name="line_valid"), Signal(len(before), name="line", reset_less=True)
+        if self._config.compact:
+            m.d.comb += offered.ready.eq(~valid | taken.ready)
+            with m.If(offered.ready):
+                m.d.sync += [valid.eq(offered.valid), shown.eq(before)]
+            with m.If(self.flush):
+                m.d.sync += valid.eq(0)
+        else:
+            queue = PairQueue(shape=unsigned(len(before)))
+            m.submodules.lines = ResetInserter(self.flush)(queue)
+            m.d.comb += [
+                queue.before.valid.eq(offered.valid),
+                queue.before.p.eq(before),
+                offered.ready.eq(queue.before.ready),
+                queue.behind.ready.eq(taken.ready),
+                valid.eq(queue.behind.valid),
+                shown.eq(queue.behind.p),
+            ]
+        m.d.comb += [taken.valid.eq(valid), behind.eq(shown)]
+        return ~valid
 
     def _start_tiles(self, m: Module, walk: TileWalk, sequencer: Sequencer) -> None:
         """Pass segments on; the first one of a tile once the tile's random words have been made, where it needs any."""

@@ -34,7 +34,7 @@ class CoreClocks(NamedTuple):
     that a tile is accepted when it starts; position, rounding: its `position_latency` and `rounding_latency`;
     positions: how many it holds; queue: clocks through its queue of results; groups: of results, that this and the
     lanes hold; rows: of results that the drain holds; word_queue: clocks through the writer's queues of words and
-    bursts.
+    bursts; line_queue: whether the loader is a line ahead of the one that the reader will take next.
     """
 
     bus_bytes: int
@@ -55,6 +55,7 @@ class CoreClocks(NamedTuple):
     groups: int
     rows: int
     word_queue: int
+    line_queue: bool
 
     def moved(self, rows: int) -> int:
         """Clocks from when so many rows of results begin to move out of the array until a last step may be issued."""
@@ -86,4 +87,5 @@ def core_clocks(config: ArrayConfig) -> CoreClocks:
         groups=queued_groups(config),
         rows=buffered_rows(config),
         word_queue=WORD_LATENCY + pair_queue,
+        line_queue=not config.compact,
     )

@@ -72,6 +72,7 @@ def _start(config: ArrayConfig, memory: MemoryTiming, code_bytes: int) -> _Start
         (Given.ROWS, core.rows),
         (Given.TILE_QUEUE, core.tile_queue),
         (Given.WORD_QUEUE, core.word_queue),
+        (Given.LINE_QUEUE, core.line_queue),
         (Given.GROUP_BYTES, core.lanes * code_bytes),
         (Given.C_BYTES, code_bytes),
         (Given.READ_AT, Now.RINGS_END),

@@ -13,6 +13,10 @@ from halfulp.sim.walk_cells import BURST_DEPTH, ENDS_DEPTH, OPERAND, Cells, Give
 __all__ = ["passed_over"]
 
 
+LOAD_CELLS = 9
+"""Of what is remembered of loads, beside rings."""
+
+
 def passed_over(p: Cells, s: Cells, known: Cells, seen: Cells, number: int, end: int, x: int, y: int) -> int:
     """Pass over as many whole periods as fit before `end`, if this state is the one that is remembered.
 
@@ -66,7 +70,7 @@ def _match(p: Cells, s: Cells, known: Cells, seen: Cells, x: int, y: int, keep: 
     if not s[Now.IS_AHEAD]:
         if not _loads_match(p, s, seen, at, a, b, keep):
             return 0
-        at += ENDS_DEPTH + 8 + p[Given.A_SLOTS] + p[Given.A_SLOTS + OPERAND]
+        at += ENDS_DEPTH + LOAD_CELLS + p[Given.A_SLOTS] + p[Given.A_SLOTS + OPERAND]
     if p[Given.IS_CALM]:
         return 1
     return _results_match(p, s, known, seen, at, a, b, keep)
@@ -86,10 +90,11 @@ def _loads_match(p: Cells, s: Cells, seen: Cells, at: int, a: int, b: int, keep:
         and _same(seen, at + 5, max(0, s[Now.READ_COUNTED] - now), keep)
         and _same(seen, at + 6, lies_a % p[Given.A_MODULUS], keep)
         and _same(seen, at + 7, lies_b % p[Given.A_MODULUS + OPERAND], keep)
-        and _same_ring(s, seen, at + 8, Now.END_RING, ENDS_DEPTH, s[Now.BURSTS_READ], ENDS_DEPTH, now, keep)
+        and _same(seen, at + 8, max(0, s[Now.ACCEPTED_BEFORE] - now), keep)
+        and _same_ring(s, seen, at + LOAD_CELLS, Now.END_RING, ENDS_DEPTH, s[Now.BURSTS_READ], ENDS_DEPTH, now, keep)
     ):
         return 0
-    at += 8 + ENDS_DEPTH
+    at += LOAD_CELLS + ENDS_DEPTH
     for operand in range(2):
         cell = OPERAND * operand
         slots, ring, freed = p[Given.A_SLOTS + cell], p[Given.A_SLOTS_AT + cell], s[Now.FREED_SLOTS + operand]

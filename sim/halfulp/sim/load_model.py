@@ -118,8 +118,9 @@ def _load_lines(
     they do not follow from its bytes.
     """
     bus_bytes, bus_shift, rate = p[Given.BUS_BYTES], p[Given.BUS_SHIFT], p[Given.RATE]
-    depth, room, latency = p[Given.READS], p[Given.OUTSTANDING], p[Given.READ_LATENCY]
-    accepted, begun, requested = s[Now.ACCEPTED], s[Now.BEGUN], s[Now.REQUESTED]
+    depth, outstanding, latency = p[Given.READS], p[Given.OUTSTANDING], p[Given.READ_LATENCY]
+    accepted, accepted_before = s[Now.ACCEPTED], s[Now.ACCEPTED_BEFORE]
+    begun, requested = s[Now.BEGUN], s[Now.REQUESTED]
     bursts, end, moved = s[Now.BURSTS_READ], s[Now.LAST_END], s[Now.READ_BEATS]
     saved, counted = s[Now.READ_SAVED], s[Now.READ_COUNTED]
     for line in range(lines):
@@ -129,8 +130,13 @@ def _load_lines(
         if not whole:
             beats = ((place & (bus_bytes - 1)) + length + bus_bytes - 1) >> bus_shift
         moved += beats
-        # A line is registered when the one before has been taken, and taken when that one is all begun.
-        offered = max(offered + 1, accepted)
+        # A line is registered when the one before has been taken, or where two can wait, a clock after the one before
+        # that has. It is taken when the one before is all begun.
+        room = accepted
+        if p[Given.LINE_QUEUE]:
+            room = accepted_before + 1
+        offered = max(offered + 1, room)
+        accepted_before = accepted
         accepted = max(offered + 1, begun)
         begun = accepted - 1
         while beats > 0:
@@ -138,7 +144,7 @@ def _load_lines(
             beats -= burst
             word = BURST_BEATS
             begun = max(requested, begun + 2, s[Now.END_RING + ((bursts - depth) & (ENDS_DEPTH - 1))] + 1)
-            requested = max(begun + 1, s[Now.END_RING + ((bursts - room) & (ENDS_DEPTH - 1))] + 1)
+            requested = max(begun + 1, s[Now.END_RING + ((bursts - outstanding) & (ENDS_DEPTH - 1))] + 1)
             end = max(requested + latency, end + 1)
             if rate == WHOLE_BEAT:
                 end += burst - 1
@@ -151,7 +157,8 @@ def _load_lines(
                 counted = end
             s[Now.END_RING + (bursts & (ENDS_DEPTH - 1))] = end
             bursts += 1
-    s[Now.ACCEPTED], s[Now.BEGUN], s[Now.REQUESTED] = accepted, begun, requested
+    s[Now.ACCEPTED], s[Now.ACCEPTED_BEFORE] = accepted, accepted_before
+    s[Now.BEGUN], s[Now.REQUESTED] = begun, requested
     s[Now.BURSTS_READ], s[Now.LAST_END], s[Now.READ_BEATS] = bursts, end, moved
     s[Now.READ_SAVED], s[Now.READ_COUNTED] = saved, counted
     return offered + 1

@@ -107,22 +107,23 @@ class Given(IntEnum):
     RELEASED_AT = 44
     TILE_QUEUE = 45
     WORD_QUEUE = 46
-    BUS_COST = 47
-    C_WORDS = 48
-    READ_LEAD = 49
-    READ_LATE = 50
-    READ_WORDS = 51
-    A_ADDRESS = 52
-    A_STRIDE = 53
-    A_ACROSS_K = 54
-    A_SIZE = 55
-    A_LANES = 56
-    A_BYTES = 57
-    A_SLACK = 58
-    A_MODULUS = 59
-    A_SLOTS = 60
-    A_SLOTS_AT = 61
-    A_LONGEST = 62
+    LINE_QUEUE = 47
+    BUS_COST = 48
+    C_WORDS = 49
+    READ_LEAD = 50
+    READ_LATE = 51
+    READ_WORDS = 52
+    A_ADDRESS = 53
+    A_STRIDE = 54
+    A_ACROSS_K = 55
+    A_SIZE = 56
+    A_LANES = 57
+    A_BYTES = 58
+    A_SLACK = 59
+    A_MODULUS = 60
+    A_SLOTS = 61
+    A_SLOTS_AT = 62
+    A_LONGEST = 63
     CELLS = A_ADDRESS + 2 * OPERAND
 
 
@@ -131,8 +132,8 @@ class Now(IntEnum):
 
     Tiles: READY, LAST: when the next segment is ready, and the last step of the one before was issued; LAST_OF_TILE:
     the last one of a tile; FIRST: the GEMM's first step; MAY_MAKE: from when on the next tile's first random words may
-    be made. Loads: LOADER: when the loader comes to its next block; ACCEPTED: the last line's, by the reader; BEGUN,
-    REQUESTED: the last burst's; LAST_END: when its last beat comes; READ_COUNTED, READ_SAVED: the bus's credit, and
+    be made. Loads: LOADER: when the loader comes to its next block; ACCEPTED, ACCEPTED_BEFORE: the last
+    line's, by the reader, and that of the one before; BEGUN, REQUESTED: the last burst's; LAST_END: when its last beat comes; READ_COUNTED, READ_SAVED: the bus's credit, and
     when it was counted; ARRIVED, LATEST: of a load, when the first blocks of all panels are there, and from when on
     steps without a gap find all blocks.
     Results: MAY_ACCEPT, LAST_STEP: from when on the next tile may be accepted, and its last step be issued; WALKED:
@@ -155,50 +156,51 @@ class Now(IntEnum):
     MAY_MAKE = 4
     LOADER = 5
     ACCEPTED = 6
-    BEGUN = 7
-    REQUESTED = 8
-    LAST_END = 9
-    READ_COUNTED = 10
-    ARRIVED = 11
-    LATEST = 12
-    MAY_ACCEPT = 13
-    LAST_STEP = 14
-    WALKED = 15
-    STARTED_BEFORE = 16
-    STARTED = 17
-    CLOSED_BEFORE = 18
-    CLOSED = 19
-    READ = 20
-    TAKEN = 21
-    WRITER_READY = 22
-    PACKED = 23
-    SENT = 24
-    WRITTEN = 25
-    ANSWERED = 26
-    ADDRESSED = 27
-    LAST_BEAT = 28
-    WRITE_COUNTED = 29
-    CAPTURED = 30
+    ACCEPTED_BEFORE = 7
+    BEGUN = 8
+    REQUESTED = 9
+    LAST_END = 10
+    READ_COUNTED = 11
+    ARRIVED = 12
+    LATEST = 13
+    MAY_ACCEPT = 14
+    LAST_STEP = 15
+    WALKED = 16
+    STARTED_BEFORE = 17
+    STARTED = 18
+    CLOSED_BEFORE = 19
+    CLOSED = 20
+    READ = 21
+    TAKEN = 22
+    WRITER_READY = 23
+    PACKED = 24
+    SENT = 25
+    WRITTEN = 26
+    ANSWERED = 27
+    ADDRESSED = 28
+    LAST_BEAT = 29
+    WRITE_COUNTED = 30
+    CAPTURED = 31
     # No clocks from here on.
-    READ_SAVED = 31
-    WRITE_SAVED = 32
-    IS_STARTED = 33
-    IS_AHEAD = 34
-    READ_BEATS = 35
-    BURSTS_READ = 36
-    GROUPS_READ = 37
-    ROWS_RELEASED = 38
-    WORDS_SENT = 39
-    BURSTS_SENT = 40
-    TAKEN_SLOTS = 41
-    FREED_SLOTS = 43
-    ROW_PANEL = 45
-    COLUMN_PANEL = 46
-    WORDS_DONE = 47
-    IS_OVER = 48
-    READ_PASSED = 49
+    READ_SAVED = 32
+    WRITE_SAVED = 33
+    IS_STARTED = 34
+    IS_AHEAD = 35
+    READ_BEATS = 36
+    BURSTS_READ = 37
+    GROUPS_READ = 38
+    ROWS_RELEASED = 39
+    WORDS_SENT = 40
+    BURSTS_SENT = 41
+    TAKEN_SLOTS = 42
+    FREED_SLOTS = 44
+    ROW_PANEL = 46
+    COLUMN_PANEL = 47
+    WORDS_DONE = 48
+    IS_OVER = 49
+    READ_PASSED = 50
     # Clocks again: the rings.
-    SENT_RING = 50
+    SENT_RING = 51
     BEGUN_RING = SENT_RING + WORD_DEPTH
     AWAITED_RING = BEGUN_RING + BURST_DEPTH
     ANSWER_RING = AWAITED_RING + WRITES_OUTSTANDING
