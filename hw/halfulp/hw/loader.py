@@ -37,8 +37,9 @@ class Loader(wiring.Component):
 
     Clocks. A GEMM is taken in a clock in which `start` and `ready` are 1: `ready` is 1 for a clock, the one after
     `start` was seen where a GEMM can be taken, and `start` has to stand until then. Choosing the next panels takes a
-    clock, setting them up another, a third passes before each block, then a line is offered in every clock. So a block's first line follows the last line of the block before by 2 clocks, by 4
-    where a panel (or pair) begins, and by 6 where a group begins.
+    clock, setting them up another, a third passes before each block, then a line is offered in every clock. So a
+    block's first line follows the last line of the block before by 2 clocks, by 4 where a panel (or pair) begins, and
+    by 6 where a group begins.
 
     Room. A panel's (chunk's) slot is allocated before its first block; the loader waits there until a clock after
     enough words of the ring are free. Slots are freed in order of allocation. The next GEMM is taken once this one's

@@ -132,10 +132,10 @@ class Now(IntEnum):
 
     Tiles: READY, LAST: when the next segment is ready, and the last step of the one before was issued; LAST_OF_TILE:
     the last one of a tile; FIRST: the GEMM's first step; MAY_MAKE: from when on the next tile's first random words may
-    be made. Loads: LOADER: when the loader comes to its next block; ACCEPTED, ACCEPTED_BEFORE: the last
-    line's, by the reader, and that of the one before; BEGUN, REQUESTED: the last burst's; LAST_END: when its last beat comes; READ_COUNTED, READ_SAVED: the bus's credit, and
-    when it was counted; ARRIVED, LATEST: of a load, when the first blocks of all panels are there, and from when on
-    steps without a gap find all blocks.
+    be made. Loads: LOADER: when the loader comes to its next block; ACCEPTED, ACCEPTED_BEFORE: the last line's, by the
+    reader, and that of the one before; BEGUN, REQUESTED: the last burst's; LAST_END: when its last beat comes;
+    READ_COUNTED, READ_SAVED: the bus's credit, and when it was counted; ARRIVED, LATEST: of a load, when the first
+    blocks of all panels are there, and from when on steps without a gap find all blocks.
     Results: MAY_ACCEPT, LAST_STEP: from when on the next tile may be accepted, and its last step be issued; WALKED:
     when the last position entered its pipeline; STARTED, CLOSED: the last tile's start, and when its last result was
     rounded, ..._BEFORE those of the one before; READ, TAKEN: the last group's; WRITER_READY, PACKED: when it went on to
