@@ -195,7 +195,7 @@ class GroupAddresses(wiring.Component):
     step : In(8)
         Bytes of a whole group.
     left, last_of_row, last_of_tile : In
-        A group leaves in this clock, and which one. The first of a tile does so at least two clocks after its start.
+        A group leaves in this clock, and which one. The first of a tile does so three clocks after its start or later.
     address : Out(config.address_bits)
         Of the group that leaves next.
     """
@@ -230,27 +230,37 @@ class GroupAddresses(wiring.Component):
         # Of the next row, known while the groups of this one leave.
         next_row = Signal.like(self.address, reset_less=True)
         stride = Signal.like(self.row_stride, reset_less=True)
-        # The tile that started last, until those before it are done with.
+        # The tile that started last, until those before it are done with: its first row, and a clock later the second.
         following = Signal.like(self.address, reset_less=True)
+        second_row = Signal.like(self.address, reset_less=True)
         waits = Signal()
         is_open = Signal()
-        begins_tile = Signal()
+        begins_tile, begun = Signal(), Signal()
         begins_row = Signal()
-        row = Signal.like(self.address)
+        takes_following = Signal()
         m.d.comb += [
             begins_tile.eq(waits & (~is_open | (self.left & self.last_of_tile))),
             begins_row.eq((waits & ~is_open) | (self.left & self.last_of_row)),
             # Less than `begins_tile`, where a row begins: whether one does comes late.
-            row.eq(Mux(waits & (~is_open | self.last_of_tile), following, next_row)),
+            takes_following.eq(waits & (~is_open | self.last_of_tile)),
         ]
         m.d.sync += [
             waits.eq(self.start | (waits & ~begins_tile)),
+            begun.eq(begins_tile),
+            second_row.eq(following + stride),
             is_open.eq(begins_tile | (is_open & ~(self.left & self.last_of_tile))),
         ]
         with m.If(self.start):
             m.d.sync += [stride.eq(self.row_stride), following.eq(self.tile_address)]
         with m.If(begins_row):
-            m.d.sync += [address.eq(row), next_row.eq(row + stride)]
-        with m.Elif(self.left):
-            m.d.sync += address.eq(address + self.step)
+            m.d.sync += [
+                address.eq(Mux(takes_following, following, next_row)),
+                next_row.eq(Mux(takes_following, second_row, next_row + stride)),
+            ]
+        with m.Else():
+            with m.If(self.left):
+                m.d.sync += address.eq(address + self.step)
+            with m.If(begun):
+                # Of a tile that began as soon as it came.
+                m.d.sync += next_row.eq(second_row)
         return m

@@ -111,7 +111,8 @@ class ResultMover(wiring.Component):
             rows.eq(row_counts[moved]),
             fits.eq((needed <= depth) | ((needed == depth + 1) & self.released)),
             waiting.eq(waiting + self.accept - start),
-            reserved.eq(reserved + Mux(start, rows, 0) - self.released),
+            # Both sums first: whether a tile starts to move, and whether a row leaves, come late.
+            reserved.eq(Mux(start, needed - self.released, reserved - self.released)),
             complete.eq((captured_next | complete) & ~start),
             steps_in_array.eq(Cat(self.feed_last, steps_in_array)),
             moving.eq(start | (remaining > 1)),
