@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from amaranth.hdl import Array, Cat, Mux, Signal
+from amaranth.hdl import Array, Cat, Mux, Signal, Value
 from amaranth.lib import data
 
 from halfulp.hw import group_walker, pair_queue, reserved_queue, row_buffer
