@@ -274,6 +274,7 @@ def queue_bench(modules: Modules, name: str) -> Bench:
     shown, second, shows, follows = (inside[f"{name}_shown.{part}"] for part in ("first", "second", "shows", "waits"))
     push, pop = inside[f"packer.{name}__valid"] & ~full & ~flush, shows & inside[f"bus.{name}__ready"]
     waiting, chosen, waits, ahead = Signal(8), Signal(), Signal(), Signal(8)
+    popped = bench.delayed(pop & ~flush)
     bench.free(chosen)
     entry = Signal(len(given))
     m.d.sync += waiting.eq(Mux(flush, 0, waiting + push - pop))
@@ -290,10 +291,11 @@ def queue_bench(modules: Modules, name: str) -> Bench:
     bench.ensure(
         ~(waits & first) | (shown == entry),
         ~shows | (waiting != 0),
-        full == (waiting == depth),
-        waiting <= depth,
+        # What has left counts until the next clock.
+        full == (waiting + popped == depth),
+        waiting + popped <= depth,
         shows | (waiting <= last_clock + before),
-        inside[f"{name}_waiting"] == waiting,
+        inside[f"{name}_waiting"] == waiting + popped,
         # What induction has to know besides.
         waiting == inner + ready + shows + follows,
         shows | ~follows,

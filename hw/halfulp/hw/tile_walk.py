@@ -20,13 +20,14 @@ __all__ = ["TileWalk"]
 
 
 class _State(enum.IntEnum):
+    """Bits of the state, of which one is 1: hundreds of registers look at one or another."""
+
     IDLE = 0
     TAKE = 1
     MEASURE = 2
     PREPARE = 3
     READY = 4
-    # A bit of its own, which most registers look at.
-    MOVE = 8
+    MOVE = 5
 
 
 class _Place:
@@ -197,7 +198,7 @@ class TileWalk(wiring.Component):
         walk = _Walk(config)
         operands = a, b = _Operand(config, 0), _Operand(config, 1)
         segment = payload_registers(m, self.segment)
-        state = Signal(_State)
+        state = Signal(len(_State), init=1 << _State.IDLE)
         address = _Sum(a.here.share, b.here.share, "address")
         m.d.sync += [
             *address.follow(),
@@ -214,40 +215,37 @@ class TileWalk(wiring.Component):
             # The descriptor stands until the GEMM's end.
             self._keep(m, "comb", walk, operands, segment)
         m.d.comb += [
-            self.idle.eq(state == _State.IDLE),
-            self.ready.eq(state == _State.TAKE),
-            self.segment.valid.eq(state == _State.READY),
+            self.idle.eq(state[_State.IDLE]),
+            self.ready.eq(state[_State.TAKE]),
+            self.segment.valid.eq(state[_State.READY]),
         ]
-        with m.Switch(state):
-            with m.Case(_State.IDLE):
-                with m.If(self.start & ~self.hold):
-                    m.d.sync += state.eq(_State.TAKE)
-            with m.Case(_State.TAKE):
-                self._take(m, walk, operands)
-                if not config.compact:
-                    self._keep(m, "sync", walk, operands, segment)
-                m.d.sync += state.eq(_State.MEASURE)
-            with m.Case(_State.MEASURE):
-                m.d.sync += [
-                    *(operand.split.eq(split_conditions(walk, operand.here.left)) for operand in operands),
-                    *(operand.is_last.eq(is_at_most(operand.here.left, operand.lanes)) for operand in operands),
-                    # A new group begins with x = 0, which is its end only where groups have one panel.
-                    walk.at_end.eq(Mux(walk.new_group, walk.whole == 0, walk.x == walk.end)),
-                    walk.meets.eq(Mux(walk.along_streamed, walk.y + 1 == walk.x, walk.y == walk.x)),
-                    walk.tile_ends.eq(~walk.chunked | is_at_most(walk.k_left, chunk_steps(self._config))),
-                    state.eq(_State.PREPARE),
-                ]
-            with m.Case(_State.PREPARE):
-                self._prepare(m, walk, operands, segment)
-                m.d.sync += segment.tile_address.eq(address.soon)
-                m.d.sync += state.eq(_State.READY)
-            with m.Case(_State.READY):
-                with m.If(self.segment.ready):
-                    m.d.sync += state.eq(_State.MOVE)
-            with m.Case(_State.MOVE):
-                m.d.sync += state.eq(Mux(walk.gemm_ends, _State.IDLE, _State.MEASURE))
-        with m.If(state[3]):
+        with m.If(state[_State.IDLE]):
+            with m.If(self.start & ~self.hold):
+                m.d.sync += state.eq(1 << _State.TAKE)
+        with m.If(state[_State.TAKE]):
+            self._take(m, walk, operands)
+            if not config.compact:
+                self._keep(m, "sync", walk, operands, segment)
+            m.d.sync += state.eq(1 << _State.MEASURE)
+        with m.If(state[_State.MEASURE]):
+            m.d.sync += [
+                *(operand.split.eq(split_conditions(walk, operand.here.left)) for operand in operands),
+                *(operand.is_last.eq(is_at_most(operand.here.left, operand.lanes)) for operand in operands),
+                # A new group begins with x = 0, which is its end only where groups have one panel.
+                walk.at_end.eq(Mux(walk.new_group, walk.whole == 0, walk.x == walk.end)),
+                walk.meets.eq(Mux(walk.along_streamed, walk.y + 1 == walk.x, walk.y == walk.x)),
+                walk.tile_ends.eq(~walk.chunked | is_at_most(walk.k_left, chunk_steps(self._config))),
+                state.eq(1 << _State.PREPARE),
+            ]
+        with m.If(state[_State.PREPARE]):
+            self._prepare(m, walk, operands, segment)
+            m.d.sync += segment.tile_address.eq(address.soon)
+            m.d.sync += state.eq(1 << _State.READY)
+        with m.If(state[_State.READY] & self.segment.ready):
+            m.d.sync += state.eq(1 << _State.MOVE)
+        with m.If(state[_State.MOVE]):
             self._move(m, walk, operands)
+            m.d.sync += state.eq(Mux(walk.gemm_ends, 1 << _State.IDLE, 1 << _State.MEASURE))
         return m
 
     def _take(self, m: Module, walk: _Walk, operands: tuple[_Operand, _Operand]) -> None:

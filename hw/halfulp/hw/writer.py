@@ -98,7 +98,7 @@ class Writer(wiring.Component):
         m.submodules[name] = ResetInserter(self.flush)(queue)
         waiting = Signal(range(depth + 1), name=f"{name}_waiting")
         full = Signal(name=f"{name}_full")
-        push, pop = source.valid & source.ready, target.valid & target.ready
+        push, popped = source.valid & source.ready, Signal(name=f"{name}_popped")
         before = target
         if not self._config.compact:
             # Registers between the queue's memory, which is slow to show a word, and the bus, which moves late.
@@ -115,9 +115,11 @@ class Writer(wiring.Component):
             queue.r_en.eq(before.ready),
         ]
         m.d.sync += [
-            waiting.eq(waiting + push - pop),
-            full.eq(~pop & ((waiting == depth) | ((waiting == depth - 1) & push))),
+            # A clock later, for whether one leaves is found at the bus' end of a long path.
+            popped.eq(target.valid & target.ready),
+            waiting.eq(waiting + push - popped),
+            full.eq(~popped & ((waiting == depth) | ((waiting == depth - 1) & push))),
         ]
         with m.If(self.flush):
-            m.d.sync += [waiting.eq(0), full.eq(0)]
+            m.d.sync += [popped.eq(0), waiting.eq(0), full.eq(0)]
         return waiting

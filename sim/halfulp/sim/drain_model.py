@@ -65,7 +65,7 @@ def drain_tile(
             if is_worst:
                 words = done + worst[number]
             while done < words:
-                packed = max(packed + 1, s[Now.SENT_RING + ((s[Now.WORDS_SENT] + pending) & (WORD_DEPTH - 1))] + 1)
+                packed = max(packed + 1, s[Now.SENT_RING + ((s[Now.WORDS_SENT] + pending) & (WORD_DEPTH - 1))] + 2)
                 done, pending = done + 1, pending + 1
                 if (
                     pending == BURST_BEATS
@@ -92,7 +92,7 @@ def drain_tile(
 def _send_burst(p: Cells, s: Cells, pushed: int, beats: int) -> int:
     """Put a burst on the bus whose last word is pushed in this clock or later; return when."""
     rate, bursts, words = p[Given.RATE], s[Now.BURSTS_SENT], s[Now.WORDS_SENT]
-    pushed = max(pushed, s[Now.BEGUN_RING + (bursts & (BURST_DEPTH - 1))] + 1)
+    pushed = max(pushed, s[Now.BEGUN_RING + (bursts & (BURST_DEPTH - 1))] + 2)
     begun = max(pushed + p[Given.WORD_QUEUE], s[Now.ADDRESSED], s[Now.WRITTEN] + 1, s[Now.SENT])
     begun = max(begun, s[Now.AWAITED_RING + ((bursts + 1) & (WRITES_OUTSTANDING - 1))] + 1)
     answered = s[Now.ANSWER_RING + ((bursts - p[Given.OUTSTANDING]) & (ENDS_DEPTH - 1))]
