@@ -194,6 +194,7 @@ def run_lane(config: ArrayConfig, cases: list[tuple[Case, Sums]]) -> list[np.nda
                 ctx.set(setup.tile[name], value)
             await ctx.tick()
             ctx.set(setup.load, 0)
+            await ctx.tick().repeat(setup.latency - 1)
             words: list[int] = []
             count = len(sums.integer)
             for n in range(count + lane.latency):

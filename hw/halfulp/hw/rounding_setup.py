@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 from amaranth.hdl import Const, Module, Mux, Signal, Value, signed, unsigned
@@ -127,7 +128,7 @@ class RoundingSetup(wiring.Component):
     Members
     -------
     load : In(1)
-        Take `tile`; `rounding` holds from the next clock on.
+        Take `tile`; `rounding` holds `latency` clocks later.
     tile : In(tile_layout(config))
     rounding : Out(rounding_layout(config))
     """
@@ -135,6 +136,9 @@ class RoundingSetup(wiring.Component):
     load: Signal
     tile: Any
     rounding: Any
+
+    latency = 2
+    """Clocks from the one of `load` to the first in which `rounding` holds: the fields that matter are kept first."""
 
     def __init__(self, *, config: ArrayConfig) -> None:
         self._config = config
@@ -145,11 +149,19 @@ class RoundingSetup(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         """Build the block."""
         m = Module()
-        tile, rounding = self.tile, payload_register(m, self.rounding)
+        rounding = payload_register(m, self.rounding)
+        loaded = Signal()
+        names = ("a_format", "b_format", "out_format", "rounding_mode", "overflow_ieee", "random_bits", "scale")
+        tile = SimpleNamespace(
+            **{name: Signal(self.tile[name].shape(), name=f"kept_{name}", reset_less=True) for name in names}
+        )
+        m.d.sync += loaded.eq(self.load)
+        with m.If(self.load):
+            m.d.sync += [getattr(tile, name).eq(self.tile[name]) for name in names]
         # What all formats and modes agree on needs no register.
         known = self._known()
         m.d.comb += [_field(self.rounding, name).eq(value) for name, value in known.items()]
-        with m.If(self.load):
+        with m.If(loaded):
             mode, bits = tile.rounding_mode, tile.random_bits
             places = fraction_places(self._config)
             half = 1 << (places - 1)
