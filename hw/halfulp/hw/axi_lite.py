@@ -30,9 +30,9 @@ class AxiLiteTarget(wiring.Component):
     bus : In(AxiLiteSignature(address_width))
     write_enable : Out(1)
         One clock a write: `write_address` (of 32-bit words), `write_data` and `write_strobe` (a bit a byte) are valid.
-    read_begins, read_enable : Out(1)
-        One clock a read each, the second behind the first: `read_address` (of words) is valid in both, and `read_data`
-        for it is taken at the end of the second.
+    read_begins, read_continues, read_enable : Out(1)
+        One clock a read each, one behind the other: `read_address` (of words) is valid in all three, and `read_data`
+        for it is taken at the end of the last.
     """
 
     bus: Any
@@ -41,6 +41,7 @@ class AxiLiteTarget(wiring.Component):
     write_data: Signal
     write_strobe: Signal
     read_begins: Signal
+    read_continues: Signal
     read_enable: Signal
     read_address: Signal
     read_data: Signal
@@ -56,6 +57,7 @@ class AxiLiteTarget(wiring.Component):
                 "write_data": Out(32),
                 "write_strobe": Out(4),
                 "read_begins": Out(1),
+                "read_continues": Out(1),
                 "read_enable": Out(1),
                 "read_address": Out(address_width - 2),
                 "read_data": In(32),
@@ -65,7 +67,7 @@ class AxiLiteTarget(wiring.Component):
     @property
     def read_latency(self) -> int:
         """Clocks from the one in which a read address is accepted to the first with its data on the bus."""
-        return 3
+        return 4
 
     @property
     def write_latency(self) -> int:
@@ -98,14 +100,18 @@ class AxiLiteTarget(wiring.Component):
 
         read_address, read_data = payload_register(m, self.read_address), payload_register(m, bus.rdata)
         have_read = Signal()
-        has_begun = Signal()
+        has_begun, is_ready = Signal(), Signal()
         m.d.comb += [
             bus.arready.eq(~have_read),
             bus.rresp.eq(0),
             self.read_begins.eq(have_read & ~has_begun),
-            self.read_enable.eq(have_read & has_begun & ~bus.rvalid),
+            self.read_continues.eq(has_begun & ~is_ready),
+            self.read_enable.eq(is_ready & ~bus.rvalid),
         ]
-        m.d.sync += has_begun.eq(have_read & ~self.read_enable)
+        m.d.sync += [
+            has_begun.eq(have_read & ~self.read_enable),
+            is_ready.eq(has_begun & ~self.read_enable),
+        ]
         with m.If(bus.arvalid & bus.arready):
             m.d.sync += [have_read.eq(1), read_address.eq(bus.araddr[2:])]
         with m.If(self.read_enable):

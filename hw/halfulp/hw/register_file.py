@@ -25,7 +25,7 @@ ACCUMULATOR_KINDS = (ExactAccumulator, FixedAccumulator, FloatAccumulator)
 FLOAT_SPECIALS = ("ieee", "fn", "finite")
 
 GROUP_BITS = 2
-"""Of a word's address: words from which one is chosen in a clock."""
+"""Of a word's address: words, or groups of them, from which one is chosen in a clock."""
 
 COUNTERS = ("cycles", "array_busy_cycles", "read_stall_cycles", "write_stall_cycles")
 
@@ -231,25 +231,34 @@ class RegisterFile(wiring.Component):
         return m
 
     def _read(self, m: Module, target: AxiLiteTarget, words: Mapping[int, Value]) -> None:
-        """Read a word by its address, in two clocks: of each group of words when the address is there, then of these.
+        """Read a word by its address, in three clocks: of each group of words, of each group of these, then of all.
 
         Evaluated only in these clocks, which keeps simulators from walking the multiplexers in every one.
         """
-        chosen = {}
+        address = target.read_address
+        groups = self._choose(m, "read_group", target.read_begins, address, words)
+        larger = self._choose(m, "read_groups", target.read_continues, address[GROUP_BITS:], groups)
+        with m.If(target.read_enable):
+            with m.Switch(address[2 * GROUP_BITS :]):
+                for number, word in larger.items():
+                    with m.Case(number):
+                        m.d.comb += target.read_data.eq(word)
+
+    def _choose(
+        self, m: Module, name: str, enable: Value, address: Value, words: Mapping[int, Value]
+    ) -> dict[int, Signal]:
+        """Where `enable` is 1, register one word of each group by the lowest bits of its number; return the groups."""
+        groups: dict[int, Signal] = {}
         for group in sorted({number >> GROUP_BITS for number in words}):
-            chosen[group] = Signal(32, name=f"read_group{group}", reset_less=True)
-            with m.If(target.read_begins):
-                m.d.sync += chosen[group].eq(0)
-                with m.Switch(target.read_address[:GROUP_BITS]):
+            groups[group] = Signal(32, name=f"{name}{group}", reset_less=True)
+            with m.If(enable):
+                m.d.sync += groups[group].eq(0)
+                with m.Switch(address[:GROUP_BITS]):
                     for number, word in words.items():
                         if number >> GROUP_BITS == group:
                             with m.Case(number % (1 << GROUP_BITS)):
-                                m.d.sync += chosen[group].eq(word)
-        with m.If(target.read_enable):
-            with m.Switch(target.read_address[GROUP_BITS:]):
-                for group, word in chosen.items():
-                    with m.Case(group):
-                        m.d.comb += target.read_data.eq(word)
+                                m.d.sync += groups[group].eq(word)
+        return groups
 
     def _write(self, m: Module, reg: Register, target: AxiLiteTarget) -> None:
         """Update the bits of a rw register whose bytes are strobed."""
