@@ -96,8 +96,8 @@ def test_every_register_access_is_done_and_answered_once(tmp_path: Path) -> None
     ],
 )
 def test_mutants_of_the_register_bus_are_refuted(old: str, new: str, tmp_path: Path) -> None:
-    with pytest.raises(CounterexampleError, match=r"run of 7 clocks: test_bus_proofs"):
-        axi_lite_bench(mutant(axi_lite, old, new)).prove(tmp_path, steps=7)
+    with pytest.raises(CounterexampleError, match=r"run of 9 clocks: test_bus_proofs"):
+        axi_lite_bench(mutant(axi_lite, old, new)).prove(tmp_path, steps=9)
 
 
 CONFIG = ArrayConfig(
