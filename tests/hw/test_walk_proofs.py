@@ -237,7 +237,7 @@ MUTANTS = {
     "a panel is free while it is needed": (tiles_bench, "Mux(mine, y_last, x_end)", "Mux(mine, 1, x_end)"),
     "a group's first panels lie where the last ones did": (
         places_bench,
-        "restart | (group_ends & ~mine)",
+        "restart | (walk.group_ends & ~mine)",
         "restart",
     ),
     "a chunk lies where the one before did": (

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import enum
-from typing import Any
+from typing import Any, TypeAlias
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import bits_for, ceil_log2
+from amaranth.utils import ceil_log2
 
 from halfulp.hw.config import ArrayConfig
-from halfulp.hw.interfaces import descriptor_layout, payload_registers, tile_layout
+from halfulp.hw.interfaces import descriptor_layout, payload_registers
 from halfulp.hw.planner import PlanSignature, is_at_most, more_panels, split_conditions, times
 from halfulp.hw.schedule import MAX_GROUP, block_steps, chunk_steps
-from halfulp.hw.segments import TILE_CONSTANTS, SegmentSignature, block_count_bits
+from halfulp.hw.segments import TILE_CONSTANTS, SegmentSignature
+from halfulp.hw.walk_state import GemmWalk, OperandWalk, Sum
 
 __all__ = ["TileWalk"]
+
+
+_Operands: TypeAlias = tuple[OperandWalk, OperandWalk]
+"""Those of A and B."""
 
 
 class _State(enum.IntEnum):
@@ -28,120 +33,6 @@ class _State(enum.IntEnum):
     PREPARE = 3
     READY = 4
     MOVE = 5
-
-
-class _Place:
-    """One panel: what starts over when the walk along this operand does."""
-
-    def __init__(self, config: ArrayConfig, role: str, lane_bits: int) -> None:
-        # Rows (columns) of the operand from this panel on, the panel's share of the address in C, and where its row
-        # 0 starts in a bus word.
-        self.left = Signal(config.size_bits, name=f"{role}_left", reset_less=True)
-        self.share = Signal(config.address_bits, name=f"{role}_share", reset_less=True)
-        self.offset = Signal(lane_bits, name=f"{role}_offset", reset_less=True)
-        # Its slot: first word, and how many blocks had been loaded before it.
-        self.word = Signal(ceil_log2(config.buffer_depth), name=f"{role}_word")
-        self.block = Signal(block_count_bits(config), name=f"{role}_block")
-
-    def index(self) -> tuple[Signal, Signal, Signal]:
-        return self.left, self.share, self.offset
-
-    def slot(self) -> tuple[Signal, Signal]:
-        return self.word, self.block
-
-
-class _Operand:
-    """Registers of the walk along one operand's panels."""
-
-    def __init__(self, config: ArrayConfig, number: int) -> None:
-        self.role = role = "ab"[number]
-        self.number = number
-        self.lanes = config.columns if number else config.rows
-        self.bytes = config.b_bytes if number else config.a_bytes
-        self.lane_bits = ceil_log2(config.bus_bytes // self.bytes)
-        # The panel of the segment being prepared, and the first one of the group.
-        self.here = _Place(config, f"{role}_here", self.lane_bits)
-        self.origin = _Place(config, f"{role}_origin", self.lane_bits)
-        # Row (column), counted from the whole GEMM's first one, of what follows the operand's last one.
-        self.end = Signal(tile_layout(config)["row"].shape, name=f"{role}_end", reset_less=True)
-        self.slot_words = Signal(bits_for(config.buffer_depth), name=f"{role}_slot_words", reset_less=True)
-        self.slack = Signal(name=f"{role}_slack", reset_less=True)
-        # To the next row's start and to the next panel's, in elements modulo a bus word; to the next panel's in C.
-        self.stride = Signal(self.lane_bits, name=f"{role}_stride", reset_less=True)
-        self.across = Signal(name=f"{role}_across", reset_less=True)
-        self.panel_stride = Signal(self.lane_bits, name=f"{role}_panel_stride", reset_less=True)
-        self.pitch = Signal(config.size_bits + bits_for(self.lanes), name=f"{role}_pitch", reset_less=True)
-        # The panel after this one, known by the time of a move.
-        self.next_left = Signal.like(self.here.left, name=f"{role}_next_left", reset_less=True)
-        self.next_share = _Sum(self.here.share, self.pitch, f"{role}_next_share")
-        self.next_offset = Signal.like(self.here.offset, name=f"{role}_next_offset", reset_less=True)
-        # Whether the next two groups share its panels, were it resident, and whether the panel is its last.
-        self.split = Signal(2, name=f"{role}_split", reset_less=True)
-        self.is_last = Signal(name=f"{role}_is_last", reset_less=True)
-        # What the next move does, decided with the segment: panel and slot go on, or back to the group's first.
-        self.advance = Signal(name=f"{role}_advance", reset_less=True)
-        self.restart = Signal(name=f"{role}_restart", reset_less=True)
-        self.next_slot = Signal(name=f"{role}_next_slot", reset_less=True)
-        self.first_slot = Signal(name=f"{role}_first_slot", reset_less=True)
-        self.regroup = Signal(name=f"{role}_regroup", reset_less=True)
-
-
-class _Sum:
-    """A sum of addresses in two halves, so that no carry runs through all of it in one clock.
-
-    `value` is right two clocks after the addends have changed, `soon` one clock after.
-    """
-
-    def __init__(self, a: Value, b: Value, name: str) -> None:
-        low = (len(a) + 1) // 2
-        self._low = Signal(low, name=f"{name}_low", reset_less=True)
-        self._carry = Signal(name=f"{name}_carry", reset_less=True)
-        self._high = Signal(len(a) - low, name=f"{name}_high", reset_less=True)
-        self._low_sum = a[:low] + b[:low]
-        self._high_sum = (a[low:] + b[low:] + self._carry)[: len(a) - low]
-        self.value = Cat(self._low, self._high)
-        self.soon = Cat(self._low, self._high_sum)
-
-    def follow(self) -> list[Any]:
-        return [Cat(self._low, self._carry).eq(self._low_sum), self._high.eq(self._high_sum)]
-
-
-class _Walk:
-    """Registers of what holds for the whole GEMM, and of the position in its group."""
-
-    def __init__(self, config: ArrayConfig) -> None:
-        plan = PlanSignature(config).members
-        k_bits = bits_for(config.max_k)
-        self.parity = Signal(init=1)
-        self.k = Signal(k_bits, reset_less=True)
-        self.k_left = Signal(k_bits, reset_less=True)
-        self.resident = Signal(reset_less=True)
-        self.chunked = Signal(reset_less=True)
-        self.whole = Signal(plan["whole"].shape, reset_less=True)
-        self.half = Signal(plan["half"].shape, reset_less=True)
-        self.group_rows = Signal(plan["group_rows"].shape, reset_less=True)
-        self.split_rows = Signal(plan["split_rows"].shape, reset_less=True)
-        # The last panel of this group; resident and streamed panel within it; whether the walk goes along the streamed
-        # operand, under a resident panel that is new.
-        self.end = Signal(plan["whole"].shape, reset_less=True)
-        self.new_group = Signal(reset_less=True)
-        self.x = Signal(bits_for(MAX_GROUP), reset_less=True)
-        self.y = Signal(bits_for(MAX_GROUP), reset_less=True)
-        self.along_streamed = Signal(reset_less=True)
-        # The panels after these; beyond the largest group only the streamed panel counts, and only as "many".
-        self.next_x = Signal.like(self.x, reset_less=True)
-        self.next_y = Signal.like(self.y, reset_less=True)
-        # Measured for the segment that is prepared: whether the resident panel is the last that its group may have, and
-        # whether the walk along one operand has come as far as the group has grown.
-        self.at_end = Signal(reset_less=True)
-        self.meets = Signal(reset_less=True)
-        # Decided with the segment, for the move after it.
-        self.tile_ends = Signal(reset_less=True)
-        self.regroup = Signal(reset_less=True)
-        self.gemm_ends = Signal(reset_less=True)
-        self.then_along_streamed = Signal(reset_less=True)
-        self.x_goes_on, self.x_begins_anew = Signal(reset_less=True), Signal(reset_less=True)
-        self.y_goes_on, self.y_begins_anew = Signal(reset_less=True), Signal(reset_less=True)
 
 
 class TileWalk(wiring.Component):
@@ -195,11 +86,11 @@ class TileWalk(wiring.Component):
         """Build the walk."""
         m = Module()
         config = self._config
-        walk = _Walk(config)
-        operands = a, b = _Operand(config, 0), _Operand(config, 1)
+        walk = GemmWalk(config=config)
+        operands = a, b = OperandWalk(config=config, number=0), OperandWalk(config=config, number=1)
         segment = payload_registers(m, self.segment)
         state = Signal(len(_State), init=1 << _State.IDLE)
-        address = _Sum(a.here.share, b.here.share, "address")
+        address = Sum(a.here.share, b.here.share, "address")
         m.d.sync += [
             *address.follow(),
             walk.next_x.eq(Mux(walk.x == MAX_GROUP, MAX_GROUP, walk.x + 1)),
@@ -241,14 +132,16 @@ class TileWalk(wiring.Component):
             self._prepare(m, walk, operands, segment)
             m.d.sync += segment.tile_address.eq(address.soon)
             m.d.sync += state.eq(1 << _State.READY)
-        with m.If(state[_State.READY] & self.segment.ready):
-            m.d.sync += state.eq(1 << _State.MOVE)
+        with m.If(state[_State.READY]):
+            self._decide(m, walk, operands)
+            with m.If(self.segment.ready):
+                m.d.sync += state.eq(1 << _State.MOVE)
         with m.If(state[_State.MOVE]):
             self._move(m, walk, operands)
             m.d.sync += state.eq(Mux(walk.gemm_ends, 1 << _State.IDLE, 1 << _State.MEASURE))
         return m
 
-    def _take(self, m: Module, walk: _Walk, operands: tuple[_Operand, _Operand]) -> None:
+    def _take(self, m: Module, walk: GemmWalk, operands: _Operands) -> None:
         """Go to the GEMM's first panels. Slots go on where the last GEMM's ended."""
         config, descriptor = self._config, self.descriptor
         m.d.sync += [
@@ -268,7 +161,7 @@ class TileWalk(wiring.Component):
             for place in (operand.here, operand.origin):
                 m.d.sync += [place.left.eq(size), place.share.eq(share), place.offset.eq(offset)]
 
-    def _keep(self, m: Module, domain: str, walk: _Walk, operands: tuple[_Operand, _Operand], segment: Any) -> None:
+    def _keep(self, m: Module, domain: str, walk: GemmWalk, operands: _Operands, segment: Any) -> None:
         """What holds for the whole GEMM, of its descriptor and its plan."""
         config, descriptor, plan = self._config, self.descriptor, self.plan
         a, b = operands
@@ -304,7 +197,7 @@ class TileWalk(wiring.Component):
                 operand.across.eq(~along_k),
             ]
 
-    def _prepare(self, m: Module, walk: _Walk, operands: tuple[_Operand, _Operand], segment: Any) -> None:
+    def _prepare(self, m: Module, walk: GemmWalk, operands: _Operands, segment: Any) -> None:
         """Fill in the segment of the present panels, and decide which way to go from it."""
         config = self._config
         a, b = operands
@@ -313,23 +206,15 @@ class TileWalk(wiring.Component):
         x_end, group_ends = Signal(), Signal()
         m.d.comb += [x_end.eq(x_last | walk.at_end), group_ends.eq(x_end & y_last)]
         along, meets = walk.along_streamed, walk.meets
-        x_advance = ~group_ends & Mux(along, y_last, ~x_end)
-        x_restart = ~group_ends & Mux(along, ~y_last & meets, x_end)
-        y_advance = ~group_ends & Mux(along, ~y_last, x_end)
-        y_restart = ~group_ends & Mux(along, y_last, ~x_end & meets)
         m.d.sync += [
             walk.new_group.eq(0),
-            walk.regroup.eq(walk.tile_ends & group_ends),
+            walk.group_ends.eq(group_ends),
             walk.gemm_ends.eq(walk.tile_ends & group_ends & x_last),
             walk.then_along_streamed.eq(~group_ends & Mux(along, y_last | ~meets, meets & ~x_end)),
-        ]
-
-        starts_group = group_ends & walk.tile_ends
-        m.d.sync += [
-            walk.x_goes_on.eq(x_advance & walk.tile_ends),
-            walk.x_begins_anew.eq((x_restart & walk.tile_ends) | starts_group),
-            walk.y_goes_on.eq(y_advance & walk.tile_ends),
-            walk.y_begins_anew.eq((y_restart & walk.tile_ends) | starts_group),
+            walk.x_advances.eq(~group_ends & Mux(along, y_last, ~x_end)),
+            walk.x_restarts.eq(~group_ends & Mux(along, ~y_last & meets, x_end)),
+            walk.y_advances.eq(~group_ends & Mux(along, ~y_last, x_end)),
+            walk.y_restarts.eq(~group_ends & Mux(along, y_last, ~x_end & meets)),
         ]
 
         with m.If(walk.new_group):
@@ -354,14 +239,7 @@ class TileWalk(wiring.Component):
             mine = walk.resident == operand.number
             # A resident panel is done with the last streamed one, a streamed panel with the group's last one.
             free = walk.chunked | Mux(mine, y_last, x_end)
-            advance, restart = Mux(mine, x_advance, y_advance), Mux(mine, x_restart, y_restart)
             m.d.sync += [
-                operand.advance.eq(walk.tile_ends & (advance | (group_ends & mine))),
-                operand.restart.eq(walk.tile_ends & (restart | (group_ends & ~mine))),
-                operand.regroup.eq(walk.tile_ends & group_ends & mine),
-                # In chunks every segment has slots of its own, and every group.
-                operand.next_slot.eq(walk.chunked | advance | group_ends),
-                operand.first_slot.eq(~walk.chunked & restart),
                 getattr(segment, f"{operand.role}_word").eq(operand.here.word),
                 getattr(segment, f"{operand.role}_offset").eq(operand.here.offset),
                 getattr(segment, f"{operand.role}_stride").eq(operand.stride),
@@ -371,7 +249,30 @@ class TileWalk(wiring.Component):
                 getattr(segment, f"{operand.role}_free").eq(free),
             ]
 
-    def _move(self, m: Module, walk: _Walk, operands: tuple[_Operand, _Operand]) -> None:
+    def _decide(self, m: Module, walk: GemmWalk, operands: _Operands) -> None:
+        """What the move does, a clock behind the segment."""
+        ends, starts_group = walk.tile_ends, walk.group_ends & walk.tile_ends
+        m.d.sync += [
+            walk.regroup.eq(starts_group),
+            walk.x_goes_on.eq(walk.x_advances & ends),
+            walk.x_begins_anew.eq((walk.x_restarts & ends) | starts_group),
+            walk.y_goes_on.eq(walk.y_advances & ends),
+            walk.y_begins_anew.eq((walk.y_restarts & ends) | starts_group),
+        ]
+        for operand in operands:
+            mine = walk.resident == operand.number
+            advance = Mux(mine, walk.x_advances, walk.y_advances)
+            restart = Mux(mine, walk.x_restarts, walk.y_restarts)
+            m.d.sync += [
+                operand.advance.eq(ends & (advance | (walk.group_ends & mine))),
+                operand.restart.eq(ends & (restart | (walk.group_ends & ~mine))),
+                operand.regroup.eq(starts_group & mine),
+                # In chunks every segment has slots of its own, and every group.
+                operand.next_slot.eq(walk.chunked | advance | walk.group_ends),
+                operand.first_slot.eq(~walk.chunked & restart),
+            ]
+
+    def _move(self, m: Module, walk: GemmWalk, operands: _Operands) -> None:
         """Go to the panels, or the chunk, of the next segment."""
         m.d.sync += walk.k_left.eq(Mux(walk.tile_ends, walk.k, walk.k_left - chunk_steps(self._config)))
         with m.If(walk.tile_ends):
