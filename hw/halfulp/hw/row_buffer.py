@@ -90,8 +90,8 @@ class ResultMover(wiring.Component):
         remaining = Signal(range(self._config.rows + 1))
         reserved = Signal(range(depth + 1))
         # Known long before the tile is captured, which takes `first_capture` clocks at least from its last step: of the
-        # tile that moves next, its rows, and whether there is room for them.
-        rows = Signal.like(self.rows, reset_less=True)
+        # tile that moves next, its rows, the same less one, and whether there is room for them.
+        rows, rows_less = Signal.like(self.rows, reset_less=True), Signal.like(self.rows, reset_less=True)
         fits = Signal()
         needed = Signal(range(depth + self._config.rows + 1))
         start = Signal()
@@ -109,10 +109,17 @@ class ResultMover(wiring.Component):
         ]
         m.d.sync += [
             rows.eq(row_counts[moved]),
+            rows_less.eq(row_counts[moved] - 1),
             fits.eq((needed <= depth) | ((needed == depth + 1) & self.released)),
             waiting.eq(waiting + self.accept - start),
-            # Both sums first: whether a tile starts to move, and whether a row leaves, come late.
-            reserved.eq(Mux(start, needed - self.released, reserved - self.released)),
+            # All sums first: whether a tile starts to move, and whether a row leaves, come late.
+            reserved.eq(
+                Mux(
+                    start,
+                    Mux(self.released, reserved + rows_less, needed),
+                    Mux(self.released, reserved - 1, reserved),
+                )
+            ),
             complete.eq((captured_next | complete) & ~start),
             steps_in_array.eq(Cat(self.feed_last, steps_in_array)),
             moving.eq(start | (remaining > 1)),
