@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from amaranth.sim import Simulator
 from halfulp.boards import blocks
 from halfulp.boards.blocks import BLOCKS, block_figures
 from halfulp.boards.board import BOARDS
+from halfulp.boards.place import Placement
 from halfulp.boards.source import ShiftHarness, component_verilog, without_cleared_memories
 from halfulp.boards.synthesis import FAMILIES, Area, synthesise
 from halfulp.hw.config import ArrayConfig
@@ -128,6 +130,29 @@ def test_each_block_is_synthesised_and_those_larger_than_an_element_placed(
     assert tools.calls() == []
     packed = block_figures(CONFIG.replace(pack_multipliers=True), BOARDS.get("ulx3s"))
     assert [figure.name for figure in packed] == list(BLOCKS[:3])
+
+
+@pytest.mark.parametrize(
+    ("board", "constraints"),
+    [
+        ("ulx3s", 'LOCATE COMP "clk" SITE "G2";\n'),
+        ("ecpix5-85f", 'LOCATE COMP "clk" SITE "K23";\n'),
+        ("ice40-hx8k", ""),
+    ],
+)
+def test_a_block_of_an_ecp5_has_the_boards_clock_pin(
+    board: str, constraints: str, tools: FakeTools, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[str] = []
+
+    def place(*args: Any, constraints: str, **kwargs: Any) -> Placement:
+        asked.append(constraints)
+        return Placement(folder=Path(), fmax=1.0, use={}, critical_path=[])
+
+    monkeypatch.setattr(blocks, "place_and_route", place)
+    monkeypatch.setattr(blocks, "_verilog", lambda config, name, *, in_harness: f"// {name} {in_harness}\n")
+    blocks.block_clock(CONFIG, "core", BOARDS.get(board))
+    assert asked == [constraints]
 
 
 def test_blocks_are_generated_for_real(tools: FakeTools):

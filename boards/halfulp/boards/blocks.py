@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from halfulp.boards.board import Board
+from halfulp.boards.board import Board, SerialBoard
 from halfulp.boards.open_build import SHARED_FROM, multipliers_for, serial_part
 from halfulp.boards.place import place_and_route
 from halfulp.boards.synthesis import Area, synthesise
@@ -121,13 +121,22 @@ def block_clock(config: ArrayConfig, name: str, board: Board, *, seed: int = 1) 
         synthesis.netlist,
         flow=board.flow,
         options=options,
-        constraints="",
+        constraints=_clock_pin(serial) if board.flow == "ecp5" else "",
         frequency=AIM,
         seed=seed,
         what=f"place and route of the {name} of {config.name} for {board.name}",
         share=synthesis.area.luts / board.luts,
         pack=None,
     ).fmax
+
+
+def _clock_pin(serial: SerialBoard) -> str:
+    """Puts a block's clock at the board's pin: of those that nextpnr chooses, some have no way to the clock's net."""
+    from halfulp.boards.platforms import make_platform
+
+    platform = make_platform(serial.platform)
+    (pin,) = platform.lookup(platform.default_clk).ios[0].names
+    return f'LOCATE COMP "clk" SITE "{pin}";\n'
 
 
 def _verilog(config: ArrayConfig, name: str, *, in_harness: bool) -> str:
