@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from halfulp.boards import programs
 from halfulp.boards.programs import PROGRAMS, Program, ProgramError, run_program
 
 from .fake_tools import FakeTools
@@ -54,6 +57,26 @@ def test_a_tool_that_hangs_is_stopped(tools: FakeTools, tmp_path: Path):
     with pytest.raises(ProgramError, match=r"yosys took more than .* minutes and was stopped"):
         run_program("synthesis", PROGRAMS["yosys"], [], tmp_path, log="log", timeout=0.5)
     assert time.monotonic() - start < 20
+
+
+def test_a_tool_begins_once_it_is_sure_to_end_with_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    tool = tmp_path / "tool"
+    tool.write_text("#!/bin/sh\ntouch begun\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("YOSYS", str(tool))
+    guard, begun = programs._ended_with_us, []
+
+    @contextlib.contextmanager
+    def late(group: int) -> Iterator[None]:
+        time.sleep(0.3)
+        begun.append((tmp_path / "begun").exists())
+        with guard(group):
+            yield
+
+    monkeypatch.setattr(programs, "_ended_with_us", late)
+    run_program("synthesis", PROGRAMS["yosys"], [], tmp_path, log="log", timeout=30)
+    assert begun == [False]
+    assert (tmp_path / "begun").exists()
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

@@ -126,18 +126,19 @@ def run_program(
     with open(path, "ab") as output:
         output.write(f"$ {shlex.join([program.name, *arguments])}\n".encode())
         output.flush()
+        # The tool begins when it is told to, which is once it is sure to end with this process.
         process = subprocess.Popen(
-            command,
+            ["/bin/sh", "-c", 'read -r go && exec "$@" </dev/null', "sh", *command],
             cwd=folder,
             env={**os.environ, "TMPDIR": str(folder)},
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
         try:
             with _ended_with_us(process.pid):
-                code = process.wait(timeout)
+                process.communicate(b"go\n", timeout)
         except subprocess.TimeoutExpired:
             raise ProgramError(
                 f"{what}: {program.name} took more than {timeout / 60:g} minutes and was stopped "
@@ -148,7 +149,9 @@ def run_program(
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-    if code != 0:
+            if process.stdin is not None:
+                process.stdin.close()
+    if process.returncode != 0:
         raise _failure(what, program, path)
 
 
