@@ -92,7 +92,7 @@ class Drain(wiring.Component):
     Members
     -------
     tile : In(tile_stream(config))
-        One for each tile that is computed, in order, accepted before its last step. Two wait here while two
+        One for each tile that is computed, in order, accepted no later than its last step. Two wait here while two
         more are under way.
     feed_last : In(1)
         A tile's last step enters the array in this clock. Only where `free_soon` was 1 in the clock before, and no

@@ -237,10 +237,10 @@ class RegisterFile(wiring.Component):
         """
         address = target.read_address
         groups = self._choose(m, "read_group", target.read_begins, address, words)
-        larger = self._choose(m, "read_groups", target.read_continues, address[GROUP_BITS:], groups)
+        outer = self._choose(m, "read_groups", target.read_continues, address[GROUP_BITS:], groups)
         with m.If(target.read_enable):
             with m.Switch(address[2 * GROUP_BITS :]):
-                for number, word in larger.items():
+                for number, word in outer.items():
                     with m.Case(number):
                         m.d.comb += target.read_data.eq(word)
 

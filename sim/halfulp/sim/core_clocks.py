@@ -34,7 +34,7 @@ class CoreClocks(NamedTuple):
     that a tile is accepted when it starts; position, rounding: its `position_latency` and `rounding_latency`;
     positions: how many it holds; queue: clocks through its queue of results; groups: of results, that this and the
     lanes hold; rows: of results that the drain holds; word_queue: clocks through the writer's queues of words and
-    bursts; line_queue: whether the loader is a line ahead of the one that the reader will take next.
+    bursts; line_queue: whether two lines can wait between loader and reader, or one.
     """
 
     bus_bytes: int
